@@ -1,0 +1,479 @@
+//! The validated configuration: made by `refrain-config`, read by everybody, holding no dangling name.
+//!
+//! Every limit of the product has its name and its default here.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::{EndpointId, KeyId, ListenerId, PoolId, Role, RouteId, Scope, TenantId, UserId, Veto};
+
+/// Everything that one run of Refrain is told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where clients connect. At least one.
+    pub listeners: Vec<Listener>,
+    /// Where operators connect; none: no admin listener.
+    pub admin: Option<Admin>,
+    /// Threads and shutdown.
+    pub runtime: Runtime,
+    /// Bounds on what a client may send.
+    pub limits: Limits,
+    /// Where answers are kept.
+    pub store: Store,
+    /// The embedding model; none: no semantic tier anywhere.
+    pub embedder: Option<Embedder>,
+    /// API keys. Never the keys themselves.
+    pub keys: Vec<ApiKey>,
+    /// Named groups of upstream endpoints.
+    pub pools: BTreeMap<PoolId, Arc<Pool>>,
+    /// In the order in which they are tried: longest path first, then more conditions first, then name.
+    pub routes: Vec<Arc<Route>>,
+    /// Logs and the access line.
+    pub log: Log,
+}
+
+/// One data listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// Its name in config.
+    pub id: ListenerId,
+    /// Where it listens; port 0 takes any free port.
+    pub address: SocketAddr,
+    /// TLS, if it terminates it.
+    pub tls: Option<Tls>,
+    /// Whether callers without credentials are served, as one anonymous user. Always so on loopback without keys.
+    pub allow_anonymous: bool,
+    /// What the anonymous user may do.
+    pub anonymous_role: Role,
+}
+
+/// TLS of a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// Chosen by SNI; the first is the default.
+    pub certificates: Vec<Certificate>,
+}
+
+/// A certificate chain and its key, as PEM files. The names it serves are read from the certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificate {
+    /// PEM chain, leaf first.
+    pub chain: PathBuf,
+    /// PEM key (PKCS#8, PKCS#1 or SEC1).
+    pub key: PathBuf,
+}
+
+/// The admin listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+/// Threads and shutdown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Runtime {
+    /// Data threads, each with its own runtime and upstream connections.
+    pub workers: usize,
+    /// How long shutdown waits for requests in flight.
+    pub drain_timeout: Duration,
+}
+
+/// Bounds on what a client may send and how long it may take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Request line and headers, in bytes.
+    pub head_bytes_max: usize,
+    /// Number of request headers.
+    pub headers_max: usize,
+    /// Request body, in bytes.
+    pub body_bytes_max: usize,
+    /// Nesting of a JSON body.
+    pub json_depth_max: usize,
+    /// From accept (or the end of the last answer) to a whole request head.
+    pub head_timeout: Duration,
+    /// Between two reads of a request body.
+    pub body_timeout: Duration,
+    /// Open client connections a worker.
+    pub connections_max: usize,
+    /// Concurrent HTTP/2 streams a connection.
+    pub h2_streams_max: u32,
+    /// Waiters on one generation.
+    pub waiters_max: usize,
+}
+
+/// Where answers are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// Nowhere: no route caches.
+    Off,
+    /// In this process, and on its disk if a directory is given.
+    Embedded(EmbeddedStore),
+}
+
+/// The embedded store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EmbeddedStore {
+    /// Bytes of memory for entries and vectors.
+    pub memory_bytes_max: usize,
+    /// Directory for entries that survive a restart and for the key secret; none: memory only.
+    pub dir: Option<PathBuf>,
+    /// Bytes on disk.
+    pub disk_bytes_max: u64,
+    /// Largest entry, in bytes of its record.
+    pub entry_bytes_max: usize,
+}
+
+/// The embedding model.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Embedder {
+    /// Directory with `model.onnx`, `tokenizer.json`, `config.json`, `special_tokens_map.json`, `tokenizer_config.json`.
+    pub model_dir: PathBuf,
+    /// ONNX Runtime's shared library.
+    pub runtime_library: PathBuf,
+    /// Threads, one session each.
+    pub threads: usize,
+    /// Prompts that may wait.
+    pub queue_max: usize,
+    /// Longest time a request waits for its vector, queueing included.
+    pub budget: Duration,
+    /// The model's window, in word pieces with the special ones.
+    pub window_tokens: usize,
+}
+
+/// Whether a key stands for one person.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyKind {
+    /// One person: the key is the user.
+    Personal,
+    /// Speaks for many: it has no user of its own.
+    Service,
+}
+
+/// An API key, as far as config knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ApiKey {
+    /// Its name in config.
+    pub id: KeyId,
+    /// Whom it belongs to.
+    pub tenant: TenantId,
+    /// Whether it is a person.
+    pub kind: KeyKind,
+    /// The user, for a personal key.
+    pub user: Option<UserId>,
+    /// What it may do.
+    pub role: Role,
+    /// Models that it may ask for; empty: all.
+    pub models: Vec<String>,
+    /// Salted hash of the key.
+    pub hash: KeyHash,
+}
+
+/// BLAKE3 of an API key, keyed by a salt: `blake3:<salt, 16 bytes hex>:<digest, 32 bytes hex>` in config.
+///
+/// API keys are random and long, so a fast hash is enough: there is nothing to guess.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KeyHash {
+    /// Random, per key.
+    pub salt: [u8; 16],
+    /// `blake3::derive_key("refrain 2026 api key v1", salt || key)`.
+    pub digest: [u8; 32],
+}
+
+impl std::fmt::Debug for KeyHash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("KeyHash(..)")
+    }
+}
+
+/// A named group of endpoints that serve the same models.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pool {
+    /// Its name in config.
+    pub id: PoolId,
+    /// At least one.
+    pub endpoints: Vec<Endpoint>,
+    /// What software answers: decides how model identity is learned.
+    pub kind: PoolKind,
+    /// Names the build of the models behind it; part of every key. Change it on redeploy.
+    pub revision: String,
+    /// Client's model name -> upstream's model name.
+    pub models: BTreeMap<String, String>,
+    /// Four named time-outs.
+    pub timeouts: Timeouts,
+    /// Idle upstream connections kept, per worker and endpoint.
+    pub idle_connections_max: usize,
+}
+
+/// What software a pool's endpoints run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum PoolKind {
+    /// Anything with an OpenAI or Anthropic API (vLLM, llama.cpp, SGLang, ...): identity by `revision`.
+    #[default]
+    Generic,
+    /// Ollama: identity by the digests of `/api/tags`.
+    Ollama,
+}
+
+/// One upstream server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Stable name; by default its authority.
+    pub id: EndpointId,
+    /// Whether to speak TLS.
+    pub tls: bool,
+    /// Host name or address, without brackets.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Path prefix in front of every request path, without a trailing slash; usually empty.
+    pub base_path: String,
+    /// Share of the load relative to the others.
+    pub weight: u32,
+    /// `Authorization` to send, if any.
+    pub authorization: Option<Secret>,
+}
+
+/// A value that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret(..)")
+    }
+}
+
+/// Upstream time-outs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// To connect, TLS included.
+    pub connect: Duration,
+    /// From the request's last byte to the response head. Long: whole answers come late.
+    pub first_byte: Duration,
+    /// Between two reads of the response body.
+    pub idle: Duration,
+    /// From the request's first byte to the response's last.
+    pub total: Duration,
+}
+
+/// What requests a route takes and what happens to them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Route {
+    /// Its name in config.
+    pub id: RouteId,
+    /// What it takes.
+    pub matches: RouteMatch,
+    /// Where misses go.
+    pub pool: PoolId,
+    /// Paths outside the known inference APIs that are passed through (exact).
+    pub extra_paths: Vec<String>,
+    /// Pass the client's own credentials to the upstream.
+    pub forward_credentials: bool,
+    /// Origins that browsers may call from: `*` alone, or exact origins; empty: no CORS answer.
+    pub cors_origins: Vec<String>,
+    /// Overrides of the pool's time-outs.
+    pub timeouts: Timeouts,
+    /// What is cached.
+    pub cache: RouteCache,
+}
+
+/// Which requests a route takes: all conditions must hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RouteMatch {
+    /// Listeners; empty: all.
+    pub listeners: Vec<ListenerId>,
+    /// Hosts, lower case, without port; `*.example.com` for one label below; empty: all.
+    pub hosts: Vec<String>,
+    /// Path prefix at segment borders; `/` takes all.
+    pub path: String,
+    /// Upper-case methods; empty: all.
+    pub methods: Vec<String>,
+    /// Header name (lower case) -> exact value.
+    pub headers: BTreeMap<String, String>,
+}
+
+/// What a route does about caching.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RouteCache {
+    /// Off: everything is passed through.
+    pub enabled: bool,
+    /// Partition of the key; by default the route's name.
+    pub namespace: String,
+    /// Who may share.
+    pub scope: Scope,
+    /// Lifetime of an entry.
+    pub ttl: Duration,
+    /// Whether requests with a temperature above zero are cached.
+    pub sampled: Sampled,
+    /// What an identical request by the same user within a short time means.
+    pub regenerate: Regenerate,
+    /// Join identical requests in flight.
+    pub collapse: bool,
+    /// Store answers to requests that offered tools.
+    pub store_tool_offers: bool,
+    /// The semantic tier.
+    pub semantic: Option<RouteSemantic>,
+    /// Which `Cache-Control` request directives are honoured.
+    pub directives: DirectivesAllowed,
+    /// Upstream response headers that are stored and replayed (lower case). `set-cookie` is refused.
+    pub replay_headers: Vec<String>,
+}
+
+/// Whether sampled requests are cached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Sampled {
+    /// Look up and store.
+    #[default]
+    Store,
+    /// Neither.
+    Skip,
+}
+
+/// What a repeated request means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum Regenerate {
+    /// The same question: the stored answer serves.
+    #[default]
+    Never,
+    /// Within this window, the same user's identical request asks for another answer.
+    Repeat {
+        /// How soon.
+        window: Duration,
+    },
+}
+
+/// Similar questions on a route.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RouteSemantic {
+    /// Smallest cosine similarity of a hit.
+    pub threshold: f32,
+    /// Neighbours looked at.
+    pub candidates: usize,
+    /// What forbids a hit.
+    pub vetoes: Vec<Veto>,
+    /// Only report.
+    pub shadow: bool,
+}
+
+/// Which `Cache-Control` request directives a route honours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DirectivesAllowed {
+    /// `no-cache`.
+    pub no_cache: bool,
+    /// `no-store`.
+    pub no_store: bool,
+    /// `max-age`.
+    pub max_age: bool,
+    /// `only-if-cached`; only ever within scope `user`.
+    pub only_if_cached: bool,
+}
+
+/// Logs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// Filter, in `tracing`'s directive syntax.
+    pub filter: String,
+    /// One line of text, or one of JSON.
+    pub format: LogFormat,
+    /// One of this many requests gets an access line; 0: none. Errors always do.
+    pub access_sample: u32,
+}
+
+/// Shape of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// For collectors.
+    Json,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            head_bytes_max: 64 * 1024,
+            headers_max: 100,
+            body_bytes_max: 16 * 1024 * 1024,
+            json_depth_max: 64,
+            head_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
+            connections_max: 10_000,
+            h2_streams_max: 128,
+            waiters_max: 256,
+        }
+    }
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(2),
+            first_byte: Duration::from_secs(600),
+            idle: Duration::from_secs(120),
+            total: Duration::from_secs(3600),
+        }
+    }
+}
+
+impl Default for Runtime {
+    fn default() -> Self {
+        Self {
+            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            drain_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Default for EmbeddedStore {
+    fn default() -> Self {
+        Self {
+            memory_bytes_max: 256 * 1024 * 1024,
+            dir: None,
+            disk_bytes_max: 4 * 1024 * 1024 * 1024,
+            entry_bytes_max: 4 * 1024 * 1024,
+        }
+    }
+}
+
+impl Default for DirectivesAllowed {
+    fn default() -> Self {
+        Self { no_cache: true, no_store: true, max_age: true, only_if_cached: true }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { filter: "info".into(), format: LogFormat::Text, access_sample: 100 }
+    }
+}
+
+impl RouteCache {
+    /// The default: exact answers for one user, one hour.
+    pub fn exact(namespace: impl Into<String>) -> Self {
+        Self {
+            enabled: true,
+            namespace: namespace.into(),
+            scope: Scope::User,
+            ttl: Duration::from_secs(3600),
+            sampled: Sampled::default(),
+            regenerate: Regenerate::default(),
+            collapse: true,
+            store_tool_offers: false,
+            semantic: None,
+            directives: DirectivesAllowed::default(),
+            replay_headers: Vec::new(),
+        }
+    }
+}
+
+impl Listener {
+    /// Whether it can be reached from this machine only.
+    pub fn is_loopback(&self) -> bool {
+        self.address.ip().is_loopback()
+    }
+}
