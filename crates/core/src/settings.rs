@@ -3,7 +3,7 @@
 //! Every limit of the product has its name and its default here.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -440,6 +440,39 @@ impl Default for EmbeddedStore {
     }
 }
 
+impl Default for Admin {
+    fn default() -> Self {
+        Self { address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090) }
+    }
+}
+
+impl Default for RouteSemantic {
+    fn default() -> Self {
+        Self { threshold: 0.95, candidates: 8, vetoes: Veto::ALL.to_vec(), shadow: false }
+    }
+}
+
+impl Embedder {
+    /// Threads, if config names none.
+    pub const THREADS: usize = 1;
+    /// Prompts that may wait, if config doesn't say.
+    pub const QUEUE_MAX: usize = 64;
+    /// Wait for a vector, if config doesn't say.
+    pub const BUDGET: Duration = Duration::from_millis(100);
+    /// Window of all-MiniLM-L6-v2.
+    pub const WINDOW_TOKENS: usize = 256;
+}
+
+impl Pool {
+    /// Idle connections per worker and endpoint, if config doesn't say.
+    pub const IDLE_CONNECTIONS_MAX: usize = 32;
+}
+
+impl Regenerate {
+    /// The window of `repeat`, if config doesn't say.
+    pub const WINDOW: Duration = Duration::from_secs(60);
+}
+
 impl Default for DirectivesAllowed {
     fn default() -> Self {
         Self { no_cache: true, no_store: true, max_age: true, only_if_cached: true }
@@ -472,6 +505,9 @@ impl RouteCache {
 }
 
 impl Listener {
+    /// Where a listener listens, if config doesn't say.
+    pub const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+
     /// Whether it can be reached from this machine only.
     pub fn is_loopback(&self) -> bool {
         self.address.ip().is_loopback()
