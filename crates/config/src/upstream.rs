@@ -1,0 +1,76 @@
+//! Settings without a config file: one upstream, this machine only.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use refrain_core::settings::{
+    Admin, EmbeddedStore, Limits, Listener, Log, Pool, PoolKind, Route, RouteCache, RouteMatch, Runtime,
+    Settings, Store, Timeouts,
+};
+use refrain_core::{ListenerId, PoolId, Role, RouteId};
+
+use crate::error::{Errors, Place, Problem};
+use crate::settle::endpoint_of_url;
+
+/// Ollama's port: what listens there has Ollama's API.
+pub(crate) const OLLAMA_PORT: u16 = 11434;
+
+/// What `refrain --upstream URL` runs: a listener on `listen` (by default 127.0.0.1:8080), the admin listener on its
+/// default address, one pool, and one route for all paths with exact caching in memory.
+///
+/// On loopback everybody is one anonymous user with every right, so that it is a drop-in for the upstream.
+///
+/// # Errors
+/// The URL is none of a server, or `listen` can be reached from other machines, which needs keys and so a file.
+pub fn for_upstream(upstream: &str, listen: Option<SocketAddr>) -> Result<Settings, Errors> {
+    let refuse =
+        |argument: &str, message| Errors::from(Problem::new(Place::Argument(argument.into()), "", message));
+    let endpoint = endpoint_of_url(upstream).map_err(|message| refuse("--upstream", message))?;
+    let listener = Listener {
+        id: ListenerId::new("main"),
+        address: listen.unwrap_or(Listener::ADDRESS),
+        tls: None,
+        allow_anonymous: true,
+        anonymous_role: Role::Admin,
+    };
+    if !listener.is_loopback() {
+        let message = format!(
+            "{} can be reached from other machines; write a config file with keys, or with allow_anonymous = true",
+            listener.address
+        );
+        return Err(refuse("--listen", message));
+    }
+    let kind = if endpoint.port == OLLAMA_PORT { PoolKind::Ollama } else { PoolKind::Generic };
+    let pool = Pool {
+        id: PoolId::new("upstream"),
+        endpoints: vec![endpoint],
+        kind,
+        revision: String::new(),
+        models: BTreeMap::new(),
+        timeouts: Timeouts::default(),
+        idle_connections_max: Pool::IDLE_CONNECTIONS_MAX,
+    };
+    let route = Route {
+        id: RouteId::new("all"),
+        matches: RouteMatch { path: "/".into(), ..RouteMatch::default() },
+        pool: pool.id.clone(),
+        extra_paths: Vec::new(),
+        forward_credentials: false,
+        cors_origins: Vec::new(),
+        timeouts: pool.timeouts,
+        cache: RouteCache::exact("all"),
+    };
+    Ok(Settings {
+        listeners: vec![listener],
+        admin: Some(Admin::default()),
+        runtime: Runtime::default(),
+        limits: Limits::default(),
+        store: Store::Embedded(EmbeddedStore::default()),
+        embedder: None,
+        keys: Vec::new(),
+        pools: BTreeMap::from([(pool.id.clone(), Arc::new(pool))]),
+        routes: vec![Arc::new(route)],
+        log: Log::default(),
+    })
+}
