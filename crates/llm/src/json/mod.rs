@@ -1,1 +1,16 @@
-//! Skeleton.
+//! A strict, bounded JSON reader (RFC 8259) that keeps what the text said: number lexemes and byte spans.
+//!
+//! It refuses what two readers could understand in two ways: duplicate names (compared decoded), lone surrogates, text
+//! that isn't UTF-8. Strings are decoded only when asked for. It builds no tree of owned values: a document is
+//! the original text and one flat table of nodes.
+
+mod document;
+mod read;
+mod write;
+
+pub use document::{Document, Kind, Members, Value};
+pub use read::{Error, ErrorKind, Limits, read};
+pub use write::{canonical, canonical_members, string};
+
+#[cfg(test)]
+mod tests;

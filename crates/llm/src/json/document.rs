@@ -1,0 +1,181 @@
+//! A document that was read: the text, a table of nodes, and cheap handles into both.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use super::read::decode_string;
+
+/// What a node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// `null`.
+    Null,
+    /// `true` or `false`.
+    Bool,
+    /// A number, kept as written.
+    Number,
+    /// A string without escapes: its text is what stands between the quotes.
+    PlainString,
+    /// A string with at least one escape.
+    EscapedString,
+    /// An array.
+    Array,
+    /// An object.
+    Object,
+}
+
+/// One value or object name: its bytes are `start..end`, and the nodes below it end before `next`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Node {
+    pub(super) kind: Kind,
+    pub(super) start: u32,
+    pub(super) end: u32,
+    pub(super) next: u32,
+}
+
+/// A JSON text that was read. Nodes lie in document order; an object's children alternate name and value.
+#[derive(Debug)]
+pub struct Document<'a> {
+    pub(super) text: &'a str,
+    pub(super) nodes: Vec<Node>,
+}
+
+impl<'a> Document<'a> {
+    /// The outermost value.
+    pub fn root(&self) -> Value<'_> {
+        Value { document: self, node: 0 }
+    }
+}
+
+/// One value of a document.
+#[derive(Clone, Copy, Debug)]
+pub struct Value<'d> {
+    document: &'d Document<'d>,
+    node: u32,
+}
+
+impl PartialEq for Value<'_> {
+    /// Whether both are the same place of the same document.
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self.document.nodes.as_ptr(), other.document.nodes.as_ptr()) && self.node == other.node
+    }
+}
+
+impl<'d> Value<'d> {
+    fn entry(self) -> Node {
+        self.document.nodes[self.node as usize]
+    }
+
+    /// What it is.
+    pub fn kind(self) -> Kind {
+        self.entry().kind
+    }
+
+    /// Where it stands in the text, quotes and brackets included.
+    pub fn span(self) -> Range<usize> {
+        let node = self.entry();
+        node.start as usize..node.end as usize
+    }
+
+    /// The text as written.
+    pub fn raw(self) -> &'d str {
+        &self.document.text[self.span()]
+    }
+
+    /// Whether it is `null`.
+    pub fn is_null(self) -> bool {
+        self.kind() == Kind::Null
+    }
+
+    /// The decoded text of a string.
+    pub fn as_str(self) -> Option<Cow<'d, str>> {
+        let raw = self.raw();
+        match self.kind() {
+            Kind::PlainString => Some(Cow::Borrowed(&raw[1..raw.len() - 1])),
+            Kind::EscapedString => Some(Cow::Owned(decode_string(&raw[1..raw.len() - 1]))),
+            _ => None,
+        }
+    }
+
+    /// A boolean's value.
+    pub fn as_bool(self) -> Option<bool> {
+        (self.kind() == Kind::Bool).then(|| self.raw() == "true")
+    }
+
+    /// A number's lexeme.
+    pub fn as_number(self) -> Option<&'d str> {
+        (self.kind() == Kind::Number).then(|| self.raw())
+    }
+
+    /// A number that is written as a plain non-negative integer and fits.
+    pub fn as_u64(self) -> Option<u64> {
+        self.as_number()?.parse().ok()
+    }
+
+    /// The members of an object in their order; nothing for other kinds.
+    pub fn members(self) -> Members<'d> {
+        Members { inside: self.inside(Kind::Object) }
+    }
+
+    /// The elements of an array in their order; nothing for other kinds.
+    pub fn elements(self) -> impl Iterator<Item = Value<'d>> + use<'d> {
+        self.inside(Kind::Array)
+    }
+
+    /// The value of an object's member.
+    pub fn member(self, name: &str) -> Option<Value<'d>> {
+        self.members().find(|(key, _)| key == name).map(|(_, value)| value)
+    }
+
+    fn inside(self, kind: Kind) -> Siblings<'d> {
+        let node = self.entry();
+        let first = self.node + 1;
+        Siblings {
+            document: self.document,
+            at: first,
+            end: if node.kind == kind { node.next } else { first },
+        }
+    }
+}
+
+/// The members of an object: decoded name and value.
+#[derive(Clone, Debug)]
+pub struct Members<'d> {
+    inside: Siblings<'d>,
+}
+
+impl<'d> Members<'d> {
+    /// The next member, its name as a value.
+    pub(super) fn next_raw(&mut self) -> Option<(Value<'d>, Value<'d>)> {
+        Some((self.inside.next()?, self.inside.next()?))
+    }
+}
+
+impl<'d> Iterator for Members<'d> {
+    type Item = (Cow<'d, str>, Value<'d>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (name, value) = self.next_raw()?;
+        Some((name.as_str()?, value))
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Siblings<'d> {
+    document: &'d Document<'d>,
+    at: u32,
+    end: u32,
+}
+
+impl<'d> Iterator for Siblings<'d> {
+    type Item = Value<'d>;
+
+    fn next(&mut self) -> Option<Value<'d>> {
+        if self.at >= self.end {
+            return None;
+        }
+        let value = Value { document: self.document, node: self.at };
+        self.at = value.entry().next;
+        Some(value)
+    }
+}

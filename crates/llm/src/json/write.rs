@@ -1,0 +1,126 @@
+//! The writer: one canonical text for every way of writing the same document.
+
+use std::borrow::Cow;
+
+use super::document::{Kind, Value};
+
+/// Appends `value` in canonical form: no white space, object names sorted by their decoded bytes, every string escaped
+/// minimally in one way, numbers exactly as they were written.
+pub fn canonical(value: Value<'_>, out: &mut String) {
+    Canonical { replaced: None, members: Vec::new(), out }.value(value);
+}
+
+/// Appends the canonical form of those members of an object that `keep` names. The value `replaced` (if any), wherever
+/// it lies, is written as a bare `@`, which no canonical value can be.
+pub fn canonical_members<'d>(
+    object: Value<'d>,
+    keep: impl Fn(&str, Value<'d>) -> bool,
+    replaced: Option<Value<'d>>,
+    out: &mut String,
+) {
+    let mut writer = Canonical { replaced, members: Vec::new(), out };
+    let mut members = object.members();
+    while let Some((name, value)) = members.next_raw() {
+        if keep(&text(name), value) {
+            writer.members.push((name, value));
+        }
+    }
+    writer.sorted_object(0);
+}
+
+/// Appends `text` as a JSON string. Only what must be escaped is, with a short escape where JSON has one.
+pub fn string(text: &str, out: &mut String) {
+    out.push('"');
+    let mut rest = text;
+    while let Some(at) = rest.bytes().position(|byte| byte < 0x20 || byte == b'"' || byte == b'\\') {
+        out.push_str(&rest[..at]);
+        escape(rest.as_bytes()[at], out);
+        rest = &rest[at + 1..];
+    }
+    out.push_str(rest);
+    out.push('"');
+}
+
+fn escape(byte: u8, out: &mut String) {
+    let short = match byte {
+        b'"' => "\\\"",
+        b'\\' => "\\\\",
+        b'\n' => "\\n",
+        b'\r' => "\\r",
+        b'\t' => "\\t",
+        0x08 => "\\b",
+        0x0C => "\\f",
+        _ => {
+            const HEX: [char; 16] =
+                ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+            out.push_str("\\u00");
+            out.push(HEX[usize::from(byte >> 4)]);
+            out.push(HEX[usize::from(byte & 0xF)]);
+            return;
+        }
+    };
+    out.push_str(short);
+}
+
+struct Canonical<'d, 'o> {
+    replaced: Option<Value<'d>>,
+    /// Members of the objects that are being written, innermost last: one allocation for a whole document.
+    members: Vec<(Value<'d>, Value<'d>)>,
+    out: &'o mut String,
+}
+
+impl<'d> Canonical<'d, '_> {
+    fn value(&mut self, value: Value<'d>) {
+        if self.replaced == Some(value) {
+            self.out.push('@');
+            return;
+        }
+        match value.kind() {
+            Kind::Object => self.object(value),
+            Kind::Array => self.array(value),
+            Kind::EscapedString => string(&text(value), self.out),
+            Kind::Null | Kind::Bool | Kind::Number | Kind::PlainString => self.out.push_str(value.raw()),
+        }
+    }
+
+    fn array(&mut self, array: Value<'d>) {
+        self.out.push('[');
+        for (at, element) in array.elements().enumerate() {
+            if at > 0 {
+                self.out.push(',');
+            }
+            self.value(element);
+        }
+        self.out.push(']');
+    }
+
+    fn object(&mut self, object: Value<'d>) {
+        let outer = self.members.len();
+        let mut members = object.members();
+        while let Some(member) = members.next_raw() {
+            self.members.push(member);
+        }
+        self.sorted_object(outer);
+    }
+
+    /// Writes the members from `outer` on, and forgets them.
+    fn sorted_object(&mut self, outer: usize) {
+        self.members[outer..].sort_unstable_by(|(a, _), (b, _)| text(*a).cmp(&text(*b)));
+        self.out.push('{');
+        for at in outer..self.members.len() {
+            let (name, value) = self.members[at];
+            if at > outer {
+                self.out.push(',');
+            }
+            self.value(name);
+            self.out.push(':');
+            self.value(value);
+        }
+        self.out.push('}');
+        self.members.truncate(outer);
+    }
+}
+
+fn text(name: Value<'_>) -> Cow<'_, str> {
+    name.as_str().unwrap_or_default()
+}
