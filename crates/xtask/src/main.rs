@@ -1,2 +1,27 @@
-//! Skeleton.
-fn main() {}
+//! Developer commands: `cargo xtask setup | lint | test | run | ...`.
+//!
+//! Nothing of the product lives here. What is downloaded goes to one folder, `.refrain/` at the repository's root (or where
+//! `REFRAIN_SETUP_DIR` says), never to the home directory.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "talking to the developer is what it is for")]
+
+mod command;
+mod lint;
+mod manifest;
+mod setup;
+mod workspace;
+
+use clap::Parser;
+
+/// Developer commands of Refrain.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", version)]
+enum Task {
+    /// Prepare the embedding model, the LLM server, the clients and the tools that tests use.
+    Setup(setup::Args),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Task::parse() {
+        Task::Setup(args) => setup::run(&args),
+    }
+}
