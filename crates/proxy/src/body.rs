@@ -1,0 +1,206 @@
+//! Response bodies: whole ones, and relays of what an upstream is still saying.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Frame, SizeHint};
+use refrain_cache::Reader;
+use refrain_core::{Code, Dialect};
+use refrain_llm::stream::UsageFilter;
+use refrain_upstream::UpstreamStream;
+
+use crate::access::AccessLine;
+use crate::error_response;
+use crate::generate::{FlightHead, code_of};
+
+/// Chunks that are ready at once are joined up to this size: fewer frames and fewer writes for the same bytes.
+const JOIN_BYTES_MAX: usize = 64 * 1024;
+
+/// What a client is sent.
+pub struct Body {
+    content: Content,
+    /// Written when the body ends or is dropped.
+    line: Option<Box<AccessLine>>,
+}
+
+enum Content {
+    Full(Bytes),
+    Relay(Box<Relay>),
+}
+
+/// The connection must be broken off: the body can't be completed, and no event can say so.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer broke off: {}", .0.as_str())]
+pub struct BrokenOff(Code);
+
+/// Where a relay's bytes come from.
+pub(crate) enum Source {
+    /// An answer that only this client gets.
+    Upstream(UpstreamStream),
+    /// A generation that others may share.
+    Flight(Reader<FlightHead>),
+}
+
+/// Passes an upstream's bytes on as they come.
+pub(crate) struct Relay {
+    source: Source,
+    /// Hides the usage chunk that Refrain asked for.
+    filter: Option<UsageFilter>,
+    /// The dialect in which a stream says that it failed; none: a whole body, which can only break off.
+    stream: Option<Dialect>,
+    /// Bytes to come, if known.
+    length: Option<u64>,
+    /// What to say after what was already handed out.
+    end: Option<End>,
+    ended: bool,
+}
+
+enum End {
+    Complete,
+    Failed(Code),
+}
+
+impl Body {
+    /// A body that is known.
+    pub(crate) fn full(bytes: Bytes) -> Self {
+        Self { content: Content::Full(bytes), line: None }
+    }
+
+    /// No body.
+    pub(crate) fn empty() -> Self {
+        Self::full(Bytes::new())
+    }
+
+    /// A body that is on its way.
+    pub(crate) fn relay(relay: Relay) -> Self {
+        Self { content: Content::Relay(Box::new(relay)), line: None }
+    }
+
+    /// Writes this line when the body has ended.
+    pub(crate) fn with_line(mut self, line: Box<AccessLine>) -> Self {
+        self.line = Some(line);
+        self
+    }
+}
+
+impl Relay {
+    /// Relays `source`. `stream` is the dialect if it is a stream; `length` the announced length if it is passed on.
+    pub(crate) fn new(source: Source, stream: Option<Dialect>, length: Option<u64>) -> Self {
+        Self { source, filter: None, stream, length, end: None, ended: false }
+    }
+
+    /// Hides the usage chunk.
+    pub(crate) fn without_usage(mut self) -> Self {
+        self.filter = Some(UsageFilter::new());
+        self
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        let ready = self.gather(cx);
+        if !ready.is_empty() {
+            return Poll::Ready(Some(Ok(Frame::data(ready))));
+        }
+        match self.end.take() {
+            None => Poll::Pending,
+            Some(End::Complete) => {
+                self.ended = true;
+                let rest = self.filter.take().map(UsageFilter::finish).unwrap_or_default();
+                if rest.is_empty() { Poll::Ready(None) } else { Poll::Ready(Some(Ok(Frame::data(rest)))) }
+            }
+            Some(End::Failed(code)) => {
+                self.ended = true;
+                Poll::Ready(Some(self.failed(code)))
+            }
+        }
+    }
+
+    /// Everything that is ready now. Sets `end` at the end; empty without `end` means: wait.
+    fn gather(&mut self, cx: &mut Context<'_>) -> Bytes {
+        let mut ready = Bytes::new();
+        let mut joined = BytesMut::new();
+        while self.end.is_none() && ready.len().max(joined.len()) < JOIN_BYTES_MAX {
+            match self.source.poll_chunk(cx) {
+                Poll::Pending => break,
+                Poll::Ready(None) => self.end = Some(End::Complete),
+                Poll::Ready(Some(Err(code))) => self.end = Some(End::Failed(code)),
+                Poll::Ready(Some(Ok(chunk))) => {
+                    let chunk = match &mut self.filter {
+                        Some(filter) => filter.feed(chunk),
+                        None => chunk,
+                    };
+                    if ready.is_empty() && joined.is_empty() {
+                        ready = chunk;
+                        continue;
+                    }
+                    if joined.is_empty() {
+                        joined.extend_from_slice(&ready);
+                    }
+                    joined.extend_from_slice(&chunk);
+                }
+            }
+        }
+        if joined.is_empty() { ready } else { joined.freeze() }
+    }
+
+    fn failed(&self, code: Code) -> Result<Frame<Bytes>, BrokenOff> {
+        match self.stream {
+            Some(dialect) => {
+                let message = "the model server broke off its answer";
+                Ok(Frame::data(error_response::event(code, message, dialect)))
+            }
+            None => Err(BrokenOff(code)),
+        }
+    }
+}
+
+impl Source {
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Code>>> {
+        match self {
+            Self::Upstream(stream) => {
+                stream.poll_chunk(cx).map(|chunk| chunk.map(|chunk| chunk.map_err(|error| error.code())))
+            }
+            Self::Flight(reader) => {
+                reader.poll_chunk(cx).map(|chunk| chunk.map(|chunk| chunk.map_err(|end| code_of(end))))
+            }
+        }
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BrokenOff;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        let this = self.get_mut();
+        let frame = match &mut this.content {
+            Content::Full(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Content::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
+            Content::Relay(relay) => relay.poll(cx),
+        };
+        if let (Some(line), Poll::Ready(Some(Ok(frame)))) = (&mut this.line, &frame) {
+            line.sent(frame.data_ref().map_or(0, Bytes::len));
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Full(bytes) => bytes.is_empty(),
+            Content::Relay(relay) => relay.ended,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Content::Relay(relay) => relay.length.map_or_else(SizeHint::default, SizeHint::with_exact),
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! The `Cache-Status` field of RFC 9211: what the cache did with a request.
+
+use std::fmt::Write;
+
+use http::HeaderValue;
+use refrain_core::Bypass;
+
+use crate::metrics::Outcome;
+
+/// What the cache did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CacheStatus {
+    /// Answered from an entry; seconds left until it expires.
+    Hit {
+        /// By which tier.
+        tier: Tier,
+        /// Seconds left.
+        ttl_s: u64,
+    },
+    /// Asked the upstream: nothing usable was stored.
+    Miss,
+    /// Joined another request's generation.
+    Collapsed,
+    /// Asked the upstream, though a fresh entry existed: the request forbade it.
+    Request,
+    /// Neither looked up nor stored.
+    Bypass(Bypass),
+    /// `only-if-cached` and nothing was stored: neither hit nor forwarded.
+    NotCached,
+}
+
+/// Which tier answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tier {
+    /// The same question.
+    Exact,
+    /// A question with the same meaning.
+    Semantic,
+}
+
+impl Tier {
+    /// The token in headers, logs and metrics.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Exact => "exact",
+            Self::Semantic => "semantic",
+        }
+    }
+}
+
+impl CacheStatus {
+    /// The field's value.
+    pub(crate) fn header(self) -> HeaderValue {
+        match self {
+            Self::Hit { tier, ttl_s } => {
+                let mut value = String::with_capacity(48);
+                // Writing to a String can't fail.
+                let _ = write!(value, "refrain; hit; ttl={ttl_s}; detail={}", tier.as_str());
+                HeaderValue::from_str(&value).unwrap_or(HeaderValue::from_static("refrain; hit"))
+            }
+            Self::Miss => HeaderValue::from_static("refrain; fwd=miss"),
+            Self::Collapsed => HeaderValue::from_static("refrain; fwd=miss; collapsed"),
+            Self::Request => HeaderValue::from_static("refrain; fwd=request"),
+            Self::Bypass(reason) => {
+                let value = format!("refrain; fwd=bypass; detail={}", reason.as_str());
+                HeaderValue::from_str(&value).unwrap_or(HeaderValue::from_static("refrain; fwd=bypass"))
+            }
+            Self::NotCached => HeaderValue::from_static("refrain"),
+        }
+    }
+
+    /// The outcome in metrics and logs.
+    pub(crate) fn outcome(self) -> Outcome {
+        match self {
+            Self::Hit { tier: Tier::Exact, .. } => Outcome::HitExact,
+            Self::Hit { tier: Tier::Semantic, .. } => Outcome::HitSemantic,
+            Self::Miss => Outcome::Miss,
+            Self::Collapsed => Outcome::Collapsed,
+            Self::Request => Outcome::Request,
+            Self::Bypass(_) => Outcome::Bypass,
+            Self::NotCached => Outcome::Error,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hit_never_says_fwd_and_a_forward_never_says_hit() {
+        let all = [
+            CacheStatus::Hit { tier: Tier::Exact, ttl_s: 7 },
+            CacheStatus::Hit { tier: Tier::Semantic, ttl_s: 0 },
+            CacheStatus::Miss,
+            CacheStatus::Collapsed,
+            CacheStatus::Request,
+            CacheStatus::Bypass(Bypass::NoUser),
+            CacheStatus::NotCached,
+        ];
+        for status in all {
+            let value = status.header();
+            let value = value.to_str().unwrap();
+            assert!(value.starts_with("refrain"));
+            assert!(!(value.contains("hit") && value.contains("fwd")), "{value}");
+        }
+        assert_eq!(all[0].header(), "refrain; hit; ttl=7; detail=exact");
+        assert_eq!(all[5].header(), "refrain; fwd=bypass; detail=no_user");
+        assert_eq!(all[6].header(), "refrain");
+    }
+}

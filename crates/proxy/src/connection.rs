@@ -1,0 +1,142 @@
+//! One client connection: TLS, HTTP version, bounds, and the end of it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use refrain_core::settings::Limits;
+use refrain_core::{Drain, ListenerId};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+
+use crate::body::Body;
+use crate::request;
+use crate::worker::Worker;
+
+/// hyper refuses a smaller buffer.
+const HEAD_BYTES_MIN: usize = 8 * 1024;
+
+/// Protocol of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// Serves a connection to its end. Errors of the client's making end it in silence (at debug level).
+pub(crate) async fn serve(
+    worker: &Arc<Worker>,
+    listener: &ListenerId,
+    stream: TcpStream,
+    peer: SocketAddr,
+    drain: Drain,
+) {
+    let _ = stream.set_nodelay(true);
+    let snapshot = worker.live.load_full();
+    let limits = snapshot.settings.limits.clone();
+    let tls = snapshot.tls.get(listener).cloned();
+    drop(snapshot);
+    match tls {
+        None => {
+            let Ok(Some(protocol)) = timeout(limits.head_timeout, detect(&stream)).await else { return };
+            drive(worker, listener, stream, protocol, &limits, drain).await;
+        }
+        Some(config) => {
+            let handshake = timeout(limits.head_timeout, TlsAcceptor::from(config).accept(stream)).await;
+            let stream = match handshake {
+                Ok(Ok(stream)) => stream,
+                Ok(Err(error)) => return tracing::debug!(%peer, %error, "TLS handshake failed"),
+                Err(_) => return tracing::debug!(%peer, "TLS handshake timed out"),
+            };
+            let protocol = match stream.get_ref().1.alpn_protocol() {
+                Some(b"h2") => Protocol::Http2,
+                _ => Protocol::Http1,
+            };
+            drive(worker, listener, stream, protocol, &limits, drain).await;
+        }
+    }
+}
+
+/// HTTP/2 by prior knowledge starts with `PRI `; no method of HTTP/1 starts with `PR` but PROPFIND and its kin, whose
+/// third letter differs. `None`: the client left without a word.
+async fn detect(stream: &TcpStream) -> Option<Protocol> {
+    let mut first = [0; 3];
+    match stream.peek(&mut first).await {
+        Ok(0) | Err(_) => None,
+        Ok(_) if first == *b"PRI" => Some(Protocol::Http2),
+        Ok(_) => Some(Protocol::Http1),
+    }
+}
+
+async fn drive<S>(
+    worker: &Arc<Worker>,
+    listener: &ListenerId,
+    stream: S,
+    protocol: Protocol,
+    limits: &Limits,
+    drain: Drain,
+) where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(|request: Request<Incoming>| {
+        let (worker, listener) = (worker.clone(), listener.clone());
+        async move { Ok::<Response<Body>, std::convert::Infallible>(request::serve(&worker, &listener, request).await) }
+    });
+    let io = TokioIo::new(stream);
+    let ended = match protocol {
+        Protocol::Http1 => {
+            let connection = http1_builder(limits).serve_connection(io, service);
+            let mut connection = std::pin::pin!(connection);
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = drain.begun() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
+        }
+        Protocol::Http2 => {
+            let connection = http2_builder(limits).serve_connection(io, service);
+            let mut connection = std::pin::pin!(connection);
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = drain.begun() => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "connection ended early");
+    }
+}
+
+fn http1_builder(limits: &Limits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head_timeout)
+        .max_buf_size(limits.head_bytes_max.max(HEAD_BYTES_MIN))
+        .max_headers(limits.headers_max)
+        .keep_alive(true);
+    builder
+}
+
+fn http2_builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(limits.h2_streams_max)
+        .max_header_list_size(u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX))
+        .keep_alive_interval(limits.head_timeout)
+        .keep_alive_timeout(limits.head_timeout);
+    builder
+}
+

@@ -1,0 +1,180 @@
+//! Eighth stage: a miss is generated, shared with whoever asks the same meanwhile, and offered to the store.
+//!
+//! The upstream is read by a task of its own, the pump: every client of the answer, the first one too, reads from the
+//! flight. So a client that leaves ends nothing for the others, and the upstream is cancelled when nobody is left.
+
+use std::sync::Arc;
+
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, StatusCode};
+use refrain_cache::{Cache, FlightEnd, Joined, Lead, Reader};
+use refrain_core::{Bypass, Code, Dialect};
+use refrain_llm::answer::Form;
+use refrain_llm::request::Rewrite;
+use refrain_upstream::{UpstreamBody, UpstreamRequest};
+
+use crate::ask::Asked;
+use crate::failure::Failure;
+use crate::lookup::Miss;
+use crate::request::{Admitted, Note};
+use crate::pump::Generation;
+use crate::upstream_headers::{self, Encoding};
+use crate::worker::Worker;
+
+/// Leaders that may die under one follower before it is told.
+const LEADERS_MAX: usize = 3;
+
+/// What every reader of a flight learns first.
+#[derive(Clone)]
+pub(crate) struct FlightHead(pub(crate) Arc<FlightHeadParts>);
+
+pub(crate) struct FlightHeadParts {
+    /// The upstream's status.
+    pub(crate) status: StatusCode,
+    /// The upstream's headers, without what concerns its connection.
+    pub(crate) headers: HeaderMap,
+    /// How the body comes; none: as it is, it can't be read (an error, a foreign type).
+    pub(crate) form: Option<Form>,
+    /// Length of the body, if announced.
+    pub(crate) length: Option<u64>,
+}
+
+impl std::ops::Deref for FlightHead {
+    type Target = FlightHeadParts;
+
+    fn deref(&self) -> &FlightHeadParts {
+        &self.0
+    }
+}
+
+/// How a client came to its generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// It was asked for this client.
+    Led,
+    /// It was under way.
+    Joined,
+}
+
+/// Starts or joins the generation of the answer, and waits for its head.
+///
+/// # Errors
+/// What the upstream's failure before its head means to the client.
+///
+/// # Cancel safety
+/// Safe: dropping the future leaves the flight; others go on.
+pub(crate) async fn answer(
+    worker: &Arc<Worker>,
+    cache: &Arc<Cache>,
+    admitted: &Admitted,
+    (asked, miss): (Asked, Miss),
+    note: &mut Note,
+) -> Result<(FlightHead, Reader<FlightHead>, Part, Arc<Asked>), Failure> {
+    let (asked, miss) = (Arc::new(asked), Arc::new(miss));
+    for _ in 0..LEADERS_MAX {
+        let (lead, mut reader) = join(cache, admitted, &miss, note);
+        let part = if lead.is_some() { Part::Led } else { Part::Joined };
+        if let Some(lead) = lead {
+            let generation = generation(worker, cache, admitted, &asked, &miss)?;
+            worker.tasks.spawn(generation.pump(lead));
+        }
+        match reader.head().await {
+            Ok(head) => return Ok((head, reader, part, asked)),
+            Err(FlightEnd::LeaderGone) if part == Part::Joined => {}
+            Err(end) => return Err(Failure::from(end)),
+        }
+    }
+    Err(Failure::from(FlightEnd::LeaderGone))
+}
+
+/// The code that a flight's end means to a reader.
+pub(crate) fn code_of(end: FlightEnd) -> Code {
+    match end {
+        FlightEnd::Failed(code) => code,
+        FlightEnd::Complete | FlightEnd::LeaderGone | FlightEnd::Lagged => Code::UpstreamBroken,
+    }
+}
+
+impl From<FlightEnd> for Failure {
+    fn from(end: FlightEnd) -> Self {
+        Self::upstream(code_of(end))
+    }
+}
+
+/// A lead if this request is to be generated for itself or as the first.
+fn join(
+    cache: &Cache,
+    admitted: &Admitted,
+    miss: &Miss,
+    note: &mut Note,
+) -> (Option<Lead<FlightHead>>, Reader<FlightHead>) {
+    let key = miss.key.key;
+    let flights = cache.flights::<FlightHead>();
+    let directives = &miss.plan.directives;
+    // Who wants a fresh answer can't have one that was begun before; who forbids storing isn't shared either.
+    let shares = miss.plan.collapse && !directives.no_cache && !directives.no_store && directives.max_age.is_none();
+    if shares {
+        match flights.join(key) {
+            Joined::Lead(lead, reader) => return (Some(lead), reader),
+            Joined::Follow(reader) => return (None, reader),
+            Joined::Pass => {
+                admitted.state().metrics.bypass(Bypass::HitForPass);
+                note.detail = Bypass::HitForPass.as_str();
+            }
+        }
+    }
+    let (lead, reader) = flights.solo(key);
+    (Some(lead), reader)
+}
+
+fn generation(
+    worker: &Worker,
+    cache: &Arc<Cache>,
+    admitted: &Admitted,
+    asked: &Arc<Asked>,
+    miss: &Arc<Miss>,
+) -> Result<Generation, Failure> {
+    let state = admitted.state();
+    let prompt = &asked.request.prompt;
+    let rewrite = Rewrite {
+        model: asked.renamed(),
+        // So that a whole rendering of a streamed answer has its usage.
+        include_usage: prompt.stream && !prompt.include_usage,
+    };
+    let head = &admitted.routed.head;
+    let request = UpstreamRequest {
+        method: head.parts.method.clone(),
+        path_and_query: head.path_and_query()?,
+        headers: upstream_headers::for_upstream(
+            &head.parts.headers,
+            state.route.forward_credentials,
+            Encoding::Identity,
+        ),
+        body: UpstreamBody::Full(asked.request.upstream_body(&rewrite)),
+        timeouts: state.route.timeouts,
+    };
+    Ok(Generation {
+        client: worker.client.clone(),
+        state: state.clone(),
+        cache: cache.clone(),
+        request,
+        asked: asked.clone(),
+        identity: admitted.caller.identity.clone(),
+        miss: miss.clone(),
+    })
+}
+
+/// How a body of this type comes in a dialect.
+pub(crate) fn form_of(headers: &HeaderMap, dialect: Dialect) -> Option<Form> {
+    if headers.contains_key(http::header::CONTENT_ENCODING) {
+        return None;
+    }
+    let kind = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    match (dialect, kind) {
+        (Dialect::Ollama, "application/x-ndjson") => Some(Form::Stream),
+        (Dialect::OpenAi | Dialect::Anthropic, "text/event-stream") => Some(Form::Stream),
+        (_, "application/json") => Some(Form::Whole),
+        _ => None,
+    }
+}

@@ -1,0 +1,126 @@
+//! First stage: the request's head, checked and brought into one form.
+
+use http::header::HOST;
+use http::request::Parts;
+use http::uri::{Authority, PathAndQuery};
+use refrain_core::{Code, Dialect, ListenerId};
+
+use crate::failure::Failure;
+use crate::paths::{self, PathClass};
+
+/// Proof that a head is usable: its host is known, its path is plain.
+pub(crate) struct Head {
+    /// Method, target, headers as they came.
+    pub(crate) parts: Parts,
+    /// Lower-case host without port; empty for an HTTP/1.0 request without one.
+    pub(crate) host: String,
+    /// What the path is.
+    pub(crate) class: PathClass,
+    /// How to answer.
+    pub(crate) dialect: Dialect,
+    /// Where it came in.
+    pub(crate) listener: ListenerId,
+}
+
+impl Head {
+    /// The path, without the query.
+    pub(crate) fn path(&self) -> &str {
+        self.parts.uri.path()
+    }
+
+    /// What to ask the upstream for.
+    pub(crate) fn path_and_query(&self) -> Result<PathAndQuery, Failure> {
+        let target = self.parts.uri.path_and_query().cloned();
+        target.ok_or_else(|| Failure::new(Code::BadRequest, "the request has no path"))
+    }
+
+    /// A header's value, if it is there once or more and is visible ASCII.
+    pub(crate) fn header(&self, name: &http::HeaderName) -> Option<&str> {
+        self.parts.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+}
+
+/// Checks the head. Sizes and counts were bounded by the connection already.
+pub(crate) fn check(listener: &ListenerId, parts: Parts) -> Result<Head, Failure> {
+    let path = parts.uri.path();
+    if !is_plain(path) {
+        return Err(Failure::new(Code::BadRequest, "the path must be plain: no empty, dot or encoded segments"));
+    }
+    let (class, dialect) = (paths::classify(path), Dialect::of_path(path));
+    let host = host(&parts)?;
+    Ok(Head { host, class, dialect, listener: listener.clone(), parts })
+}
+
+/// Whether a path means the same to every reader: routes and upstreams must not disagree about it.
+fn is_plain(path: &str) -> bool {
+    path.starts_with('/')
+        && !path.contains("//")
+        && !path.split('/').any(|segment| segment == "." || segment == "..")
+        && has_plain_encoding(path)
+}
+
+/// Whether no percent-encoding hides a dot, a slash or a control character. Model names may hold an encoded slash.
+fn has_plain_encoding(path: &str) -> bool {
+    path.match_indices('%').all(|(at, _)| {
+        let code = path.get(at + 1..at + 3).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        match code {
+            None | Some(0..=0x1f | b'.' | b'\\' | b'%' | 0x7f) => false,
+            Some(b'/') => path.starts_with("/v1/models/"),
+            Some(_) => true,
+        }
+    })
+}
+
+fn host(parts: &Parts) -> Result<String, Failure> {
+    let mut fields = parts.headers.get_all(HOST).iter();
+    let field = fields.next();
+    if fields.next().is_some() {
+        return Err(Failure::new(Code::BadRequest, "more than one Host field"));
+    }
+    if let Some(authority) = parts.uri.authority() {
+        return Ok(authority.host().to_ascii_lowercase());
+    }
+    let Some(field) = field else { return Ok(String::new()) };
+    let text = field.to_str().ok().filter(|text| !text.contains('@'));
+    let authority = text.and_then(|text| text.parse::<Authority>().ok());
+    authority
+        .map(|authority| authority.host().to_ascii_lowercase())
+        .ok_or_else(|| Failure::new(Code::BadRequest, "the Host field is not a host"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Request;
+
+    fn checked(uri: &str, hosts: &[&str]) -> Result<Head, Failure> {
+        let mut request = Request::get(uri);
+        for host in hosts {
+            request = request.header(HOST, *host);
+        }
+        check(&ListenerId::new("main"), request.body(()).unwrap().into_parts().0)
+    }
+
+    #[test]
+    fn host_is_lower_case_and_without_port() {
+        assert_eq!(checked("/v1/models", &["LLM.example.com:8080"]).unwrap().host, "llm.example.com");
+        assert_eq!(checked("http://A.b:1/v1/models", &["c"]).unwrap().host, "a.b");
+        assert_eq!(checked("/", &["[::1]:80"]).unwrap().host, "[::1]");
+        assert_eq!(checked("/", &[]).unwrap().host, "");
+    }
+
+    #[test]
+    fn two_hosts_or_a_broken_one_are_refused() {
+        for hosts in [&["a", "b"][..], &["a b"], &["user@a"], &["a/b"]] {
+            assert_eq!(checked("/", hosts).err().map(|f| f.code), Some(Code::BadRequest), "{hosts:?}");
+        }
+    }
+
+    #[test]
+    fn paths_that_two_readers_could_read_differently_are_refused() {
+        for path in ["/v1//models", "/v1/./models", "/v1/../api/pull", "/v1/%2e%2e/api/pull", "/api%2fpull", "/a%zz"] {
+            assert_eq!(checked(path, &["a"]).err().map(|f| f.code), Some(Code::BadRequest), "{path}");
+        }
+        assert!(checked("/v1/models/google%2Fgemma-3", &["a"]).is_ok());
+    }
+}

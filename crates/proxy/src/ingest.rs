@@ -1,0 +1,75 @@
+//! Fourth stage: the request's body, whole, within its bounds.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
+use refrain_core::Code;
+use refrain_core::settings::Limits;
+use tokio::time::timeout;
+
+use crate::failure::Failure;
+
+/// Reads the body. A body in one piece is not copied.
+///
+/// # Errors
+/// Over the limit, cut short, too slow, or compressed.
+pub(crate) async fn read(headers: &HeaderMap, mut body: Incoming, limits: &Limits) -> Result<Bytes, Failure> {
+    refuse_encoding(headers)?;
+    refuse_length(headers, limits.body_bytes_max)?;
+    let Some(first) = next(&mut body, limits.body_timeout).await? else { return Ok(Bytes::new()) };
+    if body.is_end_stream() && first.len() <= limits.body_bytes_max {
+        return Ok(first);
+    }
+    let mut whole = BytesMut::with_capacity(first.len() * 2);
+    let mut chunk = Some(first);
+    while let Some(bytes) = chunk {
+        if whole.len() + bytes.len() > limits.body_bytes_max {
+            return Err(too_large(limits.body_bytes_max));
+        }
+        whole.extend_from_slice(&bytes);
+        chunk = next(&mut body, limits.body_timeout).await?;
+    }
+    Ok(whole.freeze())
+}
+
+/// Refuses a body whose announced length is over the limit before any of it is read.
+pub(crate) fn refuse_length(headers: &HeaderMap, bytes_max: usize) -> Result<(), Failure> {
+    let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    match announced {
+        Some(length) if length > bytes_max as u64 => Err(too_large(bytes_max)),
+        _ => Ok(()),
+    }
+}
+
+fn refuse_encoding(headers: &HeaderMap) -> Result<(), Failure> {
+    match headers.get(CONTENT_ENCODING) {
+        None => Ok(()),
+        Some(encoding) if encoding == "identity" => Ok(()),
+        Some(_) => Err(Failure::new(Code::UnsupportedEncoding, "send the body uncompressed")),
+    }
+}
+
+/// The next piece of data; trailers are dropped.
+async fn next(body: &mut Incoming, patience: Duration) -> Result<Option<Bytes>, Failure> {
+    loop {
+        let frame = timeout(patience, body.frame())
+            .await
+            .map_err(|_| Failure::new(Code::BodyTimeout, "the request's body came too slowly"))?;
+        match frame {
+            None => return Ok(None),
+            Some(Err(_)) => return Err(Failure::new(Code::BodyIncomplete, "the request's body broke off")),
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data() {
+                    return Ok(Some(data));
+                }
+            }
+        }
+    }
+}
+
+fn too_large(bytes_max: usize) -> Failure {
+    Failure::new(Code::BodyTooLarge, format!("the body is larger than {bytes_max} bytes"))
+}

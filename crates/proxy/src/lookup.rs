@@ -1,0 +1,161 @@
+//! Seventh stage: is the answer known? First by the question itself, then by its meaning.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderMap;
+use refrain_cache::{Cache, CacheKey, CandidateView, Decision, Embedding, Entry, KeyParts, ScopeId, decide};
+use refrain_core::{Bypass, ExactOnly, Plan, Prompt, SemanticPlan};
+
+use crate::auth::Caller;
+use crate::cache_status::{CacheStatus, Tier};
+use crate::clock::now_ms;
+use crate::request::Note;
+use crate::route::RouteState;
+
+/// Request headers that can change an answer.
+const KEYED_HEADERS: [&str; 2] = ["anthropic-beta", "anthropic-version"];
+
+/// What the look-up found.
+pub(crate) enum Lookup {
+    /// A stored answer that may be served.
+    Hit(Hit),
+    /// None: it must be generated.
+    Miss(Miss),
+    /// None, and the client wants none that isn't stored.
+    NotCached,
+}
+
+/// A stored answer that this caller may have.
+pub(crate) struct Hit {
+    /// The entry.
+    pub(crate) entry: Arc<Entry>,
+    /// Which tier found it.
+    pub(crate) tier: Tier,
+}
+
+/// Proof that nothing stored may be served: what is needed to generate, share and store the answer.
+pub(crate) struct Miss {
+    /// The request's digests.
+    pub(crate) key: CacheKey,
+    /// The plan.
+    pub(crate) plan: Plan,
+    /// The question's vector, if one was made.
+    pub(crate) embedding: Option<Embedding>,
+    /// `Miss`, or `Request` if the client refused a stored answer.
+    pub(crate) status: CacheStatus,
+}
+
+/// The digests of a request, or why it has none.
+pub(crate) fn key(
+    cache: &Cache,
+    state: &RouteState,
+    caller: &Caller,
+    headers: &HeaderMap,
+    prompt: &Prompt,
+    (model, plan): (&str, &Plan),
+) -> Result<CacheKey, Bypass> {
+    let identity = state.pool.model_identity(model).ok_or(Bypass::ModelUnknown)?;
+    let mut keyed = [("", ""); KEYED_HEADERS.len()];
+    for (slot, name) in keyed.iter_mut().zip(KEYED_HEADERS) {
+        *slot = (name, headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default());
+    }
+    Ok(cache.key(&KeyParts {
+        api: prompt.api,
+        model,
+        model_identity: &identity,
+        namespace: &state.route.cache.namespace,
+        scope: ScopeId::of(&plan.scope, &caller.identity)?,
+        policy: &[],
+        headers: &keyed,
+        partition_body: &prompt.partition_body,
+        embed_text: prompt.embed_text.as_deref().ok(),
+        extra: &[],
+    }))
+}
+
+/// Looks for an answer.
+///
+/// # Cancel safety
+/// Safe: nothing is changed but counters.
+pub(crate) async fn find(
+    cache: &Cache,
+    state: &RouteState,
+    prompt: &Prompt,
+    (key, plan): (CacheKey, Plan),
+    note: &mut Note,
+) -> Lookup {
+    let exact = cache.find(&key).await;
+    if let Some(entry) = exact.as_ref().filter(|entry| may_serve(entry, &plan)) {
+        return Lookup::Hit(Hit { entry: entry.clone(), tier: Tier::Exact });
+    }
+    let status = if exact.is_some() { CacheStatus::Request } else { CacheStatus::Miss };
+    let (embedding, similar) = match &plan.semantic {
+        Some(semantic) if !plan.directives.no_cache => {
+            similar(cache, state, prompt, (&key, &plan, semantic), note).await
+        }
+        _ => (None, None),
+    };
+    if let Some(entry) = similar {
+        return Lookup::Hit(Hit { entry, tier: Tier::Semantic });
+    }
+    if plan.directives.only_if_cached {
+        return Lookup::NotCached;
+    }
+    Lookup::Miss(Miss { key, plan, embedding, status })
+}
+
+/// Whether the client's directives allow a fresh entry.
+pub(crate) fn may_serve(entry: &Entry, plan: &Plan) -> bool {
+    let age = Duration::from_millis(now_ms().saturating_sub(entry.meta.stored_at_ms));
+    !plan.directives.no_cache && plan.directives.max_age.is_none_or(|max_age| age <= max_age)
+}
+
+/// The vector of the question, and the entry of a question with the same meaning.
+async fn similar(
+    cache: &Cache,
+    state: &RouteState,
+    prompt: &Prompt,
+    (key, plan, semantic): (&CacheKey, &Plan, &SemanticPlan),
+    note: &mut Note,
+) -> (Option<Embedding>, Option<Arc<Entry>>) {
+    let embedding = match embed(cache, prompt).await {
+        Ok((embedding, _)) => embedding,
+        Err(reason) => {
+            state.metrics.exact_only(reason);
+            return (None, None);
+        }
+    };
+    let question = prompt.embed_text.as_deref().unwrap_or_default();
+    let candidates = cache.nearest(&key.partition, &embedding, semantic.candidates).await;
+    let usable: Vec<_> = candidates.iter().filter(|candidate| may_serve(&candidate.entry, plan)).collect();
+    let views: Vec<CandidateView<'_>> = usable
+        .iter()
+        .map(|candidate| CandidateView {
+            similarity: candidate.similarity,
+            text: candidate.entry.meta.embed_text.as_deref().unwrap_or_default(),
+        })
+        .collect();
+    let decision = decide(question, &views, semantic);
+    note.similarity = views.first().map(|view| view.similarity);
+    match decision {
+        Decision::Serve { index, .. } if semantic.shadow => {
+            let similarity = views[index].similarity;
+            state.metrics.shadow();
+            tracing::info!(route = %state.route.id, similarity, "shadow: a stored answer would have been served");
+            (Some(embedding), None)
+        }
+        Decision::Serve { index, .. } => (Some(embedding), Some(usable[index].entry.clone())),
+        Decision::Refuse { reason, .. } => {
+            note.refusal = Some(reason);
+            state.metrics.refusal(reason);
+            (Some(embedding), None)
+        }
+    }
+}
+
+async fn embed<'a>(cache: &Cache, prompt: &'a Prompt) -> Result<(Embedding, &'a str), ExactOnly> {
+    let text = prompt.embed_text.as_deref().map_err(|reason| *reason)?;
+    let embedder = cache.embedder().ok_or(ExactOnly::EmbedderDown)?;
+    Ok((embedder.embed(text.to_owned()).await?, text))
+}

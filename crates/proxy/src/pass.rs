@@ -1,0 +1,121 @@
+//! Past the cache: the request goes upstream as it is, and the answer comes back as it is.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, Response};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use hyper::body::Incoming;
+use refrain_llm::request::Rewrite;
+use refrain_upstream::{BoxError, UpstreamBody, UpstreamRequest, UpstreamResponse};
+
+use crate::ask::Asked;
+use crate::body::{Body, Relay, Source};
+use crate::failure::Failure;
+use crate::generate::form_of;
+use crate::ingest;
+use crate::paths::PathClass;
+use crate::request::Admitted;
+use crate::upstream_headers::{self, Encoding};
+use crate::worker::Worker;
+
+/// Sends a request whose body was read.
+pub(crate) async fn whole(worker: &Worker, admitted: &Admitted, asked: &Asked) -> Result<Response<Body>, Failure> {
+    let rewrite = Rewrite { model: asked.renamed(), include_usage: false };
+    send(worker, admitted, UpstreamBody::Full(asked.request.upstream_body(&rewrite))).await
+}
+
+/// Sends a request whose body nobody needs to read, as it comes in. Uploads to a server's admin paths (models of many
+/// gigabytes) have no length limit; everything else has the body's.
+pub(crate) async fn streamed(
+    worker: &Worker,
+    admitted: &Admitted,
+    body: Incoming,
+    bytes_max: usize,
+) -> Result<Response<Body>, Failure> {
+    let bytes_max = match admitted.routed.head.class {
+        PathClass::Admin => None,
+        _ => Some(bytes_max),
+    };
+    if let Some(bytes_max) = bytes_max {
+        ingest::refuse_length(&admitted.routed.head.parts.headers, bytes_max)?;
+    }
+    let body = if body.is_end_stream() {
+        UpstreamBody::empty()
+    } else {
+        UpstreamBody::stream(Bounded { body, left: bytes_max.map_or(u64::MAX, |max| max as u64) })
+    };
+    send(worker, admitted, body).await
+}
+
+async fn send(worker: &Worker, admitted: &Admitted, body: UpstreamBody) -> Result<Response<Body>, Failure> {
+    let (head, state) = (&admitted.routed.head, admitted.state());
+    let request = UpstreamRequest {
+        method: head.parts.method.clone(),
+        path_and_query: head.path_and_query()?,
+        headers: upstream_headers::for_upstream(
+            &head.parts.headers,
+            state.route.forward_credentials,
+            Encoding::AsAsked,
+        ),
+        body,
+        timeouts: state.route.timeouts,
+    };
+    let response = worker.client.send(&state.pool, request).await?;
+    state.metrics.first_byte(response.timings.first_byte);
+    Ok(relay(response, admitted))
+}
+
+fn relay(response: UpstreamResponse, admitted: &Admitted) -> Response<Body> {
+    let UpstreamResponse { status, mut headers, body, .. } = response;
+    upstream_headers::for_client(&mut headers);
+    let dialect = admitted.routed.head.dialect;
+    let is_stream = form_of(&headers, dialect) == Some(refrain_llm::answer::Form::Stream);
+    let length = announced(&headers);
+    let mut response =
+        Response::new(Body::relay(Relay::new(Source::Upstream(body), is_stream.then_some(dialect), length)));
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+/// The announced length of a body.
+pub(crate) fn announced(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// A request body with an upper bound.
+struct Bounded {
+    body: Incoming,
+    left: u64,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("the request's body is over the limit")]
+struct OverLimit;
+
+impl HttpBody for Bounded {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = self.get_mut();
+        let frame = std::task::ready!(Pin::new(&mut this.body).poll_frame(cx));
+        Poll::Ready(frame.map(|frame| {
+            let frame = frame?;
+            let length = frame.data_ref().map_or(0, Bytes::len) as u64;
+            this.left = this.left.checked_sub(length).ok_or(OverLimit)?;
+            Ok(frame)
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

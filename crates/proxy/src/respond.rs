@@ -1,0 +1,101 @@
+//! Ninth stage: the response to a hit, and to a generation under way.
+
+use http::header::{AGE, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
+use refrain_cache::{Cache, Reader};
+use refrain_core::{Code, Dialect, Prompt, Skip};
+use refrain_llm::answer::{AnswerReader, Form, Rendering, content_type};
+
+use crate::body::{Body, Relay, Source};
+use crate::clock::now_ms;
+use crate::failure::Failure;
+use crate::generate::{FlightHead, code_of};
+use crate::lookup::Hit;
+
+/// The answer of an entry, in the form that this client asked for.
+pub(crate) fn hit(cache: &Cache, hit: &Hit, prompt: &Prompt) -> Response<Body> {
+    let rendering = rendering(prompt);
+    let mut response = Response::new(Body::full(cache.render(&hit.entry, rendering)));
+    let headers = response.headers_mut();
+    for (name, value) in &hit.entry.meta.replay_headers {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            headers.append(name, value);
+        }
+    }
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type(prompt.api, rendering)));
+    headers.insert(AGE, HeaderValue::from(hit.entry.age_ms(now_ms()) / 1000));
+    response
+}
+
+/// Seconds that an entry may still be served.
+pub(crate) fn ttl_s(hit: &Hit) -> u64 {
+    hit.entry.meta.expires_at_ms.saturating_sub(now_ms()) / 1000
+}
+
+/// The answer of a generation, in the form that this client asked for: as it comes where that is the upstream's own form.
+///
+/// # Errors
+/// Where the form must be changed: the upstream's failure, since nothing was sent yet.
+///
+/// # Cancel safety
+/// Safe: dropping the future leaves the flight.
+pub(crate) async fn generated(
+    head: &FlightHead,
+    reader: Reader<FlightHead>,
+    prompt: &Prompt,
+    bytes_max: usize,
+) -> Result<Response<Body>, Failure> {
+    let wanted = if prompt.stream { Form::Stream } else { Form::Whole };
+    match head.form {
+        Some(form) if form != wanted => converted(head, form, reader, prompt, bytes_max).await,
+        _ => Ok(relayed(head, reader, prompt)),
+    }
+}
+
+fn relayed(head: &FlightHead, reader: Reader<FlightHead>, prompt: &Prompt) -> Response<Body> {
+    let dialect = prompt.api.dialect();
+    let is_stream = head.form == Some(Form::Stream);
+    let mut relay = Relay::new(Source::Flight(reader), is_stream.then_some(dialect), head.length);
+    if is_stream && dialect == Dialect::OpenAi && !prompt.include_usage {
+        relay = relay.without_usage();
+    }
+    let mut response = Response::new(Body::relay(relay));
+    *response.status_mut() = head.status;
+    *response.headers_mut() = head.headers.clone();
+    if is_stream {
+        response.headers_mut().remove(CONTENT_LENGTH);
+    }
+    response
+}
+
+/// Another client asked the same in the other form: the answer is read whole and rendered anew.
+async fn converted(
+    head: &FlightHead,
+    form: Form,
+    mut flight: Reader<FlightHead>,
+    prompt: &Prompt,
+    bytes_max: usize,
+) -> Result<Response<Body>, Failure> {
+    let mut reader = AnswerReader::new(prompt.api, form, bytes_max);
+    while let Some(chunk) = flight.chunk().await {
+        let chunk = chunk.map_err(|end| Failure::upstream(code_of(end)))?;
+        reader.feed(&chunk).map_err(|error| unreadable(error.skip()))?;
+    }
+    let answer = reader.finish().map_err(|error| unreadable(error.skip()))?;
+    let rendering = rendering(prompt);
+    let mut response = Response::new(Body::full(answer.render(rendering)));
+    *response.status_mut() = StatusCode::OK;
+    *response.headers_mut() = head.headers.clone();
+    response.headers_mut().remove(CONTENT_LENGTH);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type(prompt.api, rendering)));
+    Ok(response)
+}
+
+fn unreadable(skip: Skip) -> Failure {
+    tracing::debug!(reason = skip.as_str(), "a joined generation can't be read");
+    Failure::upstream(Code::UpstreamBroken)
+}
+
+fn rendering(prompt: &Prompt) -> Rendering {
+    if prompt.stream { Rendering::Stream { include_usage: prompt.include_usage } } else { Rendering::Whole }
+}

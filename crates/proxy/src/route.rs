@@ -1,0 +1,110 @@
+//! Second stage: which route takes a request, by its head alone.
+
+use std::sync::Arc;
+
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN};
+use http::{Method, StatusCode};
+use refrain_core::settings::{Route, RouteMatch};
+use refrain_core::{Code, Role};
+use refrain_upstream::PoolState;
+
+use crate::auth::Caller;
+use crate::failure::Failure;
+use crate::head::Head;
+use crate::metrics::RouteMetrics;
+use crate::paths::{PathClass, is_at_or_below};
+
+/// A route with what it needs at hand.
+pub struct RouteState {
+    /// What config says.
+    pub route: Arc<Route>,
+    /// Where its misses go.
+    pub pool: Arc<PoolState>,
+    /// Its counters.
+    pub(crate) metrics: RouteMetrics,
+}
+
+/// Proof that a route takes the request and that its path is open there.
+pub(crate) struct Routed {
+    /// The request's head.
+    pub(crate) head: Head,
+    /// The route.
+    pub(crate) state: Arc<RouteState>,
+}
+
+/// The first route that takes the request; `routes` are in the order of `Settings::routes`.
+///
+/// # Errors
+/// [`Code::NotFound`]: none takes it, or the path is closed; [`Code::MethodNotAllowed`]: an API by another method.
+pub(crate) fn select(routes: &[Arc<RouteState>], head: Head) -> Result<Routed, Failure> {
+    let method = effective_method(&head);
+    let state = routes
+        .iter()
+        .find(|state| takes(&state.route.matches, &head, &method))
+        .ok_or_else(|| Failure::new(Code::NotFound, "no route takes this host, path and method"))?;
+    let listed = state.route.extra_paths.iter().any(|path| path == head.path());
+    match head.class {
+        PathClass::Unknown if !listed => {
+            Err(Failure::new(Code::NotFound, "this path is not open; a route can list it in extra_paths"))
+        }
+        PathClass::Api(_) if method != Method::POST => {
+            Err(Failure::new(Code::MethodNotAllowed, "this API takes POST"))
+        }
+        _ => Ok(Routed { state: state.clone(), head }),
+    }
+}
+
+/// Refuses what only admins may do.
+pub(crate) fn authorize(routed: &Routed, caller: &Caller) -> Result<(), Failure> {
+    match (routed.head.class, caller.identity.role) {
+        (PathClass::Admin, Role::Caller) => {
+            Err(Failure::new(Code::Forbidden, "this path changes or inspects a model server: it needs role admin"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A preflight asks for another method's sake.
+fn effective_method(head: &Head) -> Method {
+    let asked = || head.header(&ACCESS_CONTROL_REQUEST_METHOD)?.parse().ok();
+    match head.parts.method {
+        Method::OPTIONS if head.parts.headers.contains_key(ORIGIN) => asked().unwrap_or(Method::OPTIONS),
+        ref method => method.clone(),
+    }
+}
+
+fn takes(matches: &RouteMatch, head: &Head, method: &Method) -> bool {
+    let RouteMatch { listeners, hosts, path, methods, headers } = matches;
+    is_at_or_below(head.path(), path)
+        && (listeners.is_empty() || listeners.contains(&head.listener))
+        && (hosts.is_empty() || hosts.iter().any(|pattern| is_host(pattern, &head.host)))
+        && (methods.is_empty() || methods.iter().any(|allowed| allowed == method.as_str()))
+        && headers.iter().all(|(name, value)| {
+            head.parts.headers.get(name).is_some_and(|actual| actual.as_bytes() == value.as_bytes())
+        })
+}
+
+/// `*.example.com` stands for exactly one label.
+fn is_host(pattern: &str, host: &str) -> bool {
+    match pattern.strip_prefix("*.") {
+        Some(parent) => host.split_once('.').is_some_and(|(label, rest)| !label.is_empty() && rest == parent),
+        None => pattern == host,
+    }
+}
+
+/// The answer to `GET /` and `HEAD /`, with which clients look whether somebody is there.
+pub(crate) const ROOT: (StatusCode, &str) = (StatusCode::OK, "Refrain is running");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wildcard_host_stands_for_one_label() {
+        assert!(is_host("*.example.com", "llm.example.com"));
+        assert!(!is_host("*.example.com", "a.b.example.com"));
+        assert!(!is_host("*.example.com", "example.com"));
+        assert!(!is_host("*.example.com", ".example.com"));
+        assert!(is_host("example.com", "example.com"));
+    }
+}

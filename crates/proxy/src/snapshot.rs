@@ -1,0 +1,100 @@
+//! Everything that one configuration decides, behind one pointer: a request loads it once, a reload swaps it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use refrain_cache::Cache;
+use refrain_core::settings::{Listener, Settings};
+use refrain_core::{ListenerId, PoolId, RouteId};
+use refrain_upstream::Upstreams;
+use rustls::ServerConfig;
+
+use crate::access::Sampler;
+use crate::auth::Keys;
+use crate::metrics::RouteMetrics;
+use crate::route::RouteState;
+use crate::tls::{self, TlsError};
+
+/// The configuration in force.
+pub type Live = Arc<ArcSwap<Snapshot>>;
+
+/// One configuration, ready to serve.
+pub struct Snapshot {
+    /// What config says.
+    pub settings: Arc<Settings>,
+    /// In the order in which they are tried.
+    pub routes: Vec<Arc<RouteState>>,
+    /// API keys.
+    pub keys: Keys,
+    /// TLS of the listeners that have it.
+    pub tls: HashMap<ListenerId, Arc<ServerConfig>>,
+    /// Pools and their state.
+    pub upstreams: Arc<Upstreams>,
+    /// Which requests have an access line.
+    pub(crate) sampler: Sampler,
+    /// Entries, vectors and generations in flight: outlives configurations.
+    pub cache: Arc<Cache>,
+}
+
+/// Why a configuration can't be served.
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    /// A listener's certificates.
+    #[error("listener {listener:?}: {source}")]
+    Tls {
+        /// Its name in config.
+        listener: ListenerId,
+        /// What is wrong.
+        source: TlsError,
+    },
+    /// A pool that isn't there: config makes sure that it is.
+    #[error("route {route:?}: pool {pool:?} is not running")]
+    Pool {
+        /// The route.
+        route: RouteId,
+        /// Its pool.
+        pool: PoolId,
+    },
+}
+
+impl Snapshot {
+    /// Reads certificates and wires routes to pools. Changes nothing that another snapshot uses.
+    pub fn build(
+        settings: Settings,
+        upstreams: Arc<Upstreams>,
+        cache: Arc<Cache>,
+    ) -> Result<Self, SnapshotError> {
+        let routes = settings.routes.iter().map(|route| {
+            let pool = upstreams.pool(&route.pool).cloned().ok_or_else(|| SnapshotError::Pool {
+                route: route.id.clone(),
+                pool: route.pool.clone(),
+            })?;
+            let metrics = RouteMetrics::new(&route.id);
+            Ok(Arc::new(RouteState { route: route.clone(), pool, metrics }))
+        });
+        Ok(Self {
+            routes: routes.collect::<Result<_, _>>()?,
+            sampler: Sampler::new(settings.log.access_sample),
+            keys: Keys::new(&settings.keys),
+            tls: listeners_tls(&settings.listeners)?,
+            settings: Arc::new(settings),
+            upstreams,
+            cache,
+        })
+    }
+
+    /// A listener's settings; none after a reload that dropped it.
+    pub(crate) fn listener(&self, id: &ListenerId) -> Option<&Listener> {
+        self.settings.listeners.iter().find(|listener| listener.id == *id)
+    }
+}
+
+fn listeners_tls(listeners: &[Listener]) -> Result<HashMap<ListenerId, Arc<ServerConfig>>, SnapshotError> {
+    let with_tls = listeners.iter().filter_map(|listener| Some((&listener.id, listener.tls.as_ref()?)));
+    let configs = with_tls.map(|(id, tls)| match tls::server_config(tls) {
+        Ok(config) => Ok((id.clone(), config)),
+        Err(source) => Err(SnapshotError::Tls { listener: id.clone(), source }),
+    });
+    configs.collect()
+}
