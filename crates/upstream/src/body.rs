@@ -1,0 +1,196 @@
+//! The body of an upstream's answer: ends cleanly, or with an error that says how it broke.
+
+use std::error::Error as _;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::Ordering::Relaxed;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use refrain_core::EndpointId;
+use tokio::time::Instant;
+
+use crate::UpstreamError;
+use crate::connect::Connection;
+use crate::deadline::Timer;
+use crate::endpoint::LoadGuard;
+use crate::idle::IdleConnections;
+
+/// A response body. The connection goes back to the idle ones only when the body ended cleanly; dropping the stream
+/// before closes it at once, which is how the upstream learns that nobody wants the rest. Trailers are dropped.
+#[derive(Debug)]
+pub struct UpstreamStream {
+    incoming: Incoming,
+    /// None once the body ended, well or not.
+    lease: Option<Lease>,
+    timer: Timer,
+    idle: Duration,
+    idle_deadline: Instant,
+    total_deadline: Instant,
+}
+
+/// What a body holds until it ends.
+#[derive(Debug)]
+pub(crate) struct Lease {
+    pub(crate) connection: Connection,
+    pub(crate) load: LoadGuard,
+    pub(crate) idle: IdleConnections,
+    pub(crate) reuse: Reuse,
+}
+
+/// What becomes of the connection afterwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reuse {
+    /// Close it.
+    No,
+    /// Keep it, for the announced time, among at most `count_max`.
+    Yes { announced: Option<Duration>, count_max: usize },
+}
+
+impl Lease {
+    fn give_back(self) {
+        if let Reuse::Yes { announced, count_max } = self.reuse {
+            self.idle.put(self.load.endpoint().key, self.connection, announced, count_max);
+        }
+    }
+}
+
+impl UpstreamStream {
+    pub(crate) fn new(
+        incoming: Incoming,
+        lease: Lease,
+        timer: Timer,
+        idle: Duration,
+        total_deadline: Instant,
+    ) -> Self {
+        let idle_deadline = Instant::now() + idle;
+        let mut stream = Self { incoming, lease: Some(lease), timer, idle, idle_deadline, total_deadline };
+        stream.finish_if_ended();
+        stream
+    }
+
+    /// The next piece; none at the clean end. After an error it is ended too.
+    ///
+    /// # Errors
+    /// [`UpstreamError::Cut`], [`UpstreamError::Malformed`], [`UpstreamError::IdleTimeout`] or
+    /// [`UpstreamError::TotalTimeout`].
+    pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, UpstreamError>>> {
+        if self.lease.is_none() {
+            return Poll::Ready(None);
+        }
+        loop {
+            match Pin::new(&mut self.incoming).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.idle_deadline = Instant::now() + self.idle;
+                        self.finish_if_ended();
+                        return Poll::Ready(Some(Ok(data)));
+                    }
+                }
+                Poll::Ready(Some(Err(error))) => return self.fail(|endpoint| broken(&error, endpoint)),
+                Poll::Ready(None) => {
+                    self.finish();
+                    return Poll::Ready(None);
+                }
+                Poll::Pending => {
+                    ready!(self.timer.poll(cx, self.idle_deadline.min(self.total_deadline)));
+                    return if self.total_deadline <= self.idle_deadline {
+                        self.fail(|endpoint| UpstreamError::TotalTimeout { endpoint })
+                    } else {
+                        self.fail(|endpoint| UpstreamError::IdleTimeout { endpoint })
+                    };
+                }
+            }
+        }
+    }
+
+    /// The next piece, as [`UpstreamStream::poll_chunk`].
+    ///
+    /// # Cancel safety
+    /// Safe: nothing is taken before it is returned.
+    pub async fn chunk(&mut self) -> Option<Result<Bytes, UpstreamError>> {
+        poll_fn(|cx| self.poll_chunk(cx)).await
+    }
+
+    /// The whole rest, if it is at most `bytes_max`.
+    ///
+    /// # Errors
+    /// As [`UpstreamStream::poll_chunk`]; [`UpstreamError::Malformed`] if there is more.
+    pub async fn collect(mut self, bytes_max: usize) -> Result<Bytes, UpstreamError> {
+        let Some(first) = self.chunk().await.transpose()? else { return Ok(Bytes::new()) };
+        if self.lease.is_none() && first.len() <= bytes_max {
+            return Ok(first);
+        }
+        let mut whole = BytesMut::from(first);
+        while let Some(chunk) = self.chunk().await.transpose()? {
+            if whole.len() + chunk.len() > bytes_max {
+                break;
+            }
+            whole.extend_from_slice(&chunk);
+        }
+        match &self.lease {
+            Some(lease) => Err(UpstreamError::Malformed {
+                endpoint: lease.load.endpoint().id().clone(),
+                detail: "it is longer than it may be",
+            }),
+            None => Ok(whole.freeze()),
+        }
+    }
+
+    fn finish_if_ended(&mut self) {
+        if self.incoming.is_end_stream() {
+            self.finish();
+        }
+    }
+
+    fn finish(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.give_back();
+        }
+    }
+
+    /// Ends the stream with an error; dropping the lease closes the connection.
+    fn fail(
+        &mut self,
+        error: impl FnOnce(EndpointId) -> UpstreamError,
+    ) -> Poll<Option<Result<Bytes, UpstreamError>>> {
+        let Some(lease) = self.lease.take() else { return Poll::Ready(None) };
+        let endpoint = lease.load.endpoint();
+        endpoint.counters.failures.fetch_add(1, Relaxed);
+        Poll::Ready(Some(Err(error(endpoint.id().clone()))))
+    }
+}
+
+impl Body for UpstreamStream {
+    type Data = Bytes;
+    type Error = UpstreamError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, UpstreamError>>> {
+        self.get_mut().poll_chunk(cx).map_ok(Frame::data)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.lease.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+/// A body error of hyper: the framing was wrong, or (all else) the connection ended before the body did.
+fn broken(error: &hyper::Error, endpoint: EndpointId) -> UpstreamError {
+    let framing = |kind| matches!(kind, io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData);
+    let io = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    if error.is_parse() || io.is_some_and(|io| framing(io.kind())) {
+        return UpstreamError::Malformed { endpoint, detail: "the framing of the body is wrong" };
+    }
+    UpstreamError::Cut { endpoint }
+}

@@ -1,0 +1,150 @@
+//! Everything that can go wrong upstream, each with whose fault it is and whether another try is safe.
+
+use std::io;
+use std::sync::Arc;
+
+use refrain_core::{Code, EndpointId, Fault, PoolId, Retry};
+
+/// Why an upstream gave no whole answer. Cheap to clone, so that all who wait for one answer can be told.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum UpstreamError {
+    /// The pool has no endpoint at all.
+    #[error("pool \"{pool}\" has no endpoint to ask")]
+    NoEndpoint {
+        /// Which pool.
+        pool: PoolId,
+    },
+    /// No address of the endpoint accepted a connection, or its name did not resolve.
+    #[error("endpoint \"{endpoint}\": could not connect: {source}")]
+    Connect {
+        /// Which endpoint.
+        endpoint: EndpointId,
+        /// What the system said.
+        source: Arc<io::Error>,
+    },
+    /// Connecting, TLS included, took too long.
+    #[error("endpoint \"{endpoint}\": no connection within the connect time-out")]
+    ConnectTimeout {
+        /// Which endpoint.
+        endpoint: EndpointId,
+    },
+    /// The TLS handshake failed, or the certificate is not trusted.
+    #[error("endpoint \"{endpoint}\": TLS failed: {source}")]
+    Tls {
+        /// Which endpoint.
+        endpoint: EndpointId,
+        /// What rustls said.
+        source: Arc<io::Error>,
+    },
+    /// The connection broke before the response head.
+    #[error("endpoint \"{endpoint}\": connection closed before it answered")]
+    Reset {
+        /// Which endpoint.
+        endpoint: EndpointId,
+    },
+    /// No response head in time.
+    #[error("endpoint \"{endpoint}\": no answer within the first-byte time-out")]
+    FirstByteTimeout {
+        /// Which endpoint.
+        endpoint: EndpointId,
+    },
+    /// The answer stopped coming.
+    #[error("endpoint \"{endpoint}\": the answer paused for longer than the idle time-out")]
+    IdleTimeout {
+        /// Which endpoint.
+        endpoint: EndpointId,
+    },
+    /// Request and answer together took too long.
+    #[error("endpoint \"{endpoint}\": not done within the total time-out")]
+    TotalTimeout {
+        /// Which endpoint.
+        endpoint: EndpointId,
+    },
+    /// The answer ended before its declared or framed end.
+    #[error("endpoint \"{endpoint}\": the answer was cut off")]
+    Cut {
+        /// Which endpoint.
+        endpoint: EndpointId,
+    },
+    /// What came is not HTTP, or breaks a limit.
+    #[error("endpoint \"{endpoint}\": the answer can't be read: {detail}")]
+    Malformed {
+        /// Which endpoint.
+        endpoint: EndpointId,
+        /// What is wrong with it; never a part of it.
+        detail: &'static str,
+    },
+    /// The request's own body broke off while it was being passed on.
+    #[error("the request body ended before its end")]
+    RequestBody,
+    /// The endpoint's host or authorization holds characters that no header may.
+    #[error("endpoint \"{endpoint}\": host and authorization must be visible ASCII")]
+    Settings {
+        /// Which endpoint.
+        endpoint: EndpointId,
+    },
+    /// The path can't be sent to this endpoint.
+    #[error("endpoint \"{endpoint}\": the path can't be joined to the endpoint's base path")]
+    Path {
+        /// Which endpoint.
+        endpoint: EndpointId,
+    },
+}
+
+impl UpstreamError {
+    /// Whose fault it is.
+    pub fn fault(&self) -> Fault {
+        self.code().fault()
+    }
+
+    /// Whether another endpoint may be asked the same.
+    pub fn retry(&self) -> Retry {
+        match self {
+            Self::Connect { .. } | Self::ConnectTimeout { .. } | Self::Tls { .. } | Self::Reset { .. } => {
+                Retry::Safe
+            }
+            _ => Retry::Never,
+        }
+    }
+
+    /// What the client is told.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::NoEndpoint { .. }
+            | Self::Connect { .. }
+            | Self::ConnectTimeout { .. }
+            | Self::Tls { .. } => Code::UpstreamUnreachable,
+            Self::FirstByteTimeout { .. } | Self::IdleTimeout { .. } | Self::TotalTimeout { .. } => {
+                Code::UpstreamTimeout
+            }
+            Self::Reset { .. } | Self::Cut { .. } | Self::Malformed { .. } => Code::UpstreamBroken,
+            Self::RequestBody => Code::BodyIncomplete,
+            Self::Path { .. } => Code::BadRequest,
+            Self::Settings { .. } => Code::Internal,
+        }
+    }
+
+    /// The label in metrics and logs.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::NoEndpoint { .. } => "no_endpoint",
+            Self::Connect { .. } => "connect",
+            Self::ConnectTimeout { .. } => "connect_timeout",
+            Self::Tls { .. } => "tls",
+            Self::Reset { .. } => "reset",
+            Self::FirstByteTimeout { .. } => "first_byte_timeout",
+            Self::IdleTimeout { .. } => "idle_timeout",
+            Self::TotalTimeout { .. } => "total_timeout",
+            Self::Cut { .. } => "cut",
+            Self::Malformed { .. } => "malformed",
+            Self::RequestBody => "request_body",
+            Self::Path { .. } => "path",
+            Self::Settings { .. } => "settings",
+        }
+    }
+
+    /// Whether nothing of the request can have reached a server.
+    pub(crate) fn is_unconnected(&self) -> bool {
+        matches!(self, Self::Connect { .. } | Self::ConnectTimeout { .. } | Self::Tls { .. })
+    }
+}

@@ -1,0 +1,140 @@
+//! Headers that belong to one connection and never pass through.
+
+use std::time::Duration;
+
+use http::header::{
+    CONNECTION, HeaderMap, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
+};
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+
+/// Removes what concerns one connection only: `Connection` and every field it names, `Keep-Alive`, `TE`, `Trailer`,
+/// `Transfer-Encoding`, `Upgrade`, `Proxy-*` (RFC 9110, section 7.6.1). For requests and responses alike.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(CONNECTION) {
+        for name in named_by_connection(headers) {
+            headers.remove(name);
+        }
+        headers.remove(CONNECTION);
+    }
+    for name in [
+        KEEP_ALIVE,
+        TE,
+        TRAILER,
+        TRANSFER_ENCODING,
+        UPGRADE,
+        PROXY_CONNECTION,
+        PROXY_AUTHENTICATE,
+        PROXY_AUTHORIZATION,
+    ] {
+        headers.remove(name);
+    }
+}
+
+/// Fields that `Connection` names. `Content-Length` and `Host` can't be named away: that would change the framing.
+fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    tokens(headers)
+        .filter(|token| !token.eq_ignore_ascii_case("content-length") && !token.eq_ignore_ascii_case("host"))
+        .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
+        .collect()
+}
+
+fn tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    headers
+        .get_all(CONNECTION)
+        .into_iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .filter(|token| !token.is_empty())
+}
+
+/// What an upstream says about reusing the connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct KeepAlive {
+    /// `Connection: close`.
+    pub(crate) close: bool,
+    /// `Keep-Alive: timeout=`.
+    pub(crate) timeout: Option<Duration>,
+    /// `Keep-Alive: max=`: requests this connection takes.
+    pub(crate) max: Option<u32>,
+}
+
+impl KeepAlive {
+    /// Reads `Connection` and `Keep-Alive`; what can't be read is as if absent.
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        let mut hint = Self {
+            close: tokens(headers).any(|token| token.eq_ignore_ascii_case("close")),
+            ..Self::default()
+        };
+        if let Some(value) = headers.get(KEEP_ALIVE).and_then(|value| value.to_str().ok()) {
+            for parameter in value.split(',') {
+                hint.read(parameter);
+            }
+        }
+        hint
+    }
+
+    fn read(&mut self, parameter: &str) {
+        let Some((name, value)) = parameter.split_once('=') else { return };
+        let Ok(value) = value.trim().parse::<u32>() else { return };
+        match name.trim() {
+            name if name.eq_ignore_ascii_case("timeout") => {
+                self.timeout = Some(Duration::from_secs(value.into()));
+            }
+            name if name.eq_ignore_ascii_case("max") => self.max = Some(value),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        fields
+            .iter()
+            .map(|(name, value)| (HeaderName::from_static(name), http::HeaderValue::from_static(value)))
+            .collect()
+    }
+
+    #[test]
+    fn connection_takes_the_fields_it_names_with_it() {
+        let mut headers = map(&[
+            ("connection", "close, X-Trace"),
+            ("x-trace", "1"),
+            ("keep-alive", "timeout=5"),
+            ("te", "trailers"),
+            ("proxy-authorization", "Basic eA=="),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("content-type", "text/plain"),
+        ]);
+        strip_hop_by_hop(&mut headers);
+        assert_eq!(headers, map(&[("content-type", "text/plain")]));
+    }
+
+    #[test]
+    fn connection_cannot_name_the_framing_away() {
+        let mut headers =
+            map(&[("connection", "content-length, host"), ("content-length", "3"), ("host", "a")]);
+        strip_hop_by_hop(&mut headers);
+        assert_eq!(headers, map(&[("content-length", "3"), ("host", "a")]));
+    }
+
+    #[test]
+    fn keep_alive_is_read_as_llama_cpp_sends_it() {
+        let hint = KeepAlive::of(&map(&[("keep-alive", "timeout=5, max=100"), ("connection", "keep-alive")]));
+        let expected = KeepAlive { close: false, timeout: Some(Duration::from_secs(5)), max: Some(100) };
+        assert_eq!(hint, expected);
+    }
+
+    #[test]
+    fn nonsense_in_keep_alive_is_as_if_absent() {
+        let hint = KeepAlive::of(&map(&[("keep-alive", "timeout=soon, max, =3, max=-1")]));
+        assert_eq!(hint, KeepAlive::default());
+    }
+}
