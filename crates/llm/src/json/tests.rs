@@ -141,11 +141,10 @@ proptest! {
         let mut text = serde_json::to_vec(&value)?;
         let at = at.index(text.len());
         text[at] = byte;
-        // serde_json also refuses numbers that f64 can't hold; we keep lexemes.
-        let theirs = match serde_json::from_slice::<serde_json::Value>(&text) {
-            Ok(_) => true,
-            Err(error) => error.to_string().starts_with("number out of range"),
-        };
+        let theirs = serde_json::from_slice::<serde_json::Value>(&text);
+        // serde_json stops at numbers that f64 can't hold; we keep lexemes.
+        prop_assume!(!theirs.as_ref().is_err_and(|error| error.to_string().starts_with("number out of range")));
+        let theirs = theirs.is_ok();
         match read(&text, LIMITS) {
             Ok(_) => prop_assert!(theirs),
             Err(error) => prop_assert!(!theirs || error.kind == ErrorKind::Duplicate, "{error}"),
