@@ -1,1 +1,34 @@
-//! Skeleton.
+//! The answer cache: keys, exact and semantic look-up, the embedded store, and single-flight.
+//!
+//! Takes digests of typed parts and gives back whole answers or nothing. Knows no HTTP, no routes and no wire formats;
+//! who may be served an answer is decided by what is hashed into its key, and nowhere else.
+
+mod cache;
+mod decide;
+mod embedder;
+mod entry;
+mod error;
+mod evidence;
+mod flight;
+mod key;
+mod memory;
+mod scope;
+mod secret;
+mod self_test;
+mod store;
+mod vectors;
+
+pub use cache::{Cache, CacheError};
+
+pub use decide::{CandidateView, Decision, Refusal, decide};
+pub use embedder::{DIMENSIONS, EmbedError, Embedder, EmbedderStats, Embedding};
+pub use entry::{Candidate, Entry, EntryMeta};
+pub use error::StoreError;
+pub use evidence::{Evidence, Lexical, compare};
+pub use flight::{FlightEnd, FlightLimits, Flights, Joined, Lead, Reader};
+pub use key::{CacheKey, KeyParts};
+pub use scope::ScopeId;
+pub use secret::KeySecret;
+pub use self_test::SelfTest;
+pub use store::{DiskStats, Found, Store, StoreStats, unix_ms};
+pub use vectors::{NEIGHBOURS_MAX, Neighbour, VectorError, VectorIndex};

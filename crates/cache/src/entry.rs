@@ -1,0 +1,125 @@
+//! One stored answer with what must be known to serve it. Immutable, but for the rendered bodies that it keeps.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use refrain_core::{Api, RouteId, TenantId, UserId};
+use refrain_llm::answer::{Answer, Rendering};
+
+use crate::key::CacheKey;
+
+/// Counted for an entry's own fields, its place in the map and allocations that nobody counts.
+const OVERHEAD_BYTES: usize = 512;
+/// Heap of a decoded answer relative to its record: vectors, strings and small allocations.
+const DECODED_FACTOR: usize = 3;
+
+/// A stored answer.
+#[derive(Debug)]
+pub struct Entry {
+    /// Where it belongs.
+    pub key: CacheKey,
+    /// What is known of it.
+    pub meta: EntryMeta,
+    /// The answer.
+    pub answer: Answer,
+    record_bytes: usize,
+    rendered: [OnceLock<Bytes>; 3],
+}
+
+/// What is known of a stored answer beside its text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntryMeta {
+    /// When it was stored, in ms since the Unix epoch.
+    pub stored_at_ms: u64,
+    /// When it may no longer be served, in ms since the Unix epoch. Absolute: a hit never extends it.
+    pub expires_at_ms: u64,
+    /// How long the upstream took for it, in ms: what a hit saves.
+    pub upstream_ms: u64,
+    /// The route that stored it.
+    pub route: RouteId,
+    /// The tenant of the caller who asked first.
+    pub tenant: TenantId,
+    /// That caller, if known.
+    pub user: Option<UserId>,
+    /// The effective model.
+    pub model: String,
+    /// The API that it came by and renders in.
+    pub api: Api,
+    /// The question that semantic look-up compares with, if it may.
+    pub embed_text: Option<String>,
+    /// Upstream response headers to replay, names in lower case.
+    pub replay_headers: Vec<(String, String)>,
+}
+
+impl Entry {
+    /// Puts an answer under its key.
+    pub fn new(key: CacheKey, meta: EntryMeta, answer: Answer) -> Self {
+        let record_bytes = answer.encode().len() + meta.bytes();
+        Self { key, meta, answer, record_bytes, rendered: Default::default() }
+    }
+
+    /// Whether it may still be served.
+    pub fn is_fresh(&self, now_ms: u64) -> bool {
+        now_ms < self.meta.expires_at_ms
+    }
+
+    /// How old it is, in ms.
+    pub fn age_ms(&self, now_ms: u64) -> u64 {
+        now_ms.saturating_sub(self.meta.stored_at_ms)
+    }
+
+    /// Bytes of its record before compression: what `entry_bytes_max` bounds.
+    pub fn record_bytes(&self) -> usize {
+        self.record_bytes
+    }
+
+    /// A body that was kept.
+    pub(crate) fn kept(&self, rendering: Rendering) -> Option<&Bytes> {
+        self.rendered[form(rendering)].get()
+    }
+
+    /// Keeps a rendered body. The caller accounts for its bytes: see [`Entry::charge`].
+    pub(crate) fn keep(&self, rendering: Rendering, body: Bytes) {
+        let _ = self.rendered[form(rendering)].set(body);
+    }
+
+    /// Bytes of memory that it takes now, kept bodies included (estimated from above).
+    pub(crate) fn charge(&self) -> usize {
+        let kept: usize = self.rendered.iter().filter_map(OnceLock::get).map(Bytes::len).sum();
+        OVERHEAD_BYTES + self.record_bytes * DECODED_FACTOR + kept
+    }
+
+    /// Whether it is the entry of this very question: the key was found, the second digest must agree.
+    pub(crate) fn answers(&self, key: &CacheKey) -> bool {
+        let CacheKey { partition, key: exact, fingerprint } = key;
+        self.key.fingerprint == *fingerprint && self.key.key == *exact && self.key.partition == *partition
+    }
+}
+
+impl EntryMeta {
+    fn bytes(&self) -> usize {
+        let Self { route, tenant, user, model, embed_text, replay_headers, .. } = self;
+        let names = route.as_str().len() + tenant.as_str().len() + model.len();
+        let optional =
+            user.as_ref().map_or(0, |user| user.as_str().len()) + embed_text.as_ref().map_or(0, String::len);
+        let headers: usize = replay_headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        names + optional + headers
+    }
+}
+
+fn form(rendering: Rendering) -> usize {
+    match rendering {
+        Rendering::Whole => 0,
+        Rendering::Stream { include_usage: true } => 1,
+        Rendering::Stream { include_usage: false } => 2,
+    }
+}
+
+/// A stored answer to a similar question.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// Cosine similarity of the questions.
+    pub similarity: f32,
+    /// The entry, of the same partition and fresh.
+    pub entry: Arc<Entry>,
+}

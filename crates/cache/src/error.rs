@@ -1,0 +1,47 @@
+//! What can go wrong with the store when it is opened. While it runs, failures are reasons ([`refrain_core::Skip`]) and counts.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why the store could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The operating system gives no random numbers.
+    #[error("no random numbers from the operating system: can't make a cache secret")]
+    NoRandomness,
+    /// The secret file can't be used.
+    #[error("cache secret {path:?}: {source}")]
+    Secret {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: io::Error,
+    },
+    /// The directory can't be made or written.
+    #[error("store directory {dir:?}: {source}; give a directory that this user may write")]
+    Directory {
+        /// The directory.
+        dir: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// Another process has it open.
+    #[error(
+        "store directory {dir:?} is in use by another process; stop it or give this one another store.dir"
+    )]
+    Locked {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// It opens neither as it is nor afresh.
+    #[error("store in {dir:?} can't be opened: {reason}; check the disk, or give another store.dir")]
+    Unusable {
+        /// The directory.
+        dir: PathBuf,
+        /// What the storage engine said.
+        reason: String,
+    },
+    /// A thread of the store could not be started.
+    #[error("can't start a store thread: {0}")]
+    Thread(io::Error),
+}
