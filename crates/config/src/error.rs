@@ -176,9 +176,14 @@ impl<'s> Problems<'s> {
         self.push(Problem { suggestion, ..Problem::new(place, path, message) });
     }
 
-    /// Whether something at this path, or within it, is already known to be wrong.
-    pub(crate) fn holds(&self, path: &str) -> bool {
-        self.found.iter().any(|problem| is_within(&problem.path, path))
+    /// Whether something at this path, or within it, is among the first `count` problems.
+    pub(crate) fn holds(&self, path: &str, count: usize) -> bool {
+        self.found.iter().take(count).any(|problem| is_within(&problem.path, path))
+    }
+
+    /// How many were found.
+    pub(crate) fn len(&self) -> usize {
+        self.found.len()
     }
 
     /// Whether nothing was found.

@@ -6,11 +6,15 @@
 //!
 //! Not here: reading certificates, models and log filters (their owners do), and swapping settings at run time.
 
+mod check;
+mod environment;
 mod error;
+mod raw;
 mod redacted;
 mod schema;
 mod settle;
 mod source;
+mod text;
 mod tree;
 mod upstream;
 mod watch;
@@ -45,5 +49,15 @@ pub struct Loaded {
 /// # Errors
 /// Every problem found, in the order of the file.
 pub fn load(source: &Source) -> Result<Loaded, Errors> {
-    Err(Errors::from(Problem::new(Place::file(&source.file), "", "not built yet")))
+    let mut problems = error::Problems::new(source);
+    let Some(mut tree) = tree::parse(source, &mut problems) else {
+        return Err(problems.into_errors());
+    };
+    let schema = schema::Schema::of_config();
+    environment::apply(source, &schema, &mut tree, &mut problems);
+    let checked = check::check(&schema, &tree, &mut problems);
+    let Some(raw) = raw::Config::of(checked, &mut problems) else {
+        return Err(problems.into_errors());
+    };
+    settle::settle(raw, &tree, source, problems)
 }

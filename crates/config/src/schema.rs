@@ -1,6 +1,155 @@
-//! The JSON schema of the config file.
+//! The JSON schema of the config file, generated from the raw tables, and a reader of it.
+//!
+//! The reader knows only what the generator emits: types, properties, enums, ranges, formats, references, unions.
+
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value, json};
+
+use crate::raw::Config;
 
 /// The JSON schema of the config file: pretty, with sorted keys, ending in a newline.
 pub fn schema_json() -> String {
-    String::new()
+    let sorted = sort(Schema::of_config().root);
+    // A `Value` with text keys always serialises.
+    format!("{}\n", serde_json::to_string_pretty(&sorted).unwrap_or_default())
+}
+
+/// A whole schema.
+pub(crate) struct Schema {
+    root: Value,
+}
+
+/// One alternative of what may stand at a place.
+#[derive(Clone, Copy)]
+pub(crate) struct Shape<'s> {
+    schema: &'s Schema,
+    node: &'s Value,
+}
+
+impl Schema {
+    /// The schema of a config file.
+    pub(crate) fn of_config() -> Self {
+        let schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<Config>();
+        let mut root = without_null(schema.to_value());
+        root["title"] = json!("Refrain configuration");
+        Self { root }
+    }
+
+    /// What the document itself may be.
+    pub(crate) fn shapes(&self) -> Vec<Shape<'_>> {
+        Shape { schema: self, node: &self.root }.alternatives()
+    }
+}
+
+impl<'s> Shape<'s> {
+    /// What may stand here, with references and unions resolved.
+    fn alternatives(self) -> Vec<Self> {
+        let of = |node| Shape { schema: self.schema, node };
+        if let Some(target) = self.node["$ref"].as_str().and_then(|reference| reference.strip_prefix('#')) {
+            return self.schema.root.pointer(target).map(|node| of(node).alternatives()).unwrap_or_default();
+        }
+        match self.node["anyOf"].as_array().or_else(|| self.node["oneOf"].as_array()) {
+            Some(union) => union.iter().flat_map(|node| of(node).alternatives()).collect(),
+            None => vec![self],
+        }
+    }
+
+    fn below(self, node: Option<&'s Value>) -> Vec<Self> {
+        node.map(|node| Shape { schema: self.schema, node }.alternatives()).unwrap_or_default()
+    }
+
+    /// The type's name in JSON schema.
+    pub(crate) fn kind(self) -> &'s str {
+        self.node["type"].as_str().unwrap_or_default()
+    }
+
+    /// What a key of a table may hold, if the key is known; every key is, where names are the user's.
+    pub(crate) fn property(self, key: &str) -> Vec<Self> {
+        let named = self.node["properties"].get(key);
+        self.below(named.or_else(|| Some(&self.node["additionalProperties"]).filter(|node| node.is_object())))
+    }
+
+    /// The known keys of a table.
+    pub(crate) fn property_names(self) -> impl Iterator<Item = &'s str> {
+        self.node["properties"].as_object().into_iter().flat_map(Map::keys).map(String::as_str)
+    }
+
+    /// Keys that a table must have.
+    pub(crate) fn required(self) -> impl Iterator<Item = &'s str> {
+        self.node["required"].as_array().into_iter().flatten().filter_map(Value::as_str)
+    }
+
+    /// What an array's items may be.
+    pub(crate) fn items(self) -> Vec<Self> {
+        self.below(self.node.get("items"))
+    }
+
+    /// The words that a string is chosen from; none: any.
+    pub(crate) fn words(self) -> Option<Vec<&'s str>> {
+        match (self.node.get("const"), &self.node["enum"]) {
+            (Some(word), _) => Some(word.as_str().into_iter().collect()),
+            (None, Value::Array(words)) => Some(words.iter().filter_map(Value::as_str).collect()),
+            _ => None,
+        }
+    }
+
+    /// The form of a string.
+    pub(crate) fn format(self) -> Option<&'s str> {
+        self.node["format"].as_str()
+    }
+
+    /// A string that would do.
+    pub(crate) fn example(self) -> Option<&'s str> {
+        self.node["examples"][0].as_str()
+    }
+
+    /// The smallest and the largest number.
+    pub(crate) fn range(self) -> (Option<f64>, Option<f64>) {
+        (self.node["minimum"].as_f64(), self.node["maximum"].as_f64())
+    }
+}
+
+/// TOML has no null: an optional key is left out.
+fn without_null(value: Value) -> Value {
+    let is_null = |node: &Value| node["type"] == "null";
+    match value {
+        Value::Object(map) => {
+            let mut map: Map<String, Value> = map
+                .into_iter()
+                .filter(|(key, value)| !(key == "default" && value.is_null()))
+                .map(|(key, value)| (key, without_null(value)))
+                .collect();
+            if let Some(Value::Array(types)) = map.get_mut("type") {
+                types.retain(|kind| kind != "null");
+                if let [single] = types.as_slice() {
+                    let single = single.clone();
+                    map.insert("type".to_owned(), single);
+                }
+            }
+            if let Some(Value::Array(union)) = map.get_mut("anyOf") {
+                union.retain(|node| !is_null(node));
+                if let [Value::Object(single)] = union.as_slice() {
+                    let single = single.clone();
+                    map.remove("anyOf");
+                    map.extend(single);
+                }
+            }
+            Value::Object(map)
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(without_null).collect()),
+        other => other,
+    }
+}
+
+/// Sorted keys, whatever map `serde_json` was built with.
+fn sort(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let mut entries: Vec<(String, Value)> = map.into_iter().collect();
+            entries.sort_by(|a, b| a.0.cmp(&b.0));
+            Value::Object(entries.into_iter().map(|(key, value)| (key, sort(value))).collect())
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(sort).collect()),
+        other => other,
+    }
 }

@@ -1,7 +1,134 @@
-//! Typed tables -> [`Settings`](refrain_core::Settings): every name resolved, every rule checked.
+//! Typed tables -> [`Settings`]: every name resolved, every rule that spans keys checked.
 
+mod cache;
 mod hash;
+mod keys;
+mod listeners;
+mod pools;
+mod process;
+mod routes;
 mod url;
+
+use std::path::{Path, PathBuf};
+
+use refrain_core::Settings;
+
+use crate::Loaded;
+use crate::error::{Errors, Problem, Problems, Suggestion};
+use crate::raw::Config;
+use crate::source::Source;
+use crate::tree::Node;
 
 pub use hash::parse_key_hash;
 pub(crate) use url::endpoint_of_url;
+
+/// Longest name of a route, pool, listener or key. Names are labels of metrics.
+const NAME_BYTES_MAX: usize = 64;
+
+/// Makes settings, or gives all problems, those found before included.
+pub(crate) fn settle(
+    raw: Config,
+    tree: &Node,
+    source: &Source,
+    problems: Problems<'_>,
+) -> Result<Loaded, Errors> {
+    let mut context = Context::new(tree, source, problems);
+    context.check_names();
+    let admin = process::admin(raw.admin);
+    let has_keys = !context.names("key").is_empty();
+    let listeners = listeners::settle(&mut context, raw.listener, admin.as_ref(), has_keys);
+    let store = process::store(&mut context, raw.store);
+    let embedder = raw.embedder.map(|embedder| process::embedder(&context, embedder));
+    let pools = pools::settle(&mut context, raw.pool);
+    let routes = routes::settle(&mut context, raw.route, &pools, &store);
+    let settings = Settings {
+        listeners,
+        admin,
+        runtime: process::runtime(raw.runtime),
+        limits: process::limits(&mut context, raw.limits),
+        store,
+        embedder,
+        keys: keys::settle(&mut context, raw.key),
+        pools,
+        routes,
+        log: process::log(raw.log),
+    };
+    context.finish(settings)
+}
+
+/// What settling needs to know beside the tables, and what it finds.
+struct Context<'a> {
+    tree: &'a Node,
+    source: &'a Source,
+    problems: Problems<'a>,
+    /// How many problems were found before: what is wrong already need not be reported as missing.
+    known: usize,
+    warnings: Vec<Problem>,
+    files: Vec<PathBuf>,
+}
+
+impl<'a> Context<'a> {
+    fn new(tree: &'a Node, source: &'a Source, problems: Problems<'a>) -> Self {
+        let files = vec![source.file.clone()];
+        Self { tree, source, known: problems.len(), problems, warnings: Vec::new(), files }
+    }
+
+    /// Reports a problem, unless something at or below the path was wrong in itself and may be its cause.
+    fn refuse(&mut self, path: &[&str], message: impl Into<String>, suggestion: Option<Suggestion>) {
+        let (origin, dotted) = self.tree.locate(path);
+        if !self.problems.holds(&dotted, self.known) {
+            self.problems.at(origin, &dotted, message, suggestion);
+        }
+    }
+
+    fn warn(&mut self, path: &[&str], message: impl Into<String>) {
+        let (origin, dotted) = self.tree.locate(path);
+        self.warnings.push(Problem::new(self.problems.place(origin), dotted, message));
+    }
+
+    /// Names that the document gives, also to what is otherwise wrong.
+    fn names(&self, table: &str) -> Vec<&'a str> {
+        self.tree.names(table)
+    }
+
+    /// Reports a name that nothing has.
+    fn refuse_unknown(&mut self, path: &[&str], what: &str, name: &str, known: &[&str]) {
+        let suggestion = Suggestion::among(name, known.iter().copied());
+        self.refuse(path, format!("unknown {what} {name:?}"), Some(suggestion));
+    }
+
+    /// A path as the file means it; the file is watched.
+    fn watched(&mut self, path: &Path) -> PathBuf {
+        let path = self.source.resolve(path);
+        if !self.files.contains(&path) {
+            self.files.push(path.clone());
+        }
+        path
+    }
+
+    fn check_names(&mut self) {
+        for table in ["listener", "pool", "route", "key"] {
+            for name in self.names(table) {
+                if !is_name(name) {
+                    self.refuse(
+                        &[table, name],
+                        "a name has 1 to 64 letters, digits, \"-\", \"_\" or \".\"",
+                        None,
+                    );
+                }
+            }
+        }
+    }
+
+    fn finish(self, settings: Settings) -> Result<Loaded, Errors> {
+        if self.problems.is_empty() {
+            return Ok(Loaded { settings, warnings: self.warnings, files: self.files });
+        }
+        Err(self.problems.into_errors())
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    (1..=NAME_BYTES_MAX).contains(&name.len())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+}

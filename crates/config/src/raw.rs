@@ -1,0 +1,295 @@
+//! The config file as written: one struct a table, everything optional that has a default.
+//!
+//! Doc comments here are the schema's descriptions, which editors show. Defaults are in `refrain_core::settings`.
+
+mod pool;
+mod route;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
+
+use crate::error::{Problems, Suggestion};
+use crate::text::{Address, Bytes, FilePath, Hash, NonEmpty, TimeSpan};
+use crate::tree::Origin;
+
+pub(crate) use pool::{Authorization, Endpoint, Pool, PoolKind, Timeouts};
+pub(crate) use route::{Cache, Directive, Regenerate, Route, Sampled, Scope, Semantic, Veto};
+
+/// Refrain: proxy and answer cache for LLM servers. Relative paths are relative to the folder of the file.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Config {
+    /// Where clients connect, by name. Without any: `main` on 127.0.0.1:8080.
+    pub(crate) listener: BTreeMap<String, Listener>,
+    /// Where operators connect: health, metrics, reload. On by default; `admin = false` switches it off.
+    pub(crate) admin: Option<Switch<Admin>>,
+    /// Threads and shutdown.
+    pub(crate) runtime: Runtime,
+    /// Bounds on what a client may send.
+    pub(crate) limits: Limits,
+    /// Where answers are kept.
+    pub(crate) store: Store,
+    /// The embedding model, needed by routes with a semantic tier.
+    pub(crate) embedder: Option<Embedder>,
+    /// Groups of upstream servers that serve the same models, by name. At least one.
+    pub(crate) pool: BTreeMap<String, Pool>,
+    /// What is done with which requests, by name. At least one; longest path first, then more conditions first.
+    pub(crate) route: BTreeMap<String, Route>,
+    /// API keys, by name.
+    pub(crate) key: BTreeMap<String, Key>,
+    /// Logs and the access line.
+    pub(crate) log: Log,
+}
+
+impl Config {
+    /// The tables of a document that was checked against the schema.
+    pub(crate) fn of(checked: toml::Value, problems: &mut Problems<'_>) -> Option<Self> {
+        Self::deserialize(checked)
+            .map_err(|error| {
+                problems.at(&Origin::Span(0..0), "", error.message().to_owned(), None::<Suggestion>)
+            })
+            .ok()
+    }
+}
+
+/// A listener.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Listener {
+    /// IP address and port; port 0 takes any free one. Default "127.0.0.1:8080".
+    pub(crate) address: Option<Address>,
+    /// TLS. Without it: plain HTTP.
+    pub(crate) tls: Option<Tls>,
+    /// Serve callers without credentials, as one anonymous user. Default false; always so on loopback without keys.
+    pub(crate) allow_anonymous: Option<bool>,
+    /// What the anonymous user may do. Default "admin" on loopback without keys, else "caller".
+    pub(crate) anonymous_role: Option<Role>,
+}
+
+/// TLS of a listener.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Tls {
+    /// Chosen by the name that the client asks for (SNI); the first is the default.
+    pub(crate) certificates: Vec<Certificate>,
+}
+
+/// A certificate chain and its key, as PEM files.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Certificate {
+    /// PEM file with the chain, leaf first.
+    pub(crate) chain: FilePath,
+    /// PEM file with the key (PKCS#8, PKCS#1 or SEC1).
+    pub(crate) key: FilePath,
+}
+
+/// What a caller may do.
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Role {
+    /// Ask for answers.
+    Caller,
+    /// Also change or inspect upstream servers.
+    Admin,
+}
+
+/// The admin listener.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Admin {
+    /// IP address and port. Default "127.0.0.1:9090". It asks for no credentials.
+    pub(crate) address: Option<Address>,
+}
+
+/// Threads and shutdown.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Runtime {
+    /// Data threads, each with its own upstream connections. Default: one a CPU.
+    #[schemars(range(min = 1, max = 1024))]
+    pub(crate) workers: Option<u32>,
+    /// How long shutdown waits for requests in flight. Default "30s".
+    pub(crate) drain_timeout: Option<TimeSpan>,
+}
+
+/// Bounds on what a client may send and how long it may take.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Limits {
+    /// Request line and headers together, at least 8 KiB. Default "64 KiB".
+    pub(crate) head: Option<Bytes>,
+    /// Number of request headers. Default 100.
+    #[schemars(range(min = 1, max = 4096))]
+    pub(crate) headers: Option<u32>,
+    /// Request body. Default "16 MiB".
+    pub(crate) body: Option<Bytes>,
+    /// Nesting of a JSON body. Default 64.
+    #[schemars(range(min = 1, max = 128))]
+    pub(crate) json_depth: Option<u32>,
+    /// From accept, or the end of the last answer, to a whole request head.
+    pub(crate) head_timeout: Option<TimeSpan>,
+    /// Between two reads of a request body. Default "30s".
+    pub(crate) body_timeout: Option<TimeSpan>,
+    /// Open client connections a worker. Default 10000.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub(crate) connections: Option<u32>,
+    /// Concurrent HTTP/2 streams a connection. Default 128.
+    #[schemars(range(min = 1, max = 65_535))]
+    pub(crate) h2_streams: Option<u32>,
+    /// Requests that wait for one generation of the same answer. Default 256.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub(crate) waiters: Option<u32>,
+}
+
+/// Where answers are kept.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Store {
+    /// What keeps answers. Default "embedded".
+    pub(crate) kind: Option<StoreKind>,
+    /// Memory for entries and vectors. Default "256 MiB".
+    pub(crate) memory: Option<Bytes>,
+    /// Folder for entries that survive a restart and for the secret of cache keys. Default: memory only.
+    pub(crate) dir: Option<FilePath>,
+    /// Space on disk. Default "4 GiB".
+    pub(crate) disk: Option<Bytes>,
+    /// Largest entry. Default "4 MiB".
+    pub(crate) entry_max: Option<Bytes>,
+}
+
+/// What keeps answers.
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum StoreKind {
+    /// This process.
+    Embedded,
+    /// Nothing: no route caches.
+    Off,
+}
+
+/// The embedding model.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Embedder {
+    /// Folder with model.onnx, tokenizer.json, config.json, special_tokens_map.json and tokenizer_config.json.
+    pub(crate) model_dir: FilePath,
+    /// ONNX Runtime's shared library.
+    pub(crate) runtime_library: FilePath,
+    /// Threads, one session each. Default 1.
+    #[schemars(range(min = 1, max = 256))]
+    pub(crate) threads: Option<u32>,
+    /// Prompts that may wait. Default 64.
+    #[schemars(range(min = 1, max = 65_536))]
+    pub(crate) queue: Option<u32>,
+    /// Longest time that a request waits for its vector. Default "100ms".
+    pub(crate) budget: Option<TimeSpan>,
+    /// The model's window, in tokens with the special ones. Default 256.
+    #[schemars(range(min = 3, max = 131_072))]
+    pub(crate) window_tokens: Option<u32>,
+}
+
+/// An API key: its hash, never itself.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Key {
+    /// The organisation that the key belongs to: answers are never shared over tenants, unless scope `shared` says so.
+    pub(crate) tenant: NonEmpty,
+    /// Whether the key is one person's.
+    pub(crate) kind: KeyKind,
+    /// The user, for a personal key. Default: the key's name.
+    pub(crate) user: Option<NonEmpty>,
+    /// What it may do. Default "caller".
+    pub(crate) role: Option<Role>,
+    /// Models that it may ask for. Default: all.
+    #[serde(default)]
+    pub(crate) models: Vec<NonEmpty>,
+    /// Salted hash of the key.
+    pub(crate) hash: Hash,
+}
+
+/// Whether a key stands for one person.
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum KeyKind {
+    /// One person: the key is the user.
+    Personal,
+    /// A program that speaks for many people: it has no user of its own.
+    Service,
+}
+
+/// Logs and the access line.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Log {
+    /// What is logged, like "info" or "warn,refrain_cache=debug". Default "info".
+    pub(crate) filter: Option<String>,
+    /// Shape of a line. Default "text".
+    pub(crate) format: Option<LogFormat>,
+    /// One of this many requests gets an access line; 0: none. Errors always do. Default 100.
+    #[schemars(range(min = 0, max = 1_000_000_000))]
+    pub(crate) access_sample: Option<u32>,
+}
+
+/// Shape of log lines.
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// For collectors: one JSON object a line.
+    Json,
+}
+
+/// A table, or just whether there is one.
+///
+/// Not an untagged enum: those buffer, and then numbers can't be told from tables if `serde_json` keeps lexemes.
+pub(crate) enum Switch<T> {
+    /// `false`, or `true` for all defaults.
+    Flag(bool),
+    /// Its keys.
+    Table(Box<T>),
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Switch<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct SwitchVisitor<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for SwitchVisitor<T> {
+            type Value = Switch<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("true, false or a table")
+            }
+
+            fn visit_bool<E>(self, flag: bool) -> Result<Self::Value, E> {
+                Ok(Switch::Flag(flag))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(|table| Switch::Table(Box::new(table)))
+            }
+        }
+
+        deserializer.deserialize_any(SwitchVisitor(PhantomData))
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for Switch<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        format!("Switch{}", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [{ "type": "boolean" }, generator.subschema_for::<T>()] })
+    }
+}

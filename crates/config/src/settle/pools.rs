@@ -1,0 +1,119 @@
+//! Pools and their endpoints, secrets included.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use refrain_core::settings::{Endpoint, Pool, PoolKind, Secret, Timeouts};
+use refrain_core::{EndpointId, PoolId};
+
+use super::Context;
+use crate::raw;
+use crate::source::read_bounded;
+
+/// Largest file with a secret, in bytes.
+const SECRET_BYTES_MAX: u64 = 64 * 1024;
+
+pub(super) fn settle(
+    context: &mut Context<'_>,
+    raw: BTreeMap<String, raw::Pool>,
+) -> BTreeMap<PoolId, Arc<Pool>> {
+    if context.names("pool").is_empty() {
+        context.refuse(&["pool"], "no pool: add [pool.NAME] with endpoints = [\"http://host:port\"]", None);
+    }
+    raw.into_iter()
+        .map(|(name, raw)| {
+            let pool = pool(context, &name, raw);
+            (pool.id.clone(), Arc::new(pool))
+        })
+        .collect()
+}
+
+/// The time-outs of a table, with those of another where it has none.
+pub(super) fn timeouts(raw: raw::Timeouts, default: Timeouts) -> Timeouts {
+    Timeouts {
+        connect: raw.connect.map_or(default.connect, |span| span.0),
+        first_byte: raw.first_byte.map_or(default.first_byte, |span| span.0),
+        idle: raw.idle.map_or(default.idle, |span| span.0),
+        total: raw.total.map_or(default.total, |span| span.0),
+    }
+}
+
+fn pool(context: &mut Context<'_>, name: &str, raw: raw::Pool) -> Pool {
+    let mut endpoints = Vec::new();
+    for (index, url) in raw.endpoints.into_iter().enumerate() {
+        add(context, &["pool", name, "endpoints", &index.to_string()], &mut endpoints, url.0);
+    }
+    for (index, raw) in raw.endpoint.into_iter().enumerate() {
+        let path = ["pool", name, "endpoint", &index.to_string()];
+        let endpoint = endpoint(context, &path, raw);
+        add(context, &path, &mut endpoints, endpoint);
+    }
+    if endpoints.is_empty() {
+        context.refuse(&["pool", name], "no endpoint: add endpoints = [\"http://host:port\"]", None);
+    }
+    Pool {
+        id: PoolId::new(name),
+        endpoints,
+        kind: match raw.kind {
+            Some(raw::PoolKind::Generic) => PoolKind::Generic,
+            Some(raw::PoolKind::Ollama) => PoolKind::Ollama,
+            None => PoolKind::default(),
+        },
+        revision: raw.revision.unwrap_or_default(),
+        models: raw.models.into_iter().map(|(alias, model)| (alias, model.0)).collect(),
+        timeouts: timeouts(raw.timeouts, Timeouts::default()),
+        idle_connections_max: raw
+            .idle_connections
+            .map_or(Pool::IDLE_CONNECTIONS_MAX, |number| number as usize),
+    }
+}
+
+fn add(context: &mut Context<'_>, path: &[&str], endpoints: &mut Vec<Endpoint>, endpoint: Endpoint) {
+    if endpoints.iter().any(|other| other.id == endpoint.id) {
+        let message =
+            format!("a second endpoint named {:?}; give it a name of its own", endpoint.id.as_str());
+        context.refuse(path, message, None);
+    }
+    endpoints.push(endpoint);
+}
+
+fn endpoint(context: &mut Context<'_>, path: &[&str; 4], raw: raw::Endpoint) -> Endpoint {
+    let plain = raw.url.0;
+    Endpoint {
+        id: raw.name.map_or(plain.id, |name| EndpointId::new(name.0)),
+        weight: raw.weight.unwrap_or(plain.weight),
+        authorization: raw.authorization.and_then(|raw| secret(context, path, raw)),
+        tls: plain.tls,
+        host: plain.host,
+        port: plain.port,
+        base_path: plain.base_path,
+    }
+}
+
+/// Reads a secret; no message holds it.
+fn secret(context: &mut Context<'_>, endpoint: &[&str; 4], raw: raw::Authorization) -> Option<Secret> {
+    let [pool, name, list, index] = *endpoint;
+    let path = [pool, name, list, index, "authorization"];
+    let read = match raw {
+        raw::Authorization::Value(value) => Ok(value.0),
+        raw::Authorization::Env(variable) => context
+            .source
+            .environment
+            .get(&variable.0)
+            .cloned()
+            .ok_or_else(|| format!("environment variable {:?} is not set", variable.0)),
+        raw::Authorization::File(file) => {
+            let file = context.watched(&file.0);
+            read_bounded(&file, SECRET_BYTES_MAX)
+                .map_err(|error| format!("can't read {}: {error}", file.display()))
+        }
+    };
+    let checked = read.and_then(|text| match text.trim() {
+        "" => Err("is empty".to_owned()),
+        text if text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) => {
+            Ok(Secret(text.to_owned()))
+        }
+        _ => Err("holds characters that a header can't".to_owned()),
+    });
+    checked.map_err(|message| context.refuse(&path, message, None)).ok()
+}

@@ -1,0 +1,96 @@
+//! Tables about the process as a whole.
+
+use refrain_core::settings::{Admin, EmbeddedStore, Embedder, Limits, Log, LogFormat, Runtime, Store};
+
+use super::Context;
+use crate::raw;
+use crate::text::Bytes;
+
+/// Smallest head limit: hyper takes no smaller buffer.
+const HEAD_BYTES_MIN: usize = 8 * 1024;
+
+pub(super) fn admin(raw: Option<raw::Switch<raw::Admin>>) -> Option<Admin> {
+    match raw {
+        Some(raw::Switch::Flag(false)) => None,
+        Some(raw::Switch::Flag(true)) | None => Some(Admin::default()),
+        Some(raw::Switch::Table(table)) => {
+            Some(table.address.map_or_else(Admin::default, |address| Admin { address: address.0 }))
+        }
+    }
+}
+
+pub(super) fn runtime(raw: raw::Runtime) -> Runtime {
+    let default = Runtime::default();
+    Runtime {
+        workers: raw.workers.map_or(default.workers, |workers| workers as usize),
+        drain_timeout: raw.drain_timeout.map_or(default.drain_timeout, |span| span.0),
+    }
+}
+
+pub(super) fn limits(context: &mut Context<'_>, raw: raw::Limits) -> Limits {
+    let default = Limits::default();
+    let limits = Limits {
+        head_bytes_max: bytes(raw.head, default.head_bytes_max),
+        headers_max: raw.headers.map_or(default.headers_max, |number| number as usize),
+        body_bytes_max: bytes(raw.body, default.body_bytes_max),
+        json_depth_max: raw.json_depth.map_or(default.json_depth_max, |number| number as usize),
+        head_timeout: raw.head_timeout.map_or(default.head_timeout, |span| span.0),
+        body_timeout: raw.body_timeout.map_or(default.body_timeout, |span| span.0),
+        connections_max: raw.connections.map_or(default.connections_max, |number| number as usize),
+        h2_streams_max: raw.h2_streams.unwrap_or(default.h2_streams_max),
+        waiters_max: raw.waiters.map_or(default.waiters_max, |number| number as usize),
+    };
+    if limits.head_bytes_max < HEAD_BYTES_MIN {
+        context.refuse(&["limits", "head"], "must be at least \"8 KiB\"", None);
+    }
+    limits
+}
+
+pub(super) fn store(context: &mut Context<'_>, raw: raw::Store) -> Store {
+    if matches!(raw.kind, Some(raw::StoreKind::Off)) {
+        return Store::Off;
+    }
+    let default = EmbeddedStore::default();
+    let store = EmbeddedStore {
+        memory_bytes_max: bytes(raw.memory, default.memory_bytes_max),
+        dir: raw.dir.map(|dir| context.source.resolve(&dir.0)),
+        disk_bytes_max: raw.disk.as_ref().map_or(default.disk_bytes_max, |bytes| bytes.0),
+        entry_bytes_max: bytes(raw.entry_max, default.entry_bytes_max),
+    };
+    if store.entry_bytes_max > store.memory_bytes_max {
+        context.refuse(&["store", "entry_max"], "an entry can't be larger than store.memory", None);
+    }
+    if store.dir.is_none() && raw.disk.is_some() {
+        context.refuse(&["store", "disk"], "without store.dir nothing is on disk", None);
+    }
+    Store::Embedded(store)
+}
+
+pub(super) fn embedder(context: &Context<'_>, raw: raw::Embedder) -> Embedder {
+    Embedder {
+        model_dir: context.source.resolve(&raw.model_dir.0),
+        runtime_library: context.source.resolve(&raw.runtime_library.0),
+        threads: raw.threads.map_or(Embedder::THREADS, |number| number as usize),
+        queue_max: raw.queue.map_or(Embedder::QUEUE_MAX, |number| number as usize),
+        budget: raw.budget.map_or(Embedder::BUDGET, |span| span.0),
+        window_tokens: raw.window_tokens.map_or(Embedder::WINDOW_TOKENS, |number| number as usize),
+    }
+}
+
+pub(super) fn log(raw: raw::Log) -> Log {
+    let default = Log::default();
+    Log {
+        filter: raw.filter.unwrap_or(default.filter),
+        format: match raw.format {
+            Some(raw::LogFormat::Text) => LogFormat::Text,
+            Some(raw::LogFormat::Json) => LogFormat::Json,
+            None => default.format,
+        },
+        access_sample: raw.access_sample.unwrap_or(default.access_sample),
+    }
+}
+
+/// A size that fits memory: [`Bytes`] are bounded far below a 64-bit `usize`, and clamped on smaller machines.
+fn bytes(raw: Option<Bytes>, default: usize) -> usize {
+    raw.map_or(default, |bytes| usize::try_from(bytes.0).unwrap_or(usize::MAX))
+}

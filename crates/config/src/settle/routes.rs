@@ -1,0 +1,125 @@
+//! Routes: conditions, order, and what they refer to.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use refrain_core::settings::{Pool, Route, RouteMatch, Store, Timeouts};
+use refrain_core::{ListenerId, PoolId, RouteId};
+
+use super::{Context, cache, pools};
+use crate::raw;
+use crate::text::parse_header_name;
+
+/// The listener that runs if the file names none.
+const DEFAULT_LISTENER: &[&str] = &["main"];
+
+/// Settles all routes and puts them in the order in which they are tried.
+pub(super) fn settle(
+    context: &mut Context<'_>,
+    raw: BTreeMap<String, raw::Route>,
+    pools: &BTreeMap<PoolId, Arc<Pool>>,
+    store: &Store,
+) -> Vec<Arc<Route>> {
+    if context.names("route").is_empty() {
+        context.refuse(&["route"], "no route: add [route.NAME] with pool = \"NAME\"", None);
+    }
+    let mut routes: Vec<Route> = Vec::with_capacity(raw.len());
+    for (name, raw) in raw {
+        let route = route(context, &name, raw, pools, store);
+        if let Some(same) = routes.iter().find(|other| other.matches == route.matches) {
+            let message = format!("takes the same requests as route {:?}", same.id.as_str());
+            context.refuse(&["route", &name], message, None);
+        }
+        routes.push(route);
+    }
+    warn_of_idle_pools(context, &routes);
+    // Sorting is stable, and the routes come by name.
+    routes.sort_by_key(|route| (Reverse(route.matches.path.len()), Reverse(conditions(&route.matches))));
+    routes.into_iter().map(Arc::new).collect()
+}
+
+/// Number of conditions beside the path.
+fn conditions(matches: &RouteMatch) -> usize {
+    let lists = [!matches.listeners.is_empty(), !matches.hosts.is_empty(), !matches.methods.is_empty()];
+    lists.into_iter().filter(|given| *given).count() + matches.headers.len()
+}
+
+fn route(
+    context: &mut Context<'_>,
+    name: &str,
+    raw: raw::Route,
+    pools: &BTreeMap<PoolId, Arc<Pool>>,
+    store: &Store,
+) -> Route {
+    let pool = PoolId::new(raw.pool);
+    let known = context.names("pool");
+    if !known.contains(&pool.as_str()) {
+        context.refuse_unknown(&["route", name, "pool"], "pool", pool.as_str(), &known);
+    }
+    if raw.cors_origins.len() > 1 && raw.cors_origins.iter().any(|origin| origin.0 == "*") {
+        context.refuse(&["route", name, "cors_origins"], "\"*\" stands alone: it holds every origin", None);
+    }
+    let inherited = pools.get(&pool).map_or_else(Timeouts::default, |pool| pool.timeouts);
+    Route {
+        id: RouteId::new(name),
+        matches: RouteMatch {
+            listeners: listeners(context, name, raw.listeners),
+            hosts: sorted(raw.hosts.into_iter().map(|host| host.0)),
+            path: raw.path.map_or_else(|| "/".to_owned(), |path| path.0),
+            methods: sorted(raw.methods.into_iter().map(|method| method.0)),
+            headers: headers(context, name, raw.headers),
+        },
+        pool,
+        extra_paths: raw.extra_paths.into_iter().map(|path| path.0).collect(),
+        forward_credentials: raw.forward_credentials.unwrap_or_default(),
+        cors_origins: raw.cors_origins.into_iter().map(|origin| origin.0).collect(),
+        timeouts: pools::timeouts(raw.timeouts, inherited),
+        cache: cache::settle(context, name, raw.cache, store),
+    }
+}
+
+fn listeners(context: &mut Context<'_>, route: &str, raw: Vec<String>) -> Vec<ListenerId> {
+    let named = context.names("listener");
+    let known = if named.is_empty() { DEFAULT_LISTENER } else { &named };
+    for (index, listener) in raw.iter().enumerate() {
+        if !known.contains(&listener.as_str()) {
+            let path = ["route", route, "listeners", &index.to_string()];
+            context.refuse_unknown(&path, "listener", listener, known);
+        }
+    }
+    sorted(raw).into_iter().map(ListenerId::new).collect()
+}
+
+fn headers(
+    context: &mut Context<'_>,
+    route: &str,
+    raw: BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    let mut headers = BTreeMap::new();
+    for (header, value) in raw {
+        let path = ["route", route, "headers", &header];
+        match parse_header_name(&header) {
+            Err(message) => context.refuse(&path, message, None),
+            Ok(name) if headers.contains_key(&name) => context.refuse(&path, "named twice", None),
+            Ok(name) => drop(headers.insert(name, value)),
+        }
+    }
+    headers
+}
+
+/// In order and each once, so that routes with the same conditions are equal.
+fn sorted(items: impl IntoIterator<Item = String>) -> Vec<String> {
+    let mut items: Vec<String> = items.into_iter().collect();
+    items.sort_unstable();
+    items.dedup();
+    items
+}
+
+fn warn_of_idle_pools(context: &mut Context<'_>, routes: &[Route]) {
+    for pool in context.names("pool") {
+        if routes.iter().all(|route| route.pool.as_str() != pool) {
+            context.warn(&["pool", pool], "no route uses it");
+        }
+    }
+}

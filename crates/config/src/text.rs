@@ -1,0 +1,99 @@
+//! Strings with a form of their own: durations, sizes, addresses, URLs, header names.
+//!
+//! Each is a newtype whose JSON schema carries a `format`; the walk over the document checks formats by the same
+//! function that the newtype parses with, so that the two can't differ.
+
+mod http;
+mod quantity;
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use refrain_core::settings::{Endpoint, KeyHash};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::{Deserialize, Deserializer, Error as _};
+
+use crate::settle::{endpoint_of_url, parse_key_hash};
+
+pub(crate) use quantity::{format_bytes, format_span};
+
+macro_rules! textual {
+    ($($(#[$doc:meta])* $name:ident($inner:ty) = $format:literal by $parse:path, like $example:literal;)*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Clone, Debug)]
+            pub(crate) struct $name(pub(crate) $inner);
+
+            impl<'de> Deserialize<'de> for $name {
+                fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                    let text = String::deserialize(deserializer)?;
+                    $parse(&text).map(Self).map_err(D::Error::custom)
+                }
+            }
+
+            impl JsonSchema for $name {
+                fn inline_schema() -> bool {
+                    true
+                }
+
+                fn schema_name() -> Cow<'static, str> {
+                    stringify!($name).into()
+                }
+
+                fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                    json_schema!({ "type": "string", "format": $format, "examples": [$example] })
+                }
+            }
+        )*
+
+        /// Whether a text has the form that a schema's `format` names. Formats not from here take any text.
+        pub(crate) fn check_format(format: &str, text: &str) -> Result<(), String> {
+            match format {
+                $($format => $parse(text).map(drop),)*
+                _ => Ok(()),
+            }
+        }
+    };
+}
+
+textual! {
+    /// A time, longer than zero.
+    TimeSpan(std::time::Duration) = "duration" by quantity::parse_span, like "1h30m";
+    /// A number of bytes, more than zero.
+    Bytes(u64) = "byte-size" by quantity::parse_bytes, like "8 MiB";
+    /// An IP address and a port to listen on.
+    Address(SocketAddr) = "socket-address" by parse_address, like "127.0.0.1:8080";
+    /// An upstream server.
+    UpstreamUrl(Endpoint) = "upstream-url" by endpoint_of_url, like "http://gpu-a:8000";
+    /// A salted hash of an API key.
+    Hash(KeyHash) = "key-hash" by parse_key_hash, like "blake3:SALT:DIGEST";
+    /// A host name to match.
+    HostPattern(String) = "host-pattern" by http::parse_host, like "*.example.com";
+    /// A path that begins with a slash.
+    UrlPath(String) = "url-path" by http::parse_path, like "/v1";
+    /// An HTTP method.
+    Method(String) = "http-method" by http::parse_method, like "POST";
+    /// An origin of web pages.
+    CorsOrigin(String) = "cors-origin" by http::parse_origin, like "https://chat.example.com";
+    /// An upstream response header that may be stored.
+    ReplayHeader(String) = "replay-header" by http::parse_replay_header, like "openai-model";
+    /// A file or folder.
+    FilePath(PathBuf) = "file-path" by parse_file, like "certs/chain.pem";
+    /// A text that isn't empty.
+    NonEmpty(String) = "non-empty" by parse_non_empty, like "acme";
+}
+
+pub(crate) use http::parse_header_name;
+
+fn parse_address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "expected an IP address and a port, like 127.0.0.1:8080 or [::]:8080".to_owned())
+}
+
+fn parse_file(text: &str) -> Result<PathBuf, String> {
+    parse_non_empty(text).map(PathBuf::from)
+}
+
+fn parse_non_empty(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() { Err("must not be empty".to_owned()) } else { Ok(text.to_owned()) }
+}
