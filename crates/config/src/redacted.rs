@@ -1,8 +1,288 @@
-//! Effective settings for people to read, without secrets.
+//! Effective settings for people to read, without secrets, in the shape of the config file.
+//!
+//! Structs are taken apart without `..`: a new setting can't be forgotten here, and a new secret is decided upon.
 
-use refrain_core::Settings;
+use refrain_core::settings::{
+    Admin, ApiKey, Certificate, DirectivesAllowed, EmbeddedStore, Embedder, Endpoint, KeyKind, Limits,
+    Listener, Log, LogFormat, Pool, PoolKind, Regenerate, Route, RouteCache, RouteMatch, RouteSemantic,
+    Runtime, Sampled, Store, Timeouts, Tls,
+};
+use refrain_core::{Role, Scope, Settings, Veto};
+use serde_json::{Map, Value, json};
+
+use crate::text::{format_bytes, format_span};
+
+/// What stands in a secret's place.
+const REDACTED: &str = "<redacted>";
 
 /// The effective settings in the shape of the config file, defaults filled in, secrets as `"<redacted>"`.
-pub fn redacted(settings: &Settings) -> serde_json::Value {
-    serde_json::json!({ "listeners": settings.listeners.len() })
+///
+/// Relative paths are as the process resolves them. Key hashes count as secrets.
+pub fn redacted(settings: &Settings) -> Value {
+    let Settings { listeners, admin, runtime, limits, store, embedder, keys, pools, routes, log } = settings;
+    let mut top = json!({
+        "listener": named(listeners.iter().map(|value| (value.id.as_str(), listener(value)))),
+        "admin": admin.as_ref().map_or(json!(false), |Admin { address }| json!({ "address": address.to_string() })),
+        "runtime": self::runtime(runtime),
+        "limits": self::limits(limits),
+        "store": self::store(store),
+        "key": named(keys.iter().map(|value| (value.id.as_str(), key(value)))),
+        "pool": named(pools.values().map(|value| (value.id.as_str(), pool(value)))),
+        "route": named(routes.iter().map(|value| (value.id.as_str(), route(value)))),
+        "log": self::log(log),
+    });
+    if let Some(embedder) = embedder {
+        top["embedder"] = self::embedder(embedder);
+    }
+    top
+}
+
+fn named<'a>(entries: impl Iterator<Item = (&'a str, Value)>) -> Value {
+    Value::Object(entries.map(|(name, value)| (name.to_owned(), value)).collect::<Map<_, _>>())
+}
+
+fn listener(listener: &Listener) -> Value {
+    let Listener { id: _, address, tls, allow_anonymous, anonymous_role } = listener;
+    let mut table = json!({
+        "address": address.to_string(),
+        "allow_anonymous": allow_anonymous,
+        "anonymous_role": role(*anonymous_role),
+    });
+    if let Some(Tls { certificates }) = tls {
+        let files = |Certificate { chain, key }: &Certificate| json!({ "chain": chain, "key": key });
+        table["tls"] = json!({ "certificates": certificates.iter().map(files).collect::<Vec<_>>() });
+    }
+    table
+}
+
+fn role(role: Role) -> &'static str {
+    match role {
+        Role::Caller => "caller",
+        Role::Admin => "admin",
+    }
+}
+
+fn runtime(runtime: &Runtime) -> Value {
+    let Runtime { workers, drain_timeout } = runtime;
+    json!({ "workers": workers, "drain_timeout": format_span(*drain_timeout) })
+}
+
+fn limits(limits: &Limits) -> Value {
+    let Limits {
+        head_bytes_max,
+        headers_max,
+        body_bytes_max,
+        json_depth_max,
+        head_timeout,
+        body_timeout,
+        connections_max,
+        h2_streams_max,
+        waiters_max,
+    } = limits;
+    json!({
+        "head": size(*head_bytes_max),
+        "headers": headers_max,
+        "body": size(*body_bytes_max),
+        "json_depth": json_depth_max,
+        "head_timeout": format_span(*head_timeout),
+        "body_timeout": format_span(*body_timeout),
+        "connections": connections_max,
+        "h2_streams": h2_streams_max,
+        "waiters": waiters_max,
+    })
+}
+
+fn size(bytes: usize) -> String {
+    format_bytes(bytes as u64)
+}
+
+fn store(store: &Store) -> Value {
+    let Store::Embedded(EmbeddedStore { memory_bytes_max, dir, disk_bytes_max, entry_bytes_max }) = store
+    else {
+        return json!({ "kind": "off" });
+    };
+    let mut table = json!({
+        "kind": "embedded",
+        "memory": size(*memory_bytes_max),
+        "entry_max": size(*entry_bytes_max),
+    });
+    if let Some(dir) = dir {
+        table["dir"] = json!(dir);
+        table["disk"] = json!(format_bytes(*disk_bytes_max));
+    }
+    table
+}
+
+fn embedder(embedder: &Embedder) -> Value {
+    let Embedder { model_dir, runtime_library, threads, queue_max, budget, window_tokens } = embedder;
+    json!({
+        "model_dir": model_dir,
+        "runtime_library": runtime_library,
+        "threads": threads,
+        "queue": queue_max,
+        "budget": format_span(*budget),
+        "window_tokens": window_tokens,
+    })
+}
+
+fn key(key: &ApiKey) -> Value {
+    let ApiKey { id: _, tenant, kind, user, role, models, hash: _ } = key;
+    let mut table = json!({
+        "tenant": tenant.as_str(),
+        "kind": match kind {
+            KeyKind::Personal => "personal",
+            KeyKind::Service => "service",
+        },
+        "role": self::role(*role),
+        "models": models,
+        "hash": REDACTED,
+    });
+    if let Some(user) = user {
+        table["user"] = json!(user.as_str());
+    }
+    table
+}
+
+fn pool(pool: &Pool) -> Value {
+    let Pool { id: _, endpoints, kind, revision, models, timeouts, idle_connections_max } = pool;
+    json!({
+        "kind": match kind {
+            PoolKind::Generic => "generic",
+            PoolKind::Ollama => "ollama",
+        },
+        "endpoint": endpoints.iter().map(endpoint).collect::<Vec<_>>(),
+        "revision": revision,
+        "models": models,
+        "timeouts": self::timeouts(timeouts),
+        "idle_connections": idle_connections_max,
+    })
+}
+
+fn endpoint(endpoint: &Endpoint) -> Value {
+    let Endpoint { id, tls, host, port, base_path, weight, authorization } = endpoint;
+    let scheme = if *tls { "https" } else { "http" };
+    let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+    let mut table = json!({
+        "name": id.as_str(),
+        "url": format!("{scheme}://{host}:{port}{base_path}"),
+        "weight": weight,
+    });
+    if authorization.is_some() {
+        table["authorization"] = json!({ "value": REDACTED });
+    }
+    table
+}
+
+fn timeouts(timeouts: &Timeouts) -> Value {
+    let Timeouts { connect, first_byte, idle, total } = timeouts;
+    json!({
+        "connect": format_span(*connect),
+        "first_byte": format_span(*first_byte),
+        "idle": format_span(*idle),
+        "total": format_span(*total),
+    })
+}
+
+fn route(route: &Route) -> Value {
+    let Route { id: _, matches, pool, extra_paths, forward_credentials, cors_origins, timeouts, cache } =
+        route;
+    let RouteMatch { listeners, hosts, path, methods, headers } = matches;
+    json!({
+        "path": path,
+        "hosts": hosts,
+        "methods": methods,
+        "headers": headers,
+        "listeners": listeners.iter().map(|listener| listener.as_str()).collect::<Vec<_>>(),
+        "pool": pool.as_str(),
+        "extra_paths": extra_paths,
+        "forward_credentials": forward_credentials,
+        "cors_origins": cors_origins,
+        "timeouts": self::timeouts(timeouts),
+        "cache": self::cache(cache),
+    })
+}
+
+fn cache(cache: &RouteCache) -> Value {
+    let RouteCache {
+        enabled,
+        namespace,
+        scope,
+        ttl,
+        sampled,
+        regenerate,
+        collapse,
+        store_tool_offers,
+        semantic,
+        directives,
+        replay_headers,
+    } = cache;
+    if !enabled {
+        return json!(false);
+    }
+    let mut table = json!({
+        "namespace": namespace,
+        "scope": self::scope(scope),
+        "ttl": format_span(*ttl),
+        "sampled": match sampled {
+            Sampled::Store => "store",
+            Sampled::Skip => "skip",
+        },
+        "regenerate": "never",
+        "collapse": collapse,
+        "store_tool_offers": store_tool_offers,
+        "directives": self::directives(*directives),
+        "replay_headers": replay_headers,
+    });
+    if let Regenerate::Repeat { window } = regenerate {
+        table["regenerate"] = json!("repeat");
+        table["regenerate_window"] = json!(format_span(*window));
+    }
+    if let Some(semantic) = semantic {
+        table["semantic"] = self::semantic(semantic);
+    }
+    table
+}
+
+fn scope(scope: &Scope) -> Value {
+    match scope {
+        Scope::User => json!("user"),
+        Scope::Tenant => json!("tenant"),
+        Scope::Claim(claim) => json!({ "claim": claim }),
+        Scope::WithinUser(claim) => json!({ "within-user": claim }),
+        Scope::Shared(name) => json!({ "shared": name }),
+    }
+}
+
+fn semantic(semantic: &RouteSemantic) -> Value {
+    let RouteSemantic { threshold, candidates, vetoes, shadow } = semantic;
+    json!({
+        // Through text: 0.95 as f64 would print as 0.949999988.
+        "threshold": threshold.to_string().parse::<f64>().unwrap_or(f64::from(*threshold)),
+        "candidates": candidates,
+        "vetoes": vetoes.iter().map(|veto: &Veto| veto.as_str()).collect::<Vec<_>>(),
+        "shadow": shadow,
+    })
+}
+
+fn directives(directives: DirectivesAllowed) -> Vec<&'static str> {
+    let DirectivesAllowed { no_cache, no_store, max_age, only_if_cached } = directives;
+    let all = [
+        ("no-cache", no_cache),
+        ("no-store", no_store),
+        ("max-age", max_age),
+        ("only-if-cached", only_if_cached),
+    ];
+    all.into_iter().filter_map(|(name, allowed)| allowed.then_some(name)).collect()
+}
+
+fn log(log: &Log) -> Value {
+    let Log { filter, format, access_sample } = log;
+    json!({
+        "filter": filter,
+        "format": match format {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        },
+        "access_sample": access_sample,
+    })
 }

@@ -81,7 +81,7 @@ textual! {
     /// A file or folder.
     FilePath(PathBuf) = "file-path" by parse_file, like "certs/chain.pem";
     /// A text that isn't empty.
-    NonEmpty(String) = "non-empty" by parse_non_empty, like "acme";
+    NonEmpty(String) = "non-empty" by parse_non_empty, like "name";
 }
 
 pub(crate) use http::parse_header_name;
