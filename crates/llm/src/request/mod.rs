@@ -1,14 +1,33 @@
 //! Requests: bytes to [`Prompt`], and the few edits that a body may see on its way upstream.
+//!
+//! Only fields that decide something here are checked; all others pass unseen and are part of the keyed body.
+
+mod anthropic;
+mod error;
+mod fields;
+mod media;
+mod ollama;
+mod openai;
+mod question;
+mod rewrite;
 
 use bytes::Bytes;
-use refrain_core::{Api, Code, Prompt};
+use refrain_core::{Api, Prompt};
+
+pub use error::ParseError;
+pub use rewrite::Rewrite;
+
+use crate::json::{self, Document, Value};
+use fields::Fields;
+use question::Question;
+use rewrite::Places;
 
 /// Bounds of what is parsed. The body's length itself is bounded by the reader of the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ParseLimits {
-    /// Deepest nesting of arrays and objects.
+    /// Deepest nesting of arrays and objects; at most 512 counts.
     pub depth_max: usize,
-    /// Most values and object names in one body.
+    /// Most values and object names in one body. A node takes 16 bytes of memory while parsing.
     pub nodes_max: usize,
 }
 
@@ -18,41 +37,22 @@ impl Default for ParseLimits {
     }
 }
 
-/// Why a body is refused.
-#[derive(Debug, thiserror::Error)]
-pub enum ParseError {
-    /// A field that the dialect needs is absent.
-    #[error("missing field `{path}`")]
-    Missing {
-        /// Where it should be.
-        path: String,
-    },
-}
-
-impl ParseError {
-    /// The code to answer with.
-    pub fn code(&self) -> Code {
-        match self {
-            Self::Missing { .. } => Code::MissingField,
-        }
-    }
-}
-
 /// A request that was understood, with its original bytes.
 #[derive(Clone, Debug)]
 pub struct ParsedRequest {
     /// What is asked.
     pub prompt: Prompt,
     body: Bytes,
+    places: Places,
 }
 
-/// What to change in a body on its way upstream.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rewrite {
-    /// The upstream's name for the model, if it differs from the client's.
-    pub model: Option<String>,
-    /// Ask an OpenAI stream for usage where the client didn't.
-    pub include_usage: bool,
+impl ParsedRequest {
+    /// The body to send: the client's own bytes (not copied) where nothing is rewritten, else those with only the
+    /// rewritten places changed.
+    pub fn upstream_body(&self, rewrite: &Rewrite) -> Bytes {
+        let model = rewrite.model.as_deref().filter(|model| *model != self.prompt.model);
+        self.places.apply(&self.body, model, rewrite.include_usage)
+    }
 }
 
 /// Reads a request body of `api`.
@@ -60,15 +60,64 @@ pub struct Rewrite {
 /// # Errors
 /// See [`ParseError`]: the body isn't strict JSON, or a field that is read has the wrong type or is missing.
 pub fn parse(api: Api, body: &Bytes, limits: &ParseLimits) -> Result<ParsedRequest, ParseError> {
-    let _ = (api, body, limits);
-    Err(ParseError::Missing { path: "model".into() })
+    let reader_limits = json::Limits { depth_max: limits.depth_max, nodes_max: limits.nodes_max };
+    let document = json::read(body, reader_limits).map_err(|error| ParseError::of_json(error, body))?;
+    let fields = Fields::top(document.root())?;
+    let model = fields.required(fields.any("model"), "model", "a string")?;
+    let name = model.as_str().ok_or_else(|| fields.invalid("model", model, "a string"))?;
+    if name.is_empty() {
+        return Err(fields.refused("model", "a model's name", "an empty string"));
+    }
+    let question = read(api, fields)?;
+    let reports = question.include_usage || !question.stream;
+    let usage = if reports { None } else { Places::usage_edit(api, fields) };
+    let places = Places { model: model.span(), usage };
+    let prompt = prompt(api, name.into_owned(), question, &document);
+    Ok(ParsedRequest { prompt, body: body.clone(), places })
 }
 
-impl ParsedRequest {
-    /// The body to send: the client's own bytes (not copied) where nothing is rewritten, else those with only the
-    /// rewritten places changed.
-    pub fn upstream_body(&self, rewrite: &Rewrite) -> Bytes {
-        let _ = rewrite;
-        self.body.clone()
+fn read(api: Api, fields: Fields<'_>) -> Result<Question<'_>, ParseError> {
+    match api {
+        Api::ChatCompletions => openai::chat(fields),
+        Api::Completions => openai::completions(fields),
+        Api::Embeddings => openai::embeddings(fields),
+        Api::Responses => openai::responses(fields),
+        Api::OllamaChat => ollama::chat(fields),
+        Api::OllamaGenerate => ollama::generate(fields),
+        Api::OllamaEmbed => ollama::embed(fields),
+        Api::Messages => anthropic::messages(fields),
+    }
+}
+
+fn prompt(api: Api, model: String, question: Question<'_>, document: &Document<'_>) -> Prompt {
+    // Without `..`: a new field can't compile until someone decides where it belongs.
+    let Question { stream, include_usage, embed, bypass, offers_tools, sampled, message_count } = question;
+    let root = document.root();
+    let mut keyed = String::with_capacity(root.span().len());
+    json::canonical_members(root, is_keyed, embed.ok(), &mut keyed);
+    Prompt {
+        api,
+        model,
+        stream,
+        include_usage,
+        partition_body: keyed.into(),
+        embed_text: embed.map(|text| text.as_str().unwrap_or_default().into_owned()),
+        bypass,
+        offers_tools,
+        sampled,
+        message_count,
+    }
+}
+
+/// Whether a top-level field belongs to the keyed body. What is left out can't change what the answer says.
+fn is_keyed(name: &str, value: Value<'_>) -> bool {
+    match name {
+        // The effective model is keyed apart.
+        "model" => false,
+        "stream" | "stream_options" | "user" | "metadata" | "store" | "prompt_cache_key" | "request_id"
+        | "keep_alive" => false,
+        // Clients send it where they mean "no tools".
+        "tools" => value.kind() != json::Kind::Array || value.elements().next().is_some(),
+        _ => true,
     }
 }
