@@ -37,8 +37,10 @@ pub(crate) fn order(endpoints: &[Arc<EndpointState>], turns: &Turns, now: Instan
     let count = endpoints.len();
     let first = turns.take();
     let mut order: Vec<usize> = (0..count).map(|step| (first + step) % count).collect();
-    if count > 1 {
-        order.sort_by_cached_key(|&index| endpoints[index].is_cooling(now));
+    let is_cooling = |&index: &usize| endpoints[index].is_cooling(now);
+    if order.iter().any(is_cooling) {
+        // Cached, since other workers may change the keys while this sorts.
+        order.sort_by_cached_key(is_cooling);
     }
     order
 }

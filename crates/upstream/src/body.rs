@@ -121,24 +121,20 @@ impl UpstreamStream {
     /// # Errors
     /// As [`UpstreamStream::poll_chunk`]; [`UpstreamError::Malformed`] if there is more.
     pub async fn collect(mut self, bytes_max: usize) -> Result<Bytes, UpstreamError> {
-        let Some(first) = self.chunk().await.transpose()? else { return Ok(Bytes::new()) };
-        if self.lease.is_none() && first.len() <= bytes_max {
-            return Ok(first);
-        }
-        let mut whole = BytesMut::from(first);
+        let Some(lease) = &self.lease else { return Ok(Bytes::new()) };
+        let endpoint = lease.load.endpoint().id().clone();
+        let too_long = UpstreamError::Malformed { endpoint, detail: "it is longer than it may be" };
+        let mut whole = BytesMut::new();
         while let Some(chunk) = self.chunk().await.transpose()? {
             if whole.len() + chunk.len() > bytes_max {
-                break;
+                return Err(too_long);
+            }
+            if whole.is_empty() && self.lease.is_none() {
+                return Ok(chunk);
             }
             whole.extend_from_slice(&chunk);
         }
-        match &self.lease {
-            Some(lease) => Err(UpstreamError::Malformed {
-                endpoint: lease.load.endpoint().id().clone(),
-                detail: "it is longer than it may be",
-            }),
-            None => Ok(whole.freeze()),
-        }
+        Ok(whole.freeze())
     }
 
     fn finish_if_ended(&mut self) {

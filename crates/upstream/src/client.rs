@@ -64,11 +64,15 @@ impl Client {
         pool.budget.deposit();
         let mut asking = Asking::new(pool, request);
         let mut failed = UpstreamError::NoEndpoint { pool: pool.id().clone() };
-        for index in pool.order() {
-            match self.ask(&mut asking, &pool.endpoints()[index]).await {
+        let mut order = pool.order().into_iter().peekable();
+        while let Some(index) = order.next() {
+            let failure = match self.ask(&mut asking, &pool.endpoints()[index]).await {
                 Ok(response) => return Ok(response),
-                Err(failure) if asking.may_move_on(&failure) => failed = failure.error,
-                Err(failure) => return Err(failure.error),
+                Err(failure) => failure,
+            };
+            failed = failure.error.clone();
+            if order.peek().is_none() || !asking.may_move_on(&failure) {
+                break;
             }
         }
         Err(failed)
@@ -142,7 +146,7 @@ impl Client {
         let load = LoadGuard::new(endpoint);
         let started = Instant::now();
         let mut timer = Timer::new(started + asking.timeouts.first_byte.min(asking.timeouts.idle));
-        let answered = asking.exchange(endpoint, &mut connection, &mut timer).await;
+        let answered = asking.exchange(endpoint, &mut connection, &mut timer, started).await;
         let response = answered.inspect_err(|_| {
             endpoint.counters.failures.fetch_add(1, Relaxed);
         })?;
@@ -255,13 +259,14 @@ impl<'a> Asking<'a> {
         endpoint: &EndpointState,
         connection: &mut Connection,
         timer: &mut Timer,
+        sent: Instant,
     ) -> Result<Response<Incoming>, Failure> {
         let (body, progress) = self.take_body();
         let request =
             request::build(endpoint, self.method.clone(), &self.path_and_query, self.headers.clone(), body)
                 .map_err(|error| Failure { error, unsent: true })?;
         let wait = HeadWait {
-            sent: Instant::now(),
+            sent,
             first_byte: self.timeouts.first_byte,
             total_deadline: self.total_deadline(),
             progress,

@@ -17,6 +17,9 @@ const IDLE_MAX: Duration = Duration::from_secs(60);
 /// Taken off an announced time-out, so that a request does not cross the server's close on the way.
 const TIMEOUT_MARGIN: Duration = Duration::from_secs(1);
 
+/// How long one may wait that still sends the request of an early answer.
+const SETTLE_MAX: Duration = Duration::from_secs(1);
+
 /// How often idle connections are looked over.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -51,9 +54,14 @@ impl IdleConnections {
         let mut shelves = self.shelves.lock();
         let shelf = shelves.by_endpoint.get_mut(&endpoint_key)?;
         let now = Instant::now();
-        shelf.retain(|idle| idle.is_usable(now));
-        let ready = shelf.iter().rposition(|idle| idle.connection.sender.is_ready())?;
-        shelf.remove(ready).map(|idle| idle.connection)
+        for index in (0..shelf.len()).rev() {
+            if !shelf[index].is_usable(now) {
+                shelf.remove(index);
+            } else if shelf[index].connection.sender.is_ready() {
+                return shelf.remove(index).map(|idle| idle.connection);
+            }
+        }
+        None
     }
 
     /// Keeps a connection for the next request; if `count_max` wait already, the longest idle one is closed.
@@ -64,7 +72,11 @@ impl IdleConnections {
         announced: Option<Duration>,
         count_max: usize,
     ) {
-        let wait = announced.map_or(IDLE_MAX, |timeout| timeout.saturating_sub(TIMEOUT_MARGIN).min(IDLE_MAX));
+        let mut wait =
+            announced.map_or(IDLE_MAX, |timeout| timeout.saturating_sub(TIMEOUT_MARGIN).min(IDLE_MAX));
+        if !connection.sender.is_ready() {
+            wait = wait.min(SETTLE_MAX);
+        }
         if wait.is_zero() || count_max == 0 || connection.sender.is_closed() {
             return;
         }
@@ -78,11 +90,6 @@ impl IdleConnections {
             shelves.swept = true;
             self.tasks.spawn(sweep(Arc::downgrade(&self.shelves), self.tasks.clone()));
         }
-    }
-
-    #[cfg(test)]
-    pub(crate) fn len(&self) -> usize {
-        self.shelves.lock().by_endpoint.values().map(VecDeque::len).sum()
     }
 }
 

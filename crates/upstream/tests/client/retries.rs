@@ -1,0 +1,185 @@
+//! What is tried again, where, and what is not.
+
+use http::Method;
+use refrain_core::Retry;
+use refrain_upstream::UpstreamBody;
+use tokio::join;
+
+use crate::server::{Fleet, OK, Server, jump, post, request, within};
+
+/// A port that refuses connections.
+async fn refusing() -> u16 {
+    Server::bind().await.port()
+}
+
+fn streamed() -> UpstreamBody {
+    UpstreamBody::stream(http_body_util::Full::new(bytes::Bytes::from_static(b"{}")))
+}
+
+async fn fleet_with_a_dead_endpoint(server: &Server) -> Fleet {
+    let dead = refusing().await;
+    Fleet::with(&[server, server], |pool| pool.endpoints[0].port = dead)
+}
+
+#[tokio::test]
+async fn a_refused_connection_moves_on_even_with_a_streamed_body() {
+    let server = Server::bind().await;
+    let fleet = fleet_with_a_dead_endpoint(&server).await;
+    let (response, _peer) = join!(fleet.send(request(Method::POST, streamed())), server.answers(OK));
+    let response = response.unwrap();
+    assert_eq!((response.endpoint.as_str(), response.attempts), ("b", 2));
+    assert!(response.timings.connect.is_some());
+}
+
+#[tokio::test]
+async fn an_endpoint_that_refused_is_not_asked_again_at_once() {
+    let server = Server::bind().await;
+    let fleet = fleet_with_a_dead_endpoint(&server).await;
+    let (first, mut peer) = join!(fleet.text(), server.answers(OK));
+    first.unwrap();
+    assert!(fleet.stats()[0].cooling);
+    for _ in 0..3 {
+        let (response, _) = join!(fleet.send(post("{}")), peer.answers(OK));
+        let response = response.unwrap();
+        assert_eq!(response.attempts, 1);
+        within(response.body.collect(9)).await.unwrap();
+    }
+    assert_eq!(fleet.stats()[0].failures, 1);
+}
+
+#[tokio::test]
+async fn all_refusing_is_unreachable_and_each_was_asked_once() {
+    let (a, b) = (refusing().await, refusing().await);
+    let server = Server::bind().await;
+    let fleet = Fleet::with(&[&server, &server], |pool| {
+        pool.endpoints[0].port = a;
+        pool.endpoints[1].port = b;
+    });
+    let error = fleet.text().await.unwrap_err();
+    assert_eq!((error.as_str(), error.retry()), ("connect", Retry::Safe));
+    assert_eq!(fleet.stats().iter().map(|stats| stats.failures).collect::<Vec<_>>(), [1, 1]);
+}
+
+#[tokio::test]
+async fn a_dead_idle_connection_is_replaced_at_the_same_endpoint() {
+    let (a, b) = (Server::bind().await, Server::bind().await);
+    let fleet = Fleet::with(&[&a, &b], |pool| pool.endpoints[1].weight = 0);
+    let (first, mut peer) = join!(fleet.text(), a.answers(OK));
+    first.unwrap();
+    let (response, _peer) = join!(fleet.send(post("{}")), async {
+        peer.request().await;
+        peer.reset();
+        a.answers(OK).await
+    });
+    let response = response.unwrap();
+    assert_eq!((response.endpoint.as_str(), response.attempts), ("a", 2));
+    assert_eq!((fleet.stats()[0].connections_opened, fleet.stats()[0].connections_reused), (2, 1));
+    assert!(b.is_left_alone().await);
+}
+
+#[tokio::test]
+async fn an_idle_connection_that_the_server_closed_is_not_used() {
+    let server = Server::bind().await;
+    let fleet = Fleet::of(&[&server]);
+    let (first, peer) = join!(fleet.text(), server.answers(OK));
+    first.unwrap();
+    drop(peer);
+    let (response, _peer) = join!(fleet.send(post("{}")), server.answers(OK));
+    response.unwrap();
+    let stats = &fleet.stats()[0];
+    assert_eq!(stats.connections_opened, 2);
+}
+
+#[tokio::test]
+async fn a_reset_of_a_fresh_connection_moves_on_to_the_next_endpoint() {
+    let (a, b) = (Server::bind().await, Server::bind().await);
+    let fleet = Fleet::of(&[&a, &b]);
+    let (response, _peer) = join!(fleet.send(post("{}")), async {
+        let mut peer = a.accept().await;
+        peer.request().await;
+        peer.reset();
+        b.answers(OK).await
+    });
+    let response = response.unwrap();
+    assert_eq!((response.endpoint.as_str(), response.attempts), ("b", 2));
+    assert!(!fleet.stats()[0].cooling, "it does accept connections");
+}
+
+#[tokio::test]
+async fn a_reset_of_a_fresh_connection_is_not_repeated_at_the_same_endpoint() {
+    let server = Server::bind().await;
+    let fleet = Fleet::of(&[&server]);
+    let (response, alone) = join!(fleet.send(post("{}")), async {
+        let mut peer = server.accept().await;
+        peer.request().await;
+        peer.reset();
+        server.is_left_alone().await
+    });
+    assert_eq!(response.unwrap_err().as_str(), "reset");
+    assert!(alone);
+}
+
+#[tokio::test]
+async fn a_streamed_body_is_sent_once() {
+    let (a, b) = (Server::bind().await, Server::bind().await);
+    let fleet = Fleet::of(&[&a, &b]);
+    let (response, alone) = join!(fleet.send(request(Method::POST, streamed())), async {
+        let mut peer = a.accept().await;
+        peer.request().await;
+        peer.reset();
+        b.is_left_alone().await
+    });
+    assert_eq!(response.unwrap_err().as_str(), "reset");
+    assert!(alone);
+}
+
+#[tokio::test]
+async fn a_first_byte_time_out_is_never_repeated() {
+    let (a, b) = (Server::bind().await, Server::bind().await);
+    let fleet = Fleet::of(&[&a, &b]);
+    let (response, alone) = join!(fleet.send(post("{}")), async {
+        let mut peer = a.accept().await;
+        peer.request().await;
+        jump(fleet.timeouts.first_byte).await;
+        peer.closed().await;
+        b.is_left_alone().await
+    });
+    let error = response.unwrap_err();
+    assert_eq!((error.as_str(), error.retry()), ("first_byte_timeout", Retry::Never));
+    assert!(alone);
+}
+
+#[tokio::test]
+async fn garbage_and_error_statuses_are_not_repeated() {
+    for answer in ["garbage\r\n\r\n", "HTTP/1.1 503 Busy\r\ncontent-length: 2\r\n\r\nno"] {
+        let (a, b) = (Server::bind().await, Server::bind().await);
+        let fleet = Fleet::of(&[&a, &b]);
+        let (outcome, _peer) = join!(fleet.text(), a.answers(answer));
+        assert_eq!(outcome.is_ok(), answer.contains("503"));
+        assert!(b.is_left_alone().await);
+    }
+}
+
+#[tokio::test]
+async fn resets_are_not_repeated_once_the_budget_is_spent() {
+    let (a, b) = (Server::bind().await, Server::bind().await);
+    let fleet = Fleet::of(&[&a, &b]);
+    let reset_all = async |server: &Server| {
+        loop {
+            let mut peer = server.accept().await;
+            peer.request().await;
+            peer.reset();
+        }
+    };
+    let ask = async {
+        for _ in 0..150 {
+            fleet.text().await.unwrap_err();
+        }
+    };
+    tokio::select! {
+        () = ask => {}
+        () = async { join!(reset_all(&a), reset_all(&b)); } => {}
+    }
+    let tries: u64 = fleet.stats().iter().map(|stats| stats.requests).sum();
+    assert_eq!(tries, 150 + 100 + 150 / 5 - 1, "one saved-up hundred, then a fifth");
+}
