@@ -1,1 +1,39 @@
-//! Harness.
+//! Harness of the end-to-end tests: the real binary as a process, upstreams real and fake, clients polite and rude.
+//!
+//! Nothing here knows Refrain's crates: what is proved is what comes over the wire. Every wait has a deadline.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a harness fails by panicking: that is how a test fails"
+)]
+
+mod ask;
+mod binary;
+mod client;
+mod config;
+mod deadline;
+pub mod fake;
+mod identity;
+mod manifest;
+mod python;
+mod raw;
+mod real_llm;
+mod refrain;
+mod scrape;
+mod tls;
+pub mod wire;
+
+pub use ask::Ask;
+pub use binary::refrain_binary;
+pub use client::{Client, Reply, Streaming};
+pub use config::Config;
+pub use deadline::{eventually, within, within_time};
+pub use identity::{Kind, Person};
+pub use manifest::Manifest;
+pub use python::python;
+pub use raw::Raw;
+pub use real_llm::RealLlm;
+pub use refrain::Refrain;
+pub use scrape::Metrics;
+pub use tls::Authority;

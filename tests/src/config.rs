@@ -1,0 +1,136 @@
+//! Config files of the tests: one pool, one route, and what a test adds.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use crate::{Manifest, Person};
+
+/// A config file to be. Addresses and the data folder are filled in when it is written.
+#[derive(Clone)]
+pub struct Config {
+    upstream: String,
+    kind: &'static str,
+    pool: String,
+    route: String,
+    cache: String,
+    semantic: Option<String>,
+    listener: String,
+    anonymous: bool,
+    on_disk: bool,
+    people: Vec<Person>,
+    tables: String,
+}
+
+impl Config {
+    /// Exact caching in memory, in front of a server at this URL; anonymous callers are welcome.
+    pub fn new(upstream: &str) -> Self {
+        Self {
+            upstream: upstream.to_owned(),
+            kind: "generic",
+            pool: String::new(),
+            route: String::new(),
+            cache: String::new(),
+            semantic: None,
+            listener: String::new(),
+            anonymous: true,
+            on_disk: false,
+            people: Vec::new(),
+            tables: String::new(),
+        }
+    }
+
+    /// The server is an Ollama.
+    pub fn ollama(mut self) -> Self {
+        self.kind = "ollama";
+        self
+    }
+
+    /// Another server.
+    pub fn upstream(mut self, url: &str) -> Self {
+        self.upstream = url.to_owned();
+        self
+    }
+
+    /// Lines for `[pool.llm]`.
+    pub fn pool(mut self, lines: &str) -> Self {
+        writeln!(self.pool, "{lines}").unwrap();
+        self
+    }
+
+    /// Lines for `[route.all]`.
+    pub fn route(mut self, lines: &str) -> Self {
+        writeln!(self.route, "{lines}").unwrap();
+        self
+    }
+
+    /// Lines for `[route.all.cache]`.
+    pub fn cache(mut self, lines: &str) -> Self {
+        writeln!(self.cache, "{lines}").unwrap();
+        self
+    }
+
+    /// The semantic tier with the prepared model, and lines for its table.
+    pub fn semantic(mut self, lines: &str) -> Self {
+        self.semantic = Some(lines.to_owned());
+        self
+    }
+
+    /// Lines for `[listener.main]`.
+    pub fn listener(mut self, lines: &str) -> Self {
+        writeln!(self.listener, "{lines}").unwrap();
+        self
+    }
+
+    /// Only callers with keys: these.
+    pub fn people(mut self, people: &[&Person]) -> Self {
+        self.anonymous = false;
+        self.people.extend(people.iter().map(|person| (*person).clone()));
+        self
+    }
+
+    /// Entries that survive a restart.
+    pub fn on_disk(mut self) -> Self {
+        self.on_disk = true;
+        self
+    }
+
+    /// Whole tables.
+    pub fn tables(mut self, text: &str) -> Self {
+        writeln!(self.tables, "{text}").unwrap();
+        self
+    }
+
+    pub(crate) fn render(&self, data: SocketAddr, admin: SocketAddr, dir: &Path) -> String {
+        let Self { upstream, kind, pool, route, cache, listener, anonymous, tables, .. } = self;
+        let mut text = format!(
+            "[listener.main]\naddress = \"{data}\"\nallow_anonymous = {anonymous}\n{listener}\n\
+             [admin]\naddress = \"{admin}\"\n\n\
+             [runtime]\nworkers = 2\n\n\
+             [pool.llm]\nkind = {kind:?}\nendpoints = [{upstream:?}]\n{pool}\n\
+             [route.all]\npool = \"llm\"\n{route}\n\
+             [route.all.cache]\n{cache}\n\
+             [log]\nfilter = \"debug\"\naccess_sample = 1\n\n"
+        );
+        if self.on_disk {
+            writeln!(text, "[store]\ndir = {:?}\n", dir.join("data")).unwrap();
+        }
+        if let Some(semantic) = &self.semantic {
+            text.push_str(&semantic_tables(semantic));
+        }
+        for person in &self.people {
+            writeln!(text, "{}", person.table()).unwrap();
+        }
+        text + tables
+    }
+}
+
+/// The budget is generous: a loaded machine must not turn a semantic hit into a miss.
+fn semantic_tables(semantic: &str) -> String {
+    let manifest = Manifest::load();
+    let (model, library) = (manifest.model_dir(), manifest.onnxruntime());
+    format!(
+        "[route.all.cache.semantic]\n{semantic}\n\n\
+         [embedder]\nmodel_dir = {model:?}\nruntime_library = {library:?}\nbudget = \"10s\"\n\n"
+    )
+}

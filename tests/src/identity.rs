@@ -1,0 +1,66 @@
+//! Callers with API keys.
+
+use std::fmt::Write;
+
+/// What kind of key somebody has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The key is one person.
+    Personal,
+    /// The key speaks for many.
+    Service,
+}
+
+/// Somebody with an API key.
+#[derive(Clone, Debug)]
+pub struct Person {
+    name: String,
+    tenant: String,
+    kind: Kind,
+    role: &'static str,
+    models: Vec<String>,
+}
+
+impl Person {
+    /// A person of a tenant.
+    pub fn new(name: &str, tenant: &str) -> Self {
+        Self { name: name.into(), tenant: tenant.into(), kind: Kind::Personal, role: "caller", models: vec![] }
+    }
+
+    /// A front end that speaks for many.
+    pub fn service(name: &str, tenant: &str) -> Self {
+        Self { kind: Kind::Service, ..Self::new(name, tenant) }
+    }
+
+    /// With role admin.
+    pub fn admin(mut self) -> Self {
+        self.role = "admin";
+        self
+    }
+
+    /// Who may ask for these models only.
+    pub fn only(mut self, models: &[&str]) -> Self {
+        self.models = models.iter().map(ToString::to_string).collect();
+        self
+    }
+
+    /// The secret key that is sent.
+    pub fn token(&self) -> String {
+        format!("sk-secret-of-{}-{}", self.tenant, self.name)
+    }
+
+    /// The `[key.NAME]` table: made from the published format, not by Refrain's own code.
+    pub fn table(&self) -> String {
+        let salt = [0x5a; 16];
+        let mut hasher = blake3::Hasher::new_derive_key("refrain 2026 api key v1");
+        hasher.update(&salt).update(self.token().as_bytes());
+        let mut hash = String::from("blake3:");
+        salt.iter().for_each(|byte| write!(hash, "{byte:02x}").unwrap());
+        write!(hash, ":{}", hasher.finalize().to_hex()).unwrap();
+        let kind = if self.kind == Kind::Personal { "personal" } else { "service" };
+        let Self { name, tenant, role, models, .. } = self;
+        format!(
+            "[key.{name}-{tenant}]\ntenant = {tenant:?}\nkind = {kind:?}\nrole = {role:?}\nmodels = {models:?}\nhash = {hash:?}\n"
+        )
+    }
+}

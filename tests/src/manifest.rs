@@ -1,0 +1,66 @@
+//! What `cargo xtask setup` prepared. A test that lacks something fails and names the command; it never skips.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// Absolute paths of what is prepared, as `manifest.json` in the set-up folder lists them.
+#[derive(Deserialize)]
+pub struct Manifest {
+    model_dir: Option<PathBuf>,
+    onnxruntime: Option<PathBuf>,
+    llama_server: Option<PathBuf>,
+    gguf: Option<PathBuf>,
+    python: Option<PathBuf>,
+    python_path: Option<PathBuf>,
+}
+
+impl Manifest {
+    /// Reads it from `$REFRAIN_SETUP_DIR`, else from `.refrain/` in the repository.
+    pub fn load() -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let dir = std::env::var_os("REFRAIN_SETUP_DIR").filter(|dir| !dir.is_empty());
+        let path = root.join(dir.map_or_else(|| ".refrain".into(), PathBuf::from)).join("manifest.json");
+        let text = std::fs::read_to_string(&path)
+            .unwrap_or_else(|error| panic!("{}: {error}; run `cargo xtask setup`", path.display()));
+        serde_json::from_str(&text)
+            .unwrap_or_else(|error| panic!("{}: {error}; run `cargo xtask setup`", path.display()))
+    }
+
+    /// The embedding model's folder.
+    pub fn model_dir(&self) -> &Path {
+        prepared("embedding model", self.model_dir.as_deref())
+    }
+
+    /// ONNX Runtime's shared library.
+    pub fn onnxruntime(&self) -> &Path {
+        prepared("ONNX Runtime", self.onnxruntime.as_deref())
+    }
+
+    /// llama.cpp's `llama-server`.
+    pub fn llama_server(&self) -> &Path {
+        prepared("llama-server", self.llama_server.as_deref())
+    }
+
+    /// Weights for it.
+    pub fn gguf(&self) -> &Path {
+        prepared("language model", self.gguf.as_deref())
+    }
+
+    /// The Python that has the clients.
+    pub fn python(&self) -> &Path {
+        prepared("Python", self.python.as_deref())
+    }
+
+    /// `PYTHONPATH` with the official clients.
+    pub fn python_path(&self) -> &Path {
+        prepared("Python clients", self.python_path.as_deref())
+    }
+}
+
+fn prepared<'a>(what: &str, path: Option<&'a Path>) -> &'a Path {
+    match path {
+        Some(path) if path.exists() => path,
+        _ => panic!("no {what}: run `cargo xtask setup`"),
+    }
+}
