@@ -44,7 +44,7 @@ impl Check<'_, '_> {
             return None;
         }
         match &node.value {
-            Value::String(text) => self.string(&fitting, node, text, path),
+            Value::String(text) => self.string(shapes, node, text, path),
             Value::Integer(number) => {
                 self.number(&fitting, node, *number as f64, path).then_some(toml::Value::Integer(*number))
             }
@@ -59,17 +59,26 @@ impl Check<'_, '_> {
     }
 
     fn string(&mut self, shapes: &[Shape<'_>], node: &Node, text: &str, path: &str) -> Option<toml::Value> {
-        let mut known = Vec::new();
-        for shape in shapes {
+        let mut words = Vec::new();
+        for shape in shapes.iter().filter(|shape| shape.kind() == "string") {
             match shape.words() {
-                Some(words) => known.extend(words),
+                Some(choices) => words.extend(choices),
                 None => return self.form(*shape, node, text, path),
             }
         }
-        if known.contains(&text) {
+        if words.contains(&text) {
             return Some(toml::Value::String(text.to_owned()));
         }
-        let suggestion = Suggestion::among(text, known);
+        let suggestion = match Suggestion::among(text, words) {
+            Suggestion::Known(mut known) => {
+                let tables = shapes.iter().filter(|shape| shape.is_tagged());
+                known.extend(
+                    tables.flat_map(|shape| shape.property_names()).map(|key| format!("{{ {key} = .. }}")),
+                );
+                Suggestion::Known(known)
+            }
+            closest => closest,
+        };
         self.problems.at(&node.origin, path, format!("unknown value {text:?}"), Some(suggestion));
         None
     }
@@ -125,7 +134,7 @@ impl Check<'_, '_> {
         self.is_complete(shapes, node, table, &checked, path).then_some(toml::Value::Table(checked))
     }
 
-    /// Whether every required key is there and right; several shapes are a choice of one key.
+    /// Reports missing keys. False only for a choice of one key that isn't made: nothing can be done with it.
     fn is_complete(
         &mut self,
         shapes: &[Shape<'_>],
@@ -134,20 +143,18 @@ impl Check<'_, '_> {
         checked: &toml::Table,
         path: &str,
     ) -> bool {
-        if let [shape] = shapes {
-            for key in shape.required().filter(|key| !table.contains_key(*key)) {
+        let is_choice = shapes.len() > 1 && shapes.iter().all(|shape| shape.is_tagged());
+        if !is_choice {
+            let required = shapes.iter().flat_map(|shape| shape.required());
+            for key in required.filter(|key| !table.contains_key(*key)) {
                 self.problems.at(&node.origin, &join(path, key), "missing, and has no default", None);
             }
-            return shape.required().all(|key| checked.contains_key(key));
+            return true;
         }
         if table.len() != 1 {
             let keys: Vec<&str> = shapes.iter().flat_map(|shape| shape.property_names()).collect();
-            self.problems.at(
-                &node.origin,
-                path,
-                format!("expected one of the keys {}", keys.join(", ")),
-                None,
-            );
+            let message = format!("expected one of the keys {}", keys.join(", "));
+            self.problems.at(&node.origin, path, message, None);
         }
         table.len() == 1 && checked.len() == 1
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::source::Source;
 use crate::tree::Origin;
 
-/// Share of equal letters (Jaro-Winkler) from which a known name is offered as what was meant.
+/// Similarity (Jaro-Winkler) from which a known name is offered as what was meant.
 const SIMILARITY_MIN: f64 = 0.8;
 
 /// Every problem of a configuration, in the order of the file. Never empty.
@@ -124,7 +124,7 @@ impl Suggestion {
     /// The closest of the known names, or all of them if none is close.
     pub(crate) fn among<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
         let known: Vec<&str> = known.into_iter().collect();
-        let score = |candidate: &str| strsim::jaro_winkler(&name.to_lowercase(), &candidate.to_lowercase());
+        let score = |candidate: &str| similarity(&name.to_lowercase(), &candidate.to_lowercase());
         known
             .iter()
             .map(|candidate| (score(candidate), *candidate))
@@ -135,6 +135,12 @@ impl Suggestion {
                 |(_, closest)| Self::Closest(closest.to_owned()),
             )
     }
+}
+
+/// From 0 to 1. Jaro-Winkler is low on short words with two letters swapped (`tsl`), which are typos nonetheless.
+fn similarity(a: &str, b: &str) -> f64 {
+    let is_typo = a.chars().count() >= 3 && strsim::damerau_levenshtein(a, b) == 1;
+    strsim::jaro_winkler(a, b).max(if is_typo { SIMILARITY_MIN } else { 0.0 })
 }
 
 impl fmt::Display for Suggestion {

@@ -1,5 +1,7 @@
-//! The config file as written: one struct a table, everything optional that has a default.
+//! The config file as written: one struct a table.
 //!
+//! Every key is optional here, also those that the schema requires: the walk has reported by now what is missing or
+//! wrong, and the rules that span keys are still checked on what is left, so that one start shows all problems.
 //! Doc comments here are the schema's descriptions, which editors show. Defaults are in `refrain_core::settings`.
 
 mod pool;
@@ -76,7 +78,8 @@ pub(crate) struct Listener {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Tls {
     /// Chosen by the name that the client asks for (SNI); the first is the default.
-    pub(crate) certificates: Vec<Certificate>,
+    #[schemars(required)]
+    pub(crate) certificates: Option<Vec<Certificate>>,
 }
 
 /// A certificate chain and its key, as PEM files.
@@ -84,9 +87,11 @@ pub(crate) struct Tls {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Certificate {
     /// PEM file with the chain, leaf first.
-    pub(crate) chain: FilePath,
+    #[schemars(required)]
+    pub(crate) chain: Option<FilePath>,
     /// PEM file with the key (PKCS#8, PKCS#1 or SEC1).
-    pub(crate) key: FilePath,
+    #[schemars(required)]
+    pub(crate) key: Option<FilePath>,
 }
 
 /// What a caller may do.
@@ -132,7 +137,7 @@ pub(crate) struct Limits {
     /// Nesting of a JSON body. Default 64.
     #[schemars(range(min = 1, max = 128))]
     pub(crate) json_depth: Option<u32>,
-    /// From accept, or the end of the last answer, to a whole request head.
+    /// From accept, or the end of the last answer, to a whole request head. Default "1m".
     pub(crate) head_timeout: Option<TimeSpan>,
     /// Between two reads of a request body. Default "30s".
     pub(crate) body_timeout: Option<TimeSpan>,
@@ -178,9 +183,11 @@ pub(crate) enum StoreKind {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Embedder {
     /// Folder with model.onnx, tokenizer.json, config.json, special_tokens_map.json and tokenizer_config.json.
-    pub(crate) model_dir: FilePath,
+    #[schemars(required)]
+    pub(crate) model_dir: Option<FilePath>,
     /// ONNX Runtime's shared library.
-    pub(crate) runtime_library: FilePath,
+    #[schemars(required)]
+    pub(crate) runtime_library: Option<FilePath>,
     /// Threads, one session each. Default 1.
     #[schemars(range(min = 1, max = 256))]
     pub(crate) threads: Option<u32>,
@@ -199,9 +206,11 @@ pub(crate) struct Embedder {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Key {
     /// The organisation that the key belongs to: answers are never shared over tenants, unless scope `shared` says so.
-    pub(crate) tenant: NonEmpty,
+    #[schemars(required)]
+    pub(crate) tenant: Option<NonEmpty>,
     /// Whether the key is one person's.
-    pub(crate) kind: KeyKind,
+    #[schemars(required)]
+    pub(crate) kind: Option<KeyKind>,
     /// The user, for a personal key. Default: the key's name.
     pub(crate) user: Option<NonEmpty>,
     /// What it may do. Default "caller".
@@ -210,7 +219,8 @@ pub(crate) struct Key {
     #[serde(default)]
     pub(crate) models: Vec<NonEmpty>,
     /// Salted hash of the key.
-    pub(crate) hash: Hash,
+    #[schemars(required)]
+    pub(crate) hash: Option<Hash>,
 }
 
 /// Whether a key stands for one person.

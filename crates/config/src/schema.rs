@@ -5,13 +5,32 @@
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
+use crate::load;
 use crate::raw::Config;
+use crate::redacted::redacted;
+use crate::source::Source;
 
-/// The JSON schema of the config file: pretty, with sorted keys, ending in a newline.
+/// A file that takes every default which doesn't depend on a name or the machine.
+const DEFAULTS: &str = r#"
+    store.dir = "."
+    embedder = { model_dir = ".", runtime_library = "." }
+    pool.a.endpoint = [{ url = "http://a" }]
+    route.a = { pool = "a", cache = { regenerate = "repeat", semantic = {} } }
+    key.a = { tenant = "a", kind = "service", hash = "blake3:00000000000000000000000000000000:0000000000000000000000000000000000000000000000000000000000000000" }
+"#;
+
+/// Keys whose default depends on other keys or the machine, or that [`DEFAULTS`] had to set.
+const NOT_FIXED: [&str; 8] =
+    ["allow_anonymous", "anonymous_role", "dir", "name", "namespace", "regenerate", "user", "workers"];
+
+/// The JSON schema of the config file with its defaults: pretty, with sorted keys, ending in a newline.
 pub fn schema_json() -> String {
-    let sorted = sort(Schema::of_config().root);
-    // A `Value` with text keys always serialises.
-    format!("{}\n", serde_json::to_string_pretty(&sorted).unwrap_or_default())
+    let mut root = Schema::of_config().root;
+    if let Ok(loaded) = load(&Source::from_text("", DEFAULTS, [])) {
+        add_defaults(&mut root, "", &redacted(&loaded.settings));
+    }
+    // A `Value` always serialises.
+    format!("{}\n", serde_json::to_string_pretty(&sort(root)).unwrap_or_default())
 }
 
 /// A whole schema.
@@ -79,6 +98,11 @@ impl<'s> Shape<'s> {
         self.node["required"].as_array().into_iter().flatten().filter_map(Value::as_str)
     }
 
+    /// Whether it is one way of a choice: a table of exactly one, required key.
+    pub(crate) fn is_tagged(self) -> bool {
+        self.kind() == "object" && self.required().count() == 1 && self.property_names().eq(self.required())
+    }
+
     /// What an array's items may be.
     pub(crate) fn items(self) -> Vec<Self> {
         self.below(self.node.get("items"))
@@ -106,6 +130,34 @@ impl<'s> Shape<'s> {
     /// The smallest and the largest number.
     pub(crate) fn range(self) -> (Option<f64>, Option<f64>) {
         (self.node["minimum"].as_f64(), self.node["maximum"].as_f64())
+    }
+}
+
+/// Writes the values of a dump as defaults into the schema at a JSON pointer.
+fn add_defaults(root: &mut Value, pointer: &str, dump: &Value) {
+    let Some(node) = root.pointer(pointer) else { return };
+    if let Some(target) = node["$ref"].as_str().and_then(|reference| reference.strip_prefix('#')) {
+        let target = target.to_owned();
+        return add_defaults(root, &target, dump);
+    }
+    if node["anyOf"].is_array() {
+        // A switch: its table is the second alternative.
+        return add_defaults(root, &format!("{pointer}/anyOf/1"), dump);
+    }
+    let required: Vec<Value> = node["required"].as_array().cloned().unwrap_or_default();
+    for (key, value) in dump.as_object().into_iter().flatten() {
+        let named = format!("{pointer}/properties/{key}");
+        if root.pointer(&named).is_none() {
+            add_defaults(root, &format!("{pointer}/additionalProperties"), value);
+        } else if value.is_object() || key == "endpoint" {
+            let item = value.get(0);
+            let below = if item.is_some() { format!("{named}/items") } else { named };
+            add_defaults(root, &below, item.unwrap_or(value));
+        } else if !NOT_FIXED.contains(&key.as_str()) && !required.contains(&json!(key)) {
+            if let Some(property) = root.pointer_mut(&named) {
+                property["default"] = value.clone();
+            }
+        }
     }
 }
 

@@ -22,6 +22,9 @@ use crate::tree::Node;
 pub use hash::parse_key_hash;
 pub(crate) use url::endpoint_of_url;
 
+/// How many known names are shown, rather than the closest one.
+const NAMES_SHOWN_MAX: usize = 8;
+
 /// Longest name of a route, pool, listener or key. Names are labels of metrics.
 const NAME_BYTES_MAX: usize = 64;
 
@@ -38,7 +41,7 @@ pub(crate) fn settle(
     let has_keys = !context.names("key").is_empty();
     let listeners = listeners::settle(&mut context, raw.listener, admin.as_ref(), has_keys);
     let store = process::store(&mut context, raw.store);
-    let embedder = raw.embedder.map(|embedder| process::embedder(&context, embedder));
+    let embedder = raw.embedder.and_then(|embedder| process::embedder(&context, embedder));
     let pools = pools::settle(&mut context, raw.pool);
     let routes = routes::settle(&mut context, raw.route, &pools, &store);
     let settings = Settings {
@@ -91,9 +94,13 @@ impl<'a> Context<'a> {
         self.tree.names(table)
     }
 
-    /// Reports a name that nothing has.
+    /// Reports a name that nothing has. Such names are often siblings (`gpu-a`, `gpu-b`), so a few are all shown.
     fn refuse_unknown(&mut self, path: &[&str], what: &str, name: &str, known: &[&str]) {
-        let suggestion = Suggestion::among(name, known.iter().copied());
+        let suggestion = if known.len() <= NAMES_SHOWN_MAX {
+            Suggestion::Known(known.iter().map(|name| (*name).to_owned()).collect())
+        } else {
+            Suggestion::among(name, known.iter().copied())
+        };
         self.refuse(path, format!("unknown {what} {name:?}"), Some(suggestion));
     }
 

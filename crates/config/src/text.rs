@@ -72,6 +72,8 @@ textual! {
     HostPattern(String) = "host-pattern" by http::parse_host, like "*.example.com";
     /// A path that begins with a slash.
     UrlPath(String) = "url-path" by http::parse_path, like "/v1";
+    /// A path that is compared as a whole.
+    ExactPath(String) = "exact-path" by http::parse_exact_path, like "/v1/rerank";
     /// An HTTP method.
     Method(String) = "http-method" by http::parse_method, like "POST";
     /// An origin of web pages.

@@ -45,7 +45,8 @@ pub(crate) struct Endpoint {
     /// Stable name, in metrics and logs. Default: the URL's host and port.
     pub(crate) name: Option<NonEmpty>,
     /// http:// or https:// URL, perhaps with a path prefix.
-    pub(crate) url: UpstreamUrl,
+    #[schemars(required)]
+    pub(crate) url: Option<UpstreamUrl>,
     /// Share of the load relative to the others. Default 1.
     #[schemars(range(min = 1, max = 1_000))]
     pub(crate) weight: Option<u32>,

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Switch, Timeouts};
-use crate::text::{CorsOrigin, HostPattern, Method, NonEmpty, ReplayHeader, TimeSpan, UrlPath};
+use crate::text::{CorsOrigin, ExactPath, HostPattern, Method, NonEmpty, ReplayHeader, TimeSpan, UrlPath};
 
 /// Which requests are taken and what is done with them. All conditions must hold.
 #[derive(Deserialize, JsonSchema)]
@@ -27,10 +27,11 @@ pub(crate) struct Route {
     #[serde(default)]
     pub(crate) listeners: Vec<String>,
     /// The pool that answers.
-    pub(crate) pool: String,
+    #[schemars(required)]
+    pub(crate) pool: Option<String>,
     /// Paths outside the known inference APIs that are passed through, exactly as written. Default: none.
     #[serde(default)]
-    pub(crate) extra_paths: Vec<UrlPath>,
+    pub(crate) extra_paths: Vec<ExactPath>,
     /// Pass the client's own credentials to the upstream. Default false.
     pub(crate) forward_credentials: Option<bool>,
     /// Origins of web pages that may call: "*" alone, or exact ones. Default: none.

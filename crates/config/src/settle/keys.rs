@@ -14,7 +14,7 @@ const ANONYMOUS_TENANT: &str = "anonymous";
 pub(super) fn settle(context: &mut Context<'_>, raw: BTreeMap<String, raw::Key>) -> Vec<ApiKey> {
     let mut keys: Vec<ApiKey> = Vec::with_capacity(raw.len());
     for (name, raw) in raw {
-        let key = key(context, &name, raw);
+        let Some(key) = key(context, &name, raw) else { continue };
         if let Some(same) = keys.iter().find(|other| other.hash == key.hash) {
             let message = format!("the same key as {:?}: a key has one owner", same.id.as_str());
             context.refuse(&["key", &name, "hash"], message, None);
@@ -24,32 +24,41 @@ pub(super) fn settle(context: &mut Context<'_>, raw: BTreeMap<String, raw::Key>)
     keys
 }
 
-fn key(context: &mut Context<'_>, name: &str, raw: raw::Key) -> ApiKey {
-    if raw.tenant.0 == ANONYMOUS_TENANT {
+/// None if a required part is missing or wrong, which is known already.
+fn key(context: &mut Context<'_>, name: &str, raw: raw::Key) -> Option<ApiKey> {
+    if raw.tenant.as_ref().is_some_and(|tenant| tenant.0 == ANONYMOUS_TENANT) {
         let message = "this name is for callers without credentials; take another";
         context.refuse(&["key", name, "tenant"], message, None);
     }
-    let (kind, user) = match raw.kind {
+    let (kind, user) = owner(context, name, raw.kind?, raw.user.map(|user| user.0));
+    Some(ApiKey {
+        id: KeyId::new(name),
+        tenant: TenantId::new(raw.tenant?.0),
+        kind,
+        user,
+        role: raw.role.map_or(Role::Caller, Role::from),
+        models: raw.models.into_iter().map(|model| model.0).collect(),
+        hash: raw.hash?.0,
+    })
+}
+
+fn owner(
+    context: &mut Context<'_>,
+    name: &str,
+    kind: raw::KeyKind,
+    user: Option<String>,
+) -> (KeyKind, Option<UserId>) {
+    match kind {
         raw::KeyKind::Personal => {
-            let user = raw.user.map_or_else(|| name.to_owned(), |user| user.0);
-            (KeyKind::Personal, Some(UserId::new(user)))
+            (KeyKind::Personal, Some(UserId::new(user.unwrap_or_else(|| name.to_owned()))))
         }
         raw::KeyKind::Service => {
-            if raw.user.is_some() {
+            if user.is_some() {
                 let message =
                     "a service key speaks for many and has no user; leave it out, or say kind = \"personal\"";
                 context.refuse(&["key", name, "user"], message, None);
             }
             (KeyKind::Service, None)
         }
-    };
-    ApiKey {
-        id: KeyId::new(name),
-        tenant: TenantId::new(raw.tenant.0),
-        kind,
-        user,
-        role: raw.role.map_or(Role::Caller, Role::from),
-        models: raw.models.into_iter().map(|model| model.0).collect(),
-        hash: raw.hash.0,
     }
 }

@@ -55,7 +55,7 @@ fn listener(context: &mut Context<'_>, name: &str, raw: raw::Listener, has_keys:
             "everybody who can connect may change upstream servers",
         );
     }
-    let tls = raw.tls.map(|raw| tls(context, name, raw));
+    let tls = raw.tls.and_then(|raw| tls(context, name, raw));
     Listener { id: ListenerId::new(name), address, tls, allow_anonymous, anonymous_role: role }
 }
 
@@ -68,16 +68,16 @@ impl From<raw::Role> for Role {
     }
 }
 
-fn tls(context: &mut Context<'_>, name: &str, raw: raw::Tls) -> Tls {
-    if raw.certificates.is_empty() {
+/// None if a required part is missing or wrong, which is known already.
+fn tls(context: &mut Context<'_>, name: &str, raw: raw::Tls) -> Option<Tls> {
+    let raw = raw.certificates?;
+    if raw.is_empty() {
         context.refuse(&["listener", name, "tls", "certificates"], "name at least one certificate", None);
     }
-    let certificates = raw
-        .certificates
-        .iter()
-        .map(|raw| Certificate { chain: context.watched(&raw.chain.0), key: context.watched(&raw.key.0) })
-        .collect();
-    Tls { certificates }
+    let mut certificate = |raw: raw::Certificate| {
+        Some(Certificate { chain: context.watched(&raw.chain?.0), key: context.watched(&raw.key?.0) })
+    };
+    Some(Tls { certificates: raw.into_iter().filter_map(&mut certificate).collect() })
 }
 
 fn check_ports(context: &mut Context<'_>, listeners: &[Listener], admin: Option<&Admin>) {

@@ -45,8 +45,9 @@ fn pool(context: &mut Context<'_>, name: &str, raw: raw::Pool) -> Pool {
     }
     for (index, raw) in raw.endpoint.into_iter().enumerate() {
         let path = ["pool", name, "endpoint", &index.to_string()];
-        let endpoint = endpoint(context, &path, raw);
-        add(context, &path, &mut endpoints, endpoint);
+        if let Some(endpoint) = endpoint(context, &path, raw) {
+            add(context, &path, &mut endpoints, endpoint);
+        }
     }
     if endpoints.is_empty() {
         context.refuse(&["pool", name], "no endpoint: add endpoints = [\"http://host:port\"]", None);
@@ -77,17 +78,16 @@ fn add(context: &mut Context<'_>, path: &[&str], endpoints: &mut Vec<Endpoint>, 
     endpoints.push(endpoint);
 }
 
-fn endpoint(context: &mut Context<'_>, path: &[&str; 4], raw: raw::Endpoint) -> Endpoint {
-    let plain = raw.url.0;
-    Endpoint {
-        id: raw.name.map_or(plain.id, |name| EndpointId::new(name.0)),
+/// None without a URL, which is known already.
+fn endpoint(context: &mut Context<'_>, path: &[&str; 4], raw: raw::Endpoint) -> Option<Endpoint> {
+    let authorization = raw.authorization.and_then(|raw| secret(context, path, raw));
+    let plain = raw.url?.0;
+    Some(Endpoint {
+        id: raw.name.map_or_else(|| plain.id.clone(), |name| EndpointId::new(name.0)),
         weight: raw.weight.unwrap_or(plain.weight),
-        authorization: raw.authorization.and_then(|raw| secret(context, path, raw)),
-        tls: plain.tls,
-        host: plain.host,
-        port: plain.port,
-        base_path: plain.base_path,
-    }
+        authorization,
+        ..plain
+    })
 }
 
 /// Reads a secret; no message holds it.

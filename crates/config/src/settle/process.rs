@@ -66,15 +66,16 @@ pub(super) fn store(context: &mut Context<'_>, raw: raw::Store) -> Store {
     Store::Embedded(store)
 }
 
-pub(super) fn embedder(context: &Context<'_>, raw: raw::Embedder) -> Embedder {
-    Embedder {
-        model_dir: context.source.resolve(&raw.model_dir.0),
-        runtime_library: context.source.resolve(&raw.runtime_library.0),
+/// None if a required part is missing or wrong, which is known already.
+pub(super) fn embedder(context: &Context<'_>, raw: raw::Embedder) -> Option<Embedder> {
+    Some(Embedder {
+        model_dir: context.source.resolve(&raw.model_dir?.0),
+        runtime_library: context.source.resolve(&raw.runtime_library?.0),
         threads: raw.threads.map_or(Embedder::THREADS, |number| number as usize),
         queue_max: raw.queue.map_or(Embedder::QUEUE_MAX, |number| number as usize),
         budget: raw.budget.map_or(Embedder::BUDGET, |span| span.0),
         window_tokens: raw.window_tokens.map_or(Embedder::WINDOW_TOKENS, |number| number as usize),
-    }
+    })
 }
 
 pub(super) fn log(raw: raw::Log) -> Log {

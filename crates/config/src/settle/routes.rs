@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::mem;
 use std::sync::Arc;
 
 use refrain_core::settings::{Pool, Route, RouteMatch, Store, Timeouts};
@@ -24,59 +25,68 @@ pub(super) fn settle(
     if context.names("route").is_empty() {
         context.refuse(&["route"], "no route: add [route.NAME] with pool = \"NAME\"", None);
     }
+    let mut seen: Vec<(String, RouteMatch)> = Vec::with_capacity(raw.len());
     let mut routes: Vec<Route> = Vec::with_capacity(raw.len());
-    for (name, raw) in raw {
-        let route = route(context, &name, raw, pools, store);
-        if let Some(same) = routes.iter().find(|other| other.matches == route.matches) {
-            let message = format!("takes the same requests as route {:?}", same.id.as_str());
+    for (name, mut raw) in raw {
+        let matches = conditions(context, &name, &mut raw);
+        if let Some((same, _)) = seen.iter().find(|(_, other)| *other == matches) {
+            let message = format!("takes the same requests as route {same:?}");
             context.refuse(&["route", &name], message, None);
         }
-        routes.push(route);
+        routes.extend(route(context, &name, matches.clone(), raw, pools, store));
+        seen.push((name, matches));
     }
     warn_of_idle_pools(context, &routes);
     // Sorting is stable, and the routes come by name.
-    routes.sort_by_key(|route| (Reverse(route.matches.path.len()), Reverse(conditions(&route.matches))));
+    routes.sort_by_key(|route| (Reverse(route.matches.path.len()), Reverse(condition_count(&route.matches))));
     routes.into_iter().map(Arc::new).collect()
 }
 
 /// Number of conditions beside the path.
-fn conditions(matches: &RouteMatch) -> usize {
+fn condition_count(matches: &RouteMatch) -> usize {
     let lists = [!matches.listeners.is_empty(), !matches.hosts.is_empty(), !matches.methods.is_empty()];
     lists.into_iter().filter(|given| *given).count() + matches.headers.len()
 }
 
+fn conditions(context: &mut Context<'_>, name: &str, raw: &mut raw::Route) -> RouteMatch {
+    RouteMatch {
+        listeners: listeners(context, name, mem::take(&mut raw.listeners)),
+        hosts: sorted(mem::take(&mut raw.hosts).into_iter().map(|host| host.0)),
+        path: raw.path.take().map_or_else(|| "/".to_owned(), |path| path.0),
+        methods: sorted(mem::take(&mut raw.methods).into_iter().map(|method| method.0)),
+        headers: headers(context, name, mem::take(&mut raw.headers)),
+    }
+}
+
+/// None without a pool, which is known already.
 fn route(
     context: &mut Context<'_>,
     name: &str,
+    matches: RouteMatch,
     raw: raw::Route,
     pools: &BTreeMap<PoolId, Arc<Pool>>,
     store: &Store,
-) -> Route {
-    let pool = PoolId::new(raw.pool);
+) -> Option<Route> {
+    if raw.cors_origins.len() > 1 && raw.cors_origins.iter().any(|origin| origin.0 == "*") {
+        context.refuse(&["route", name, "cors_origins"], "\"*\" stands alone: it holds every origin", None);
+    }
+    let cache = cache::settle(context, name, raw.cache, store);
+    let pool = PoolId::new(raw.pool?);
     let known = context.names("pool");
     if !known.contains(&pool.as_str()) {
         context.refuse_unknown(&["route", name, "pool"], "pool", pool.as_str(), &known);
     }
-    if raw.cors_origins.len() > 1 && raw.cors_origins.iter().any(|origin| origin.0 == "*") {
-        context.refuse(&["route", name, "cors_origins"], "\"*\" stands alone: it holds every origin", None);
-    }
     let inherited = pools.get(&pool).map_or_else(Timeouts::default, |pool| pool.timeouts);
-    Route {
+    Some(Route {
         id: RouteId::new(name),
-        matches: RouteMatch {
-            listeners: listeners(context, name, raw.listeners),
-            hosts: sorted(raw.hosts.into_iter().map(|host| host.0)),
-            path: raw.path.map_or_else(|| "/".to_owned(), |path| path.0),
-            methods: sorted(raw.methods.into_iter().map(|method| method.0)),
-            headers: headers(context, name, raw.headers),
-        },
+        matches,
         pool,
         extra_paths: raw.extra_paths.into_iter().map(|path| path.0).collect(),
         forward_credentials: raw.forward_credentials.unwrap_or_default(),
         cors_origins: raw.cors_origins.into_iter().map(|origin| origin.0).collect(),
         timeouts: pools::timeouts(raw.timeouts, inherited),
-        cache: cache::settle(context, name, raw.cache, store),
-    }
+        cache,
+    })
 }
 
 fn listeners(context: &mut Context<'_>, route: &str, raw: Vec<String>) -> Vec<ListenerId> {

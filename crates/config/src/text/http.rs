@@ -64,10 +64,15 @@ pub(super) fn parse_path(text: &str) -> Result<String, String> {
         );
     }
     let trimmed = segments.strip_suffix('/').unwrap_or(segments);
-    if !trimmed.is_empty() && trimmed.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
+    if !segments.is_empty() && trimmed.split('/').any(|segment| matches!(segment, "" | "." | "..")) {
         return Err("a path holds no empty, \".\" or \"..\" segment".to_owned());
     }
     Ok(format!("/{trimmed}"))
+}
+
+/// A path as it is, trailing slash included.
+pub(super) fn parse_exact_path(text: &str) -> Result<String, String> {
+    parse_path(text).map(|_| text.to_owned())
 }
 
 /// `*`, or an origin as browsers send it (RFC 6454).
@@ -75,14 +80,10 @@ pub(super) fn parse_origin(text: &str) -> Result<String, String> {
     if text == "*" {
         return Ok(text.to_owned());
     }
-    let origin = Url::parse(text).map(|url| url.origin().ascii_serialization()).unwrap_or_default();
-    if origin != text.to_ascii_lowercase() {
-        return Err(
-            "expected \"*\" or an origin like https://chat.example.com, without path and default port"
-                .to_owned(),
-        );
-    }
-    Ok(origin)
+    let origin = Url::parse(text).ok().map(|url| url.origin().ascii_serialization());
+    origin.filter(|origin| *origin == text.to_ascii_lowercase()).ok_or_else(|| {
+        "expected \"*\" or an origin like https://chat.example.com, without path and default port".to_owned()
+    })
 }
 
 fn is_label(text: &str) -> bool {

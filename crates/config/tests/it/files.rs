@@ -104,6 +104,27 @@ fn every_property_of_the_schema_is_described() {
     }
 }
 
+/// Descriptions say `Default 8.` for people; the `default` beside it comes from the settings themselves.
+#[test]
+fn every_default_in_a_description_is_the_real_one() {
+    let schema: serde_json::Value = serde_json::from_str(&schema_json()).unwrap();
+    let mut count = 0;
+    for (name, definition) in schema["$defs"].as_object().unwrap() {
+        for (key, property) in definition["properties"].as_object().into_iter().flatten() {
+            let description = property["description"].as_str().unwrap_or_default();
+            let Some((_, said)) = description.split_once("Default ") else { continue };
+            if property["default"].is_null() {
+                let depends = ["allow_anonymous", "anonymous_role", "cache", "regenerate"];
+                assert!(depends.contains(&key.as_str()), "{name}.{key} has no default");
+                continue;
+            }
+            assert!(said.starts_with(&property["default"].to_string()), "{name}.{key}: {description}");
+            count += 1;
+        }
+    }
+    assert!(count > 30, "only {count} defaults are compared");
+}
+
 #[test]
 fn an_upstream_alone_is_a_whole_configuration() {
     let settings = for_upstream("http://127.0.0.1:11434", None).unwrap();

@@ -33,14 +33,14 @@ fn an_unknown_pool_is_told_with_the_known_ones() {
 }
 
 #[test]
-fn a_misspelt_name_is_told_with_the_closest() {
+fn an_unknown_name_is_told_with_the_known_ones() {
     check_added(
         "[route.code]\npath = \"/code\"\npool = \"gpu_a\"",
-        r#"config/refrain.toml:8:8: route.code.pool: unknown pool "gpu_a"; did you mean "gpu-a"?"#,
+        r#"config/refrain.toml:8:8: route.code.pool: unknown pool "gpu_a"; known: gpu-a"#,
     );
     check_added(
         "listeners = [\"mian\"]",
-        r#"config/refrain.toml:6:14: route.chat.listeners[0]: unknown listener "mian"; did you mean "main"?"#,
+        r#"config/refrain.toml:6:14: route.chat.listeners[0]: unknown listener "mian"; known: main"#,
     );
 }
 
@@ -175,6 +175,17 @@ fn a_missing_key_is_told_at_its_table() {
     for (added, expected) in [
         ("[route.code]\npath = \"/code\"", "6:1: route.code.pool: missing, and has no default"),
         ("[embedder]\nmodel_dir = \"m\"", "6:1: embedder.runtime_library: missing, and has no default"),
+        ("[embedder]\nruntime_library = \"o\"", "6:1: embedder.model_dir: missing, and has no default"),
+        ("[[pool.gpu-a.endpoint]]", "6:1: pool.gpu-a.endpoint[0].url: missing, and has no default"),
+        ("[listener.main]\ntls = {}", "7:7: listener.main.tls.certificates: missing, and has no default"),
+        (
+            "[listener.main]\ntls.certificates = [{ chain = \"c\" }, { chain = \"c\", key = \"k\" }]",
+            "7:21: listener.main.tls.certificates[0].key: missing, and has no default",
+        ),
+        (
+            "[listener.main]\ntls.certificates = [{ key = \"k\" }]",
+            "7:21: listener.main.tls.certificates[0].chain: missing, and has no default",
+        ),
         ("[pool.b]", "6:7: pool.b: no endpoint: add endpoints = [\"http://host:port\"]"),
     ] {
         check_added(added, &format!("config/refrain.toml:{expected}"));
@@ -260,8 +271,10 @@ fn keys_have_one_owner_and_service_keys_no_user() {
         "config/refrain.toml:8:10: key.a.tenant: this name is for callers without credentials; take another",
     );
     check_added(
-        &key("a", "tenant = \"t\""),
-        "config/refrain.toml:6:1: key.a.kind: missing, and has no default",
+        "[key.a]",
+        "config/refrain.toml:6:1: key.a.tenant: missing, and has no default\n\
+         config/refrain.toml:6:1: key.a.kind: missing, and has no default\n\
+         config/refrain.toml:6:1: key.a.hash: missing, and has no default",
     );
 }
 
