@@ -4,9 +4,13 @@
 //! `REFRAIN_SETUP_DIR` says), never to the home directory.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "talking to the developer is what it is for")]
 
+mod child;
 mod command;
+mod http;
 mod lint;
+mod llama;
 mod manifest;
+mod run;
 mod setup;
 mod test;
 mod workspace;
@@ -27,6 +31,8 @@ enum Task {
     Schema,
     /// Prepare what is missing and run all tests through nextest.
     Test(test::Args),
+    /// Run the proxy before a real LLM server and show what the cache does.
+    Run(run::Args),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -36,5 +42,6 @@ fn main() -> anyhow::Result<()> {
         Task::CheckDeps => lint::check_directions(),
         Task::Schema => lint::regenerate_schema(),
         Task::Test(args) => test::run(&args),
+        Task::Run(args) => run::run(&args),
     }
 }

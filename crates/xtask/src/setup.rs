@@ -35,6 +35,13 @@ pub(crate) struct Args {
     only: Vec<Step>,
 }
 
+impl Args {
+    /// What `cargo xtask run` needs.
+    pub(crate) fn to_run() -> Self {
+        Self { only: vec![Step::Model, Step::Llm] }
+    }
+}
+
 /// One thing to prepare.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Step {
