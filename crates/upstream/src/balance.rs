@@ -32,7 +32,8 @@ impl Turns {
 }
 
 /// The order in which to ask endpoints for one request: whose turn it is, then the others in the order of config;
-/// those that lately refused a connection come last. Every endpoint is there once.
+/// those that lately refused a connection come last,
+/// but for one request after each cool-down. Every endpoint is there once.
 pub(crate) fn order(endpoints: &[Arc<EndpointState>], turns: &Turns, now: Instant) -> Vec<usize> {
     let count = endpoints.len();
     let first = turns.take();
@@ -41,6 +42,9 @@ pub(crate) fn order(endpoints: &[Arc<EndpointState>], turns: &Turns, now: Instan
     if order.iter().any(is_cooling) {
         // Cached, since other workers may change the keys while this sorts.
         order.sort_by_cached_key(is_cooling);
+    }
+    if order.first().is_some_and(|&first| !endpoints[first].admits(now)) {
+        order.rotate_left(1);
     }
     order
 }
@@ -119,7 +123,12 @@ mod tests {
         assert_eq!(orders, [[0, 2, 1], [2, 0, 1], [2, 0, 1]]);
 
         let later = now + crate::endpoint::COOL_DOWN;
-        let orders: Vec<_> = (0..3).map(|_| order(&endpoints, &turns, later)).collect();
-        assert_eq!(orders, [[0, 1, 2], [1, 2, 0], [2, 0, 1]]);
+        let orders: Vec<_> = (0..5).map(|_| order(&endpoints, &turns, later)).collect();
+        let probe = [1, 2, 0];
+        assert_eq!(orders, [[0, 1, 2], probe, [2, 0, 1], [0, 2, 1], [2, 0, 1]], "one probes, no more");
+
+        endpoints[1].note_reachable();
+        let orders: Vec<_> = (0..2).map(|_| order(&endpoints, &turns, later)).collect();
+        assert_eq!(orders, [[2, 0, 1], [0, 1, 2]]);
     }
 }

@@ -97,10 +97,17 @@ impl EndpointState {
 
     /// Whether it failed to connect within the last [`COOL_DOWN`].
     pub(crate) fn is_cooling(&self, now: Instant) -> bool {
-        match self.failed_at.load(Relaxed) {
-            0 => false,
-            failed_at => self.millis(now).saturating_sub(failed_at) < COOL_DOWN.as_millis() as u64,
+        self.is_recent(self.failed_at.load(Relaxed), now)
+    }
+
+    /// Whether a request may go there first. After a cool-down one may, as a probe; the others wait for another
+    /// cool-down, or until the probe got through.
+    pub(crate) fn admits(&self, now: Instant) -> bool {
+        let failed_at = self.failed_at.load(Relaxed);
+        if failed_at == 0 || self.is_recent(failed_at, now) {
+            return failed_at == 0;
         }
+        self.failed_at.compare_exchange(failed_at, self.millis(now), Relaxed, Relaxed).is_ok()
     }
 
     /// Notes that connecting failed.
@@ -108,9 +115,15 @@ impl EndpointState {
         self.failed_at.store(self.millis(now), Relaxed);
     }
 
-    /// Notes that connecting went well.
+    /// Notes that it answered, or accepted a connection.
     pub(crate) fn note_reachable(&self) {
-        self.failed_at.store(0, Relaxed);
+        if self.failed_at.load(Relaxed) != 0 {
+            self.failed_at.store(0, Relaxed);
+        }
+    }
+
+    fn is_recent(&self, failed_at: u64, now: Instant) -> bool {
+        failed_at != 0 && self.millis(now).saturating_sub(failed_at) < COOL_DOWN.as_millis() as u64
     }
 
     fn millis(&self, now: Instant) -> u64 {

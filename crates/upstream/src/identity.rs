@@ -39,7 +39,7 @@ pub(crate) const LOOK_TIMEOUTS: Timeouts = Timeouts {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Digests(HashMap<String, Arc<str>>);
 
-/// Whether a pool's endpoints were told apart already: logged once, until they agree again.
+/// Whether a pool's endpoints were seen to disagree: logged once a pool.
 #[derive(Debug, Default)]
 pub(crate) struct Disagreement(AtomicBool);
 

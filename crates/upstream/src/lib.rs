@@ -4,6 +4,7 @@
 //! one data worker ([`Client`]) and never move to another. This crate knows neither prompts nor caches, and it decides
 //! nothing about what a client is told: [`UpstreamError::code`] is as far as it goes.
 
+mod asking;
 mod balance;
 mod body;
 mod budget;

@@ -1,5 +1,7 @@
 //! The client against real sockets and servers that follow no rules.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test's failure is a panic")]
+
 mod answers;
 mod identity;
 mod requests;

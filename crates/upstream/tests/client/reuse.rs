@@ -94,7 +94,7 @@ async fn no_more_than_the_configured_number_stays_idle() {
         let (one, two, (first, second)) = join!(fleet.text(), fleet.text(), both);
         (one, two, first, second)
     };
-    (one.unwrap(), two.unwrap());
+    assert_eq!((one.unwrap(), two.unwrap()), ("ok".into(), "ok".into()));
     oldest.closed().await;
 }
 
