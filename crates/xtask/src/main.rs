@@ -15,6 +15,8 @@ mod setup;
 mod test;
 mod workspace;
 
+use std::process::ExitCode;
+
 use clap::Parser;
 
 /// Developer commands of Refrain.
@@ -35,8 +37,18 @@ enum Task {
     Run(run::Args),
 }
 
-fn main() -> anyhow::Result<()> {
-    match Task::parse() {
+fn main() -> ExitCode {
+    match perform(Task::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(task: Task) -> anyhow::Result<()> {
+    match task {
         Task::Setup(args) => setup::run(&args),
         Task::Lint => lint::run(),
         Task::CheckDeps => lint::check_directions(),

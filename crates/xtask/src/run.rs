@@ -8,7 +8,7 @@ mod relay;
 mod rows;
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
@@ -37,6 +37,9 @@ pub(crate) struct Args {
     /// Model to ask for.
     #[arg(long, default_value = "gemma-3-270m")]
     model: String,
+    /// Run this binary instead of building it for release.
+    #[arg(long, value_name = "FILE")]
+    binary: Option<PathBuf>,
     /// Where clients connect [default: 8080].
     #[arg(long)]
     port: Option<u16>,
@@ -52,7 +55,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     setup::run(&setup::Args::to_run())?;
     let setup_dir = workspace::setup_dir();
     let manifest = Manifest::load(&setup_dir)?;
-    let program = proxy::build()?;
+    let program = args.binary.clone().map_or_else(proxy::build, Ok)?;
 
     let dir = setup_dir.join("run");
     std::fs::create_dir_all(&dir).with_context(|| format!("can't create {}", dir.display()))?;
