@@ -4,6 +4,7 @@ use std::error::Error as _;
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -38,7 +39,7 @@ pub struct UpstreamStream {
 pub(crate) struct Lease {
     pub(crate) connection: Connection,
     pub(crate) load: LoadGuard,
-    pub(crate) idle: IdleConnections,
+    pub(crate) idle: Arc<IdleConnections>,
     pub(crate) reuse: Reuse,
 }
 

@@ -23,16 +23,20 @@ use crate::{
 /// The upstream client of one data worker. Clones share its connections; never hand one to another runtime, since
 /// connections are driven by the runtime that opened them.
 #[derive(Clone, Debug)]
-pub struct Client {
+pub struct Client(Arc<Parts>);
+
+/// Behind one reference: cloning [`Tasks`] takes a lock that all workers share.
+#[derive(Debug)]
+struct Parts {
     tls: ClientTls,
     tasks: Tasks,
-    idle: IdleConnections,
+    idle: Arc<IdleConnections>,
 }
 
 impl Client {
     /// A client without connections.
     pub fn new(tls: ClientTls, tasks: Tasks) -> Self {
-        Self { tls, idle: IdleConnections::new(tasks.clone()), tasks }
+        Self(Arc::new(Parts { tls, idle: IdleConnections::new(tasks.clone()), tasks }))
     }
 
     /// Asks a pool: the endpoint whose turn it is, then the next ones, each at most once.
@@ -92,7 +96,7 @@ impl Client {
         asking: &mut Asking<'_>,
         endpoint: &Arc<EndpointState>,
     ) -> Result<UpstreamResponse, Failure> {
-        if let Some(idle) = asking.takes_idle().then(|| self.idle.take(endpoint.key)).flatten() {
+        if let Some(idle) = asking.takes_idle().then(|| self.0.idle.take(endpoint.key)).flatten() {
             endpoint.counters.reused.fetch_add(1, Relaxed);
             match self.exchange(asking, endpoint, idle, None).await {
                 Err(failure) if asking.may_replace_idle(&failure) => {}
@@ -109,7 +113,7 @@ impl Client {
         asking: &mut Asking<'_>,
         endpoint: &Arc<EndpointState>,
     ) -> Result<Connection, Failure> {
-        let opened = connect::open(endpoint, asking.timeouts.connect, &self.tls, &self.tasks).await;
+        let opened = connect::open(endpoint, asking.timeouts.connect, &self.0.tls, &self.0.tasks).await;
         match opened {
             Ok(connection) => {
                 endpoint.counters.opened.fetch_add(1, Relaxed);
@@ -145,7 +149,7 @@ impl Client {
         let (mut head, incoming) = response.into_parts();
         let reuse = reuse(&mut connection, &head.headers, asking.pool.config().idle_connections_max);
         strip_hop_by_hop(&mut head.headers);
-        let lease = Lease { connection, load, idle: self.idle.clone(), reuse };
+        let lease = Lease { connection, load, idle: self.0.idle.clone(), reuse };
         Ok(UpstreamResponse {
             status: head.status,
             headers: head.headers,

@@ -99,6 +99,9 @@ impl Disagreement {
 /// somebody asked for an unknown model. `current` gives the pools of the live configuration.
 ///
 /// Belongs on the control runtime, with a client of that runtime.
+///
+/// # Cancel safety
+/// Safe: what was learned so far stays.
 pub async fn keep_identities(current: impl Fn() -> Arc<Upstreams> + Send, client: Client, drain: Drain) {
     loop {
         let upstreams = current();
@@ -122,6 +125,9 @@ pub async fn keep_identities(current: impl Fn() -> Arc<Upstreams> + Send, client
 impl Upstreams {
     /// Asks every endpoint of every Ollama pool for its models, at the same time. One that does not answer keeps what it
     /// said last.
+    ///
+    /// # Cancel safety
+    /// Safe: looks under way are given up, what was learned so far stays.
     pub async fn refresh_identities(&self, client: &Client) {
         let mut looks = tokio::task::JoinSet::new();
         for pool in self.pools().filter(|pool| pool.config().kind == PoolKind::Ollama) {

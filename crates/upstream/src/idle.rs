@@ -6,7 +6,7 @@ use std::sync::Weak;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use refrain_core::Tasks;
+use refrain_core::{Drain, Tasks};
 use tokio::time::{Instant, sleep};
 
 use crate::connect::Connection;
@@ -23,10 +23,10 @@ const SETTLE_MAX: Duration = Duration::from_secs(1);
 /// How often idle connections are looked over.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Idle connections of one worker. Cheap to clone.
-#[derive(Clone, Debug)]
+/// Idle connections of one worker.
+#[derive(Debug)]
 pub(crate) struct IdleConnections {
-    shelves: Arc<Mutex<Shelves>>,
+    shelves: Mutex<Shelves>,
     tasks: Tasks,
 }
 
@@ -45,8 +45,8 @@ struct Idle {
 }
 
 impl IdleConnections {
-    pub(crate) fn new(tasks: Tasks) -> Self {
-        Self { shelves: Arc::default(), tasks }
+    pub(crate) fn new(tasks: Tasks) -> Arc<Self> {
+        Arc::new(Self { shelves: Mutex::default(), tasks })
     }
 
     /// The connection that became idle last and can take a request now, if any. Closed ones are dropped on the way.
@@ -66,7 +66,7 @@ impl IdleConnections {
 
     /// Keeps a connection for the next request; if `count_max` wait already, the longest idle one is closed.
     pub(crate) fn put(
-        &self,
+        self: &Arc<Self>,
         endpoint_key: u64,
         connection: Connection,
         announced: Option<Duration>,
@@ -88,7 +88,7 @@ impl IdleConnections {
         shelf.push_back(Idle { connection, until: Instant::now() + wait });
         if !shelves.swept {
             shelves.swept = true;
-            self.tasks.spawn(sweep(Arc::downgrade(&self.shelves), self.tasks.clone()));
+            self.tasks.spawn(sweep(Arc::downgrade(self), self.tasks.draining()));
         }
     }
 }
@@ -100,15 +100,14 @@ impl Idle {
 }
 
 /// Closes what has been idle too long, and everything when the process drains. Ends when nothing is idle.
-async fn sweep(shelves: Weak<Mutex<Shelves>>, tasks: Tasks) {
-    let drain = tasks.draining();
+async fn sweep(idle: Weak<IdleConnections>, drain: Drain) {
     loop {
         let draining = tokio::select! {
             () = drain.begun() => true,
             () = sleep(SWEEP_INTERVAL) => false,
         };
-        let Some(shelves) = shelves.upgrade() else { return };
-        if shelves.lock().sweep(draining) {
+        let Some(idle) = idle.upgrade() else { return };
+        if idle.shelves.lock().sweep(draining) {
             return;
         }
     }

@@ -30,6 +30,9 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::send`], on this endpoint alone.
+    ///
+    /// # Cancel safety
+    /// As [`Client::send`].
     pub async fn ping(&self, pool: &PoolState, endpoint: &Arc<EndpointState>) -> Result<Ping, UpstreamError> {
         let path = match pool.config().kind {
             PoolKind::Ollama => "/api/version",
