@@ -153,10 +153,11 @@ fn add_defaults(root: &mut Value, pointer: &str, dump: &Value) {
             let item = value.get(0);
             let below = if item.is_some() { format!("{named}/items") } else { named };
             add_defaults(root, &below, item.unwrap_or(value));
-        } else if !NOT_FIXED.contains(&key.as_str()) && !required.contains(&json!(key)) {
-            if let Some(property) = root.pointer_mut(&named) {
-                property["default"] = value.clone();
-            }
+        } else if !NOT_FIXED.contains(&key.as_str())
+            && !required.contains(&json!(key))
+            && let Some(property) = root.pointer_mut(&named)
+        {
+            property["default"] = value.clone();
         }
     }
 }

@@ -44,7 +44,7 @@ struct Watched {
 }
 
 impl Watcher {
-    /// Watches files, which need not exist, but in folders that should. Content as of now is the old content.
+    /// Watches files, which need not exist, in folders that should. Content as of now is the old content.
     ///
     /// # Errors
     /// The system's notifications can't be had.
@@ -115,20 +115,16 @@ impl Watcher {
             // It may have been deleted, which ended the watch already.
             let _ = self.notifier.unwatch(gone);
         }
-        let mut watched = BTreeSet::new();
+        self.folders.clear();
         for folder in wanted {
-            if self.folders.contains(&folder) && folder.is_dir() {
-                watched.insert(folder);
-                continue;
-            }
+            // Also those watched before: a folder made anew under the old name is another one to the system.
             match self.notifier.watch(&folder, RecursiveMode::NonRecursive) {
-                Ok(()) => drop(watched.insert(folder)),
+                Ok(()) => drop(self.folders.insert(folder)),
                 Err(error) => {
                     tracing::warn!(folder = %folder.display(), %error, "folder not watched; changes in it go unseen");
                 }
             }
         }
-        self.folders = watched;
     }
 }
 
@@ -215,6 +211,33 @@ mod tests {
             fs::remove_dir_all(folder.path().join(old)).unwrap();
             assert_eq!(next(&mut watcher).await, [file.as_path()]);
         }
+    }
+
+    #[tokio::test]
+    async fn a_folder_made_anew_is_watched_on() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("conf");
+        let file = folder.join("refrain.toml");
+        fs::create_dir(&folder).unwrap();
+        fs::write(&file, "a").unwrap();
+        let mut watcher = Watcher::new([file.clone()]).unwrap();
+        fs::remove_dir_all(&folder).unwrap();
+        fs::create_dir(&folder).unwrap();
+        fs::write(&file, "b").unwrap();
+        assert_eq!(next(&mut watcher).await, [file.as_path()]);
+        fs::write(&file, "c").unwrap();
+        assert_eq!(next(&mut watcher).await, [file.as_path()]);
+    }
+
+    #[tokio::test]
+    async fn a_file_added_later_is_watched_and_one_left_out_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let (old, new) = (folder.path().join("old"), folder.path().join("new"));
+        let mut watcher = Watcher::new([old.clone()]).unwrap();
+        watcher.watch([new.clone()]);
+        fs::write(&old, "b").unwrap();
+        fs::write(&new, "b").unwrap();
+        assert_eq!(next(&mut watcher).await, [new]);
     }
 
     #[tokio::test]

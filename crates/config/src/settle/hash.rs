@@ -12,7 +12,7 @@ pub fn parse_key_hash(text: &str) -> Result<KeyHash, String> {
         (Some("blake3"), Some(salt), Some(digest), None) => {
             Ok(KeyHash { salt: hex("salt", salt)?, digest: hex("digest", digest)? })
         }
-        _ => Err("expected \"blake3:SALT:DIGEST\"; make one with `refrain key`".to_owned()),
+        _ => Err("expected \"blake3:SALT:DIGEST\"; make one with `refrain key new`".to_owned()),
     }
 }
 

@@ -17,10 +17,7 @@ fn load_file(file: &Path) -> Loaded {
 #[test]
 fn the_written_schema_is_the_generated_one() {
     let written = fs::read_to_string(folder().join("refrain.schema.json")).unwrap();
-    assert!(
-        written == schema_json(),
-        "run: cargo run -p refrain-config --example schema > config/refrain.schema.json"
-    );
+    assert!(written == schema_json(), "run `cargo xtask schema`");
 }
 
 #[test]
