@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::connect::Connection;
 use crate::deadline::Timer;
 use crate::endpoint::EndpointState;
+use crate::headers::framing_fault;
 use crate::request::{self, Progress, SentBody};
 use crate::{PoolState, UpstreamBody, UpstreamError, UpstreamRequest};
 
@@ -124,8 +125,11 @@ impl<'a> Asking<'a> {
                 return Err(self.failure(endpoint, failed.error(), unsent));
             }
         };
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            let detail = "it switches protocols without being asked to";
+        let fault = match response.status() {
+            StatusCode::SWITCHING_PROTOCOLS => Some("it switches protocols without being asked to"),
+            _ => framing_fault(response.headers()),
+        };
+        if let Some(detail) = fault {
             let error = UpstreamError::Malformed { endpoint: endpoint.id().clone(), detail };
             return Err(Failure { error, unsent: false });
         }

@@ -3,16 +3,20 @@
 use std::time::Duration;
 
 use http::header::{
-    CONNECTION, HeaderMap, HeaderName, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER,
-    TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
+    TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
 };
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 
 /// Removes what concerns one connection only: `Connection` and every field it names, `Keep-Alive`, `TE`, `Trailer`,
-/// `Transfer-Encoding`, `Upgrade`, `Proxy-*` (RFC 9110, section 7.6.1). For requests and responses alike.
+/// `Transfer-Encoding`, `Upgrade`, `Proxy-*` (RFC 9110, section 7.6.1). For requests and responses alike. A
+/// `Content-Length` beside `Transfer-Encoding` goes too: it does not say how long the body is (RFC 9112, section 6.3).
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
+    }
     if headers.contains_key(CONNECTION) {
         for name in named_by_connection(headers) {
             headers.remove(name);
@@ -51,10 +55,27 @@ fn tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
         .filter(|token| !token.is_empty())
 }
 
+/// What is odd about a response's framing, if anything: with hop-by-hop fields stripped, a client behind us could read
+/// the body otherwise than we did.
+pub(crate) fn framing_fault(headers: &HeaderMap) -> Option<&'static str> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).into_iter();
+    let is_chunked = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    if !codings.next().is_none_or(is_chunked) || codings.next().is_some() {
+        return Some("its transfer coding is not chunked");
+    }
+    let mut lengths = headers.get_all(CONTENT_LENGTH).into_iter();
+    let is_number = |length: &HeaderValue| length.as_bytes().iter().all(u8::is_ascii_digit);
+    if !lengths.next().is_none_or(is_number) || lengths.next().is_some() {
+        return Some("it has more than one length");
+    }
+    None
+}
+
 /// What an upstream says about reusing the connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct KeepAlive {
-    /// `Connection: close`.
+    /// `Connection: close`, or a length beside a transfer coding: then nobody knows where the next answer starts
+    /// (RFC 9112, section 6.1).
     pub(crate) close: bool,
     /// `Keep-Alive: timeout=`.
     pub(crate) timeout: Option<Duration>,
@@ -118,11 +139,30 @@ mod tests {
     }
 
     #[test]
+    fn a_length_beside_a_transfer_coding_is_dropped() {
+        let mut headers = map(&[("transfer-encoding", "chunked"), ("content-length", "1")]);
+        assert!(KeepAlive::of(&headers).close);
+        strip_hop_by_hop(&mut headers);
+        assert!(headers.is_empty());
+    }
+
+    #[test]
     fn connection_cannot_name_the_framing_away() {
         let mut headers =
             map(&[("connection", "content-length, host"), ("content-length", "3"), ("host", "a")]);
         strip_hop_by_hop(&mut headers);
         assert_eq!(headers, map(&[("content-length", "3"), ("host", "a")]));
+    }
+
+    #[test]
+    fn odd_framing_is_seen() {
+        let is_odd = |fields: &[_]| framing_fault(&map(fields)).is_some();
+        assert!(!is_odd(&[]));
+        assert!(!is_odd(&[("content-length", "12")]));
+        assert!(!is_odd(&[("transfer-encoding", "Chunked")]));
+        assert!(is_odd(&[("transfer-encoding", "gzip, chunked")]));
+        assert!(is_odd(&[("content-length", "2, 2")]));
+        assert!(is_odd(&[("content-length", "+2")]));
     }
 
     #[test]

@@ -70,6 +70,26 @@ async fn garbage_is_malformed() {
 }
 
 #[tokio::test]
+async fn a_framing_that_two_readers_could_read_differently_is_malformed() {
+    let same_twice = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 2\r\n\r\nok";
+    check(same_twice, Err("malformed")).await;
+    let coded = "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+    check(coded, Err("malformed")).await;
+}
+
+#[tokio::test]
+async fn a_length_beside_chunks_does_not_pass() {
+    let server = Server::bind().await;
+    let fleet = Fleet::of(&[&server]);
+    let both =
+        "HTTP/1.1 200 OK\r\ncontent-length: 1\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+    let (response, _peer) = join!(fleet.send(post("{}")), server.answers(both));
+    let response = response.unwrap();
+    assert!(response.headers.is_empty(), "{:?}", response.headers);
+    assert_eq!(within(response.body.collect(9)).await.unwrap(), "ok");
+}
+
+#[tokio::test]
 async fn a_head_over_64_kib_is_malformed() {
     let fields = "x-padding: 0123456789012345678901234567890123456789\r\n".repeat(50);
     let head = format!("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n{fields}");
