@@ -86,10 +86,9 @@ pub(crate) struct KeepAlive {
 impl KeepAlive {
     /// Reads `Connection` and `Keep-Alive`; what can't be read is as if absent.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
-        let mut hint = Self {
-            close: tokens(headers).any(|token| token.eq_ignore_ascii_case("close")),
-            ..Self::default()
-        };
+        let doubly_framed = headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH);
+        let close = doubly_framed || tokens(headers).any(|token| token.eq_ignore_ascii_case("close"));
+        let mut hint = Self { close, ..Self::default() };
         if let Some(value) = headers.get(KEEP_ALIVE).and_then(|value| value.to_str().ok()) {
             for parameter in value.split(',') {
                 hint.read(parameter);
@@ -118,7 +117,7 @@ mod tests {
     fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         fields
             .iter()
-            .map(|(name, value)| (HeaderName::from_static(name), http::HeaderValue::from_static(value)))
+            .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
             .collect()
     }
 
