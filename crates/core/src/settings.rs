@@ -400,7 +400,7 @@ impl Default for Limits {
             headers_max: 100,
             body_bytes_max: 16 * 1024 * 1024,
             json_depth_max: 64,
-            head_timeout: Duration::from_secs(10),
+            head_timeout: Duration::from_secs(60),
             body_timeout: Duration::from_secs(30),
             connections_max: 10_000,
             h2_streams_max: 128,
