@@ -3,7 +3,16 @@
 //! English first; on other languages the word lists find nothing, and numbers, codes and capitalised names still count.
 //! Pure, symmetric in its mismatches, without regular expressions; the word lists are data files beside this one.
 
+mod differ;
+mod lexicon;
+mod number;
+mod scan;
+mod stem;
+mod text;
+
 use refrain_core::Veto;
+
+use text::{Text, Token};
 
 /// What is known about one candidate for an answer.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -51,6 +60,48 @@ impl Lexical {
 }
 
 /// Compares two texts. Symmetric; identical texts have no mismatch.
-pub fn compare(_a: &str, _b: &str) -> Lexical {
-    Lexical::default()
+pub fn compare(a: &str, b: &str) -> Lexical {
+    let (a, b) = (Text::read(a), Text::read(b));
+    Lexical {
+        jaccard: jaccard(a.tokens.iter().map(key), b.tokens.iter().map(key)),
+        bigram_jaccard: jaccard(bigrams(&a), bigrams(&b)),
+        length_ratio: length_ratio(a.tokens.len(), b.tokens.len()),
+        number: number::numbers_differ(&a, &b),
+        negation: differ::polarity_differs(&a, &b),
+        name: differ::names_differ(&a, &b),
+        date: differ::dates_differ(&a, &b),
+        unit: differ::units_differ(&a, &b),
+    }
+}
+
+fn key(token: &Token) -> u64 {
+    token.key
+}
+
+fn bigrams(text: &Text) -> impl Iterator<Item = u64> {
+    text.tokens.windows(2).map(|pair| pair[0].key.rotate_left(17) ^ pair[1].key)
+}
+
+/// Shared over all, of the two sets. Two empty sets are equal.
+fn jaccard(a: impl Iterator<Item = u64>, b: impl Iterator<Item = u64>) -> f32 {
+    let (a, b) = (sorted_set(a), sorted_set(b));
+    let shared = a.iter().filter(|key| b.binary_search(key).is_ok()).count();
+    match a.len() + b.len() - shared {
+        0 => 1.0,
+        all => shared as f32 / all as f32,
+    }
+}
+
+fn sorted_set(keys: impl Iterator<Item = u64>) -> Vec<u64> {
+    let mut keys: Vec<u64> = keys.collect();
+    keys.sort_unstable();
+    keys.dedup();
+    keys
+}
+
+fn length_ratio(a: usize, b: usize) -> f32 {
+    match a.max(b) {
+        0 => 1.0,
+        longer => a.min(b) as f32 / longer as f32,
+    }
 }
