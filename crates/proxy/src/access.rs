@@ -48,16 +48,7 @@ pub(crate) struct AccessLine {
 impl AccessLine {
     /// A line for a response whose head is ready.
     pub(crate) fn new(status: StatusCode, begun: Instant) -> Self {
-        Self {
-            route: None,
-            api: "",
-            outcome: "",
-            detail: "",
-            error: None,
-            status,
-            begun,
-            bytes: 0,
-        }
+        Self { route: None, api: "", outcome: "", detail: "", error: None, status, begun, bytes: 0 }
     }
 
     /// So many bytes more were handed to the connection.

@@ -24,10 +24,14 @@ impl Asked {
 }
 
 /// Reads the body in the API's dialect and applies the pool's aliases and the caller's entitlements.
-pub(crate) fn understand(api: Api, body: &Bytes, admitted: &Admitted, limits: &Limits) -> Result<Asked, Failure> {
+pub(crate) fn understand(
+    api: Api,
+    body: &Bytes,
+    admitted: &Admitted,
+    limits: &Limits,
+) -> Result<Asked, Failure> {
     let bounds = ParseLimits { depth_max: limits.json_depth_max, ..ParseLimits::default() };
-    let request =
-        parse(api, body, &bounds).map_err(|error| Failure::new(error.code(), error.to_string()))?;
+    let request = parse(api, body, &bounds).map_err(|error| Failure::new(error.code(), error.to_string()))?;
     let named = &request.prompt.model;
     let aliases = &admitted.state().pool.config().models;
     let model = aliases.get(named).unwrap_or(named).clone();

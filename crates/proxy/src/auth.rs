@@ -168,6 +168,9 @@ mod tests {
     fn placeholder_keys_are_ignored_where_no_keys_are_configured() {
         let keys = Keys::new(&[]);
         assert!(identify(&keys, true, Some(("authorization", "Bearer ollama"))).is_ok());
-        assert_eq!(identify(&keys, false, Some(("authorization", "Bearer x"))).unwrap_err(), Code::Unauthorized);
+        assert_eq!(
+            identify(&keys, false, Some(("authorization", "Bearer x"))).unwrap_err(),
+            Code::Unauthorized
+        );
     }
 }

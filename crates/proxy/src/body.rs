@@ -1,6 +1,7 @@
 //! Response bodies: whole ones, and relays of what an upstream is still saying.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
@@ -39,7 +40,7 @@ pub(crate) enum Source {
     /// An answer that only this client gets.
     Upstream(UpstreamStream),
     /// A generation that others may share.
-    Flight(Reader<FlightHead>),
+    Flight(Reader<Arc<FlightHead>>),
 }
 
 /// Passes an upstream's bytes on as they come.
@@ -164,7 +165,7 @@ impl Source {
                 stream.poll_chunk(cx).map(|chunk| chunk.map(|chunk| chunk.map_err(|error| error.code())))
             }
             Self::Flight(reader) => {
-                reader.poll_chunk(cx).map(|chunk| chunk.map(|chunk| chunk.map_err(|end| code_of(end))))
+                reader.poll_chunk(cx).map(|chunk| chunk.map(|chunk| chunk.map_err(code_of)))
             }
         }
     }

@@ -86,7 +86,9 @@ async fn drive<S>(
 {
     let service = service_fn(|request: Request<Incoming>| {
         let (worker, listener) = (worker.clone(), listener.clone());
-        async move { Ok::<Response<Body>, std::convert::Infallible>(request::serve(&worker, &listener, request).await) }
+        async move {
+            Ok::<Response<Body>, std::convert::Infallible>(request::serve(&worker, &listener, request).await)
+        }
     });
     let io = TokioIo::new(stream);
     let ended = match protocol {
@@ -139,4 +141,3 @@ fn http2_builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
         .keep_alive_timeout(limits.head_timeout);
     builder
 }
-

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
-use refrain_cache::{Cache, FlightEnd, Joined, Lead, Reader};
+use refrain_cache::{FlightEnd, Joined, Lead, Reader};
 use refrain_core::{Bypass, Code, Dialect};
 use refrain_llm::answer::Form;
 use refrain_llm::request::Rewrite;
@@ -16,8 +16,9 @@ use refrain_upstream::{UpstreamBody, UpstreamRequest};
 use crate::ask::Asked;
 use crate::failure::Failure;
 use crate::lookup::Miss;
-use crate::request::{Admitted, Note};
 use crate::pump::Generation;
+use crate::request::{Admitted, Note};
+use crate::snapshot::AnswerCache;
 use crate::upstream_headers::{self, Encoding};
 use crate::worker::Worker;
 
@@ -25,10 +26,8 @@ use crate::worker::Worker;
 const LEADERS_MAX: usize = 3;
 
 /// What every reader of a flight learns first.
-#[derive(Clone)]
-pub(crate) struct FlightHead(pub(crate) Arc<FlightHeadParts>);
-
-pub(crate) struct FlightHeadParts {
+#[derive(Debug)]
+pub struct FlightHead {
     /// The upstream's status.
     pub(crate) status: StatusCode,
     /// The upstream's headers, without what concerns its connection.
@@ -37,14 +36,6 @@ pub(crate) struct FlightHeadParts {
     pub(crate) form: Option<Form>,
     /// Length of the body, if announced.
     pub(crate) length: Option<u64>,
-}
-
-impl std::ops::Deref for FlightHead {
-    type Target = FlightHeadParts;
-
-    fn deref(&self) -> &FlightHeadParts {
-        &self.0
-    }
 }
 
 /// How a client came to its generation.
@@ -65,11 +56,11 @@ pub(crate) enum Part {
 /// Safe: dropping the future leaves the flight; others go on.
 pub(crate) async fn answer(
     worker: &Arc<Worker>,
-    cache: &Arc<Cache>,
+    cache: &Arc<AnswerCache>,
     admitted: &Admitted,
     (asked, miss): (Asked, Miss),
     note: &mut Note,
-) -> Result<(FlightHead, Reader<FlightHead>, Part, Arc<Asked>), Failure> {
+) -> Result<(Arc<FlightHead>, Reader<Arc<FlightHead>>, Part, Arc<Asked>), Failure> {
     let (asked, miss) = (Arc::new(asked), Arc::new(miss));
     for _ in 0..LEADERS_MAX {
         let (lead, mut reader) = join(cache, admitted, &miss, note);
@@ -103,16 +94,17 @@ impl From<FlightEnd> for Failure {
 
 /// A lead if this request is to be generated for itself or as the first.
 fn join(
-    cache: &Cache,
+    cache: &AnswerCache,
     admitted: &Admitted,
     miss: &Miss,
     note: &mut Note,
-) -> (Option<Lead<FlightHead>>, Reader<FlightHead>) {
+) -> (Option<Lead<Arc<FlightHead>>>, Reader<Arc<FlightHead>>) {
     let key = miss.key.key;
-    let flights = cache.flights::<FlightHead>();
+    let flights = &cache.flights;
     let directives = &miss.plan.directives;
     // Who wants a fresh answer can't have one that was begun before; who forbids storing isn't shared either.
-    let shares = miss.plan.collapse && !directives.no_cache && !directives.no_store && directives.max_age.is_none();
+    let shares =
+        miss.plan.collapse && !directives.no_cache && !directives.no_store && directives.max_age.is_none();
     if shares {
         match flights.join(key) {
             Joined::Lead(lead, reader) => return (Some(lead), reader),
@@ -129,7 +121,7 @@ fn join(
 
 fn generation(
     worker: &Worker,
-    cache: &Arc<Cache>,
+    cache: &Arc<AnswerCache>,
     admitted: &Admitted,
     asked: &Arc<Asked>,
     miss: &Arc<Miss>,

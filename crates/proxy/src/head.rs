@@ -44,7 +44,10 @@ impl Head {
 pub(crate) fn check(listener: &ListenerId, parts: Parts) -> Result<Head, Failure> {
     let path = parts.uri.path();
     if !is_plain(path) {
-        return Err(Failure::new(Code::BadRequest, "the path must be plain: no empty, dot or encoded segments"));
+        return Err(Failure::new(
+            Code::BadRequest,
+            "the path must be plain: no empty, dot or encoded segments",
+        ));
     }
     let (class, dialect) = (paths::classify(path), Dialect::of_path(path));
     let host = host(&parts)?;
@@ -118,7 +121,9 @@ mod tests {
 
     #[test]
     fn paths_that_two_readers_could_read_differently_are_refused() {
-        for path in ["/v1//models", "/v1/./models", "/v1/../api/pull", "/v1/%2e%2e/api/pull", "/api%2fpull", "/a%zz"] {
+        for path in
+            ["/v1//models", "/v1/./models", "/v1/../api/pull", "/v1/%2e%2e/api/pull", "/api%2fpull", "/a%zz"]
+        {
             assert_eq!(checked(path, &["a"]).err().map(|f| f.code), Some(Code::BadRequest), "{path}");
         }
         assert!(checked("/v1/models/google%2Fgemma-3", &["a"]).is_ok());

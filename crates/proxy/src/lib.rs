@@ -3,8 +3,8 @@
 //! Wire formats belong to `refrain-llm`, keys and entries to `refrain-cache`, endpoints to `refrain-upstream`; config
 //! files, telemetry exporters and the admin listener to the binary. Only `error_response` knows status codes.
 
-mod server;
 mod connection;
+mod server;
 mod worker;
 
 mod snapshot;
@@ -12,33 +12,34 @@ mod tls;
 
 mod request;
 
-mod head;
-mod paths;
-mod route;
-mod cors;
-mod auth;
-mod ingest;
 mod ask;
+mod auth;
+mod cors;
 mod directives;
-mod plan;
+mod generate;
+mod head;
+mod ingest;
 mod lookup;
 mod pass;
-mod generate;
+mod paths;
+mod plan;
 mod pump;
 mod respond;
+mod route;
 mod store;
 
 mod access;
 mod body;
 mod cache_status;
-mod clock;
 mod error_response;
 mod failure;
 mod metrics;
 mod upstream_headers;
 
 pub use auth::{Caller, Keys, hash_key};
+pub use body::Body;
+pub use generate::FlightHead;
 pub use route::RouteState;
 pub use server::{Server, ServerError};
-pub use snapshot::{Live, Snapshot, SnapshotError};
+pub use snapshot::{AnswerCache, Live, Snapshot, SnapshotError};
 pub use tls::TlsError;

@@ -4,14 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderMap;
-use refrain_cache::{Cache, CacheKey, CandidateView, Decision, Embedding, Entry, KeyParts, ScopeId, decide};
+use refrain_cache::{
+    CacheKey, CandidateView, Decision, Embedding, Entry, Found, KeyParts, ScopeId, decide, unix_ms,
+};
 use refrain_core::{Bypass, ExactOnly, Plan, Prompt, SemanticPlan};
 
 use crate::auth::Caller;
 use crate::cache_status::{CacheStatus, Tier};
-use crate::clock::now_ms;
 use crate::request::Note;
 use crate::route::RouteState;
+use crate::snapshot::AnswerCache;
 
 /// Request headers that can change an answer.
 const KEYED_HEADERS: [&str; 2] = ["anthropic-beta", "anthropic-version"];
@@ -21,7 +23,7 @@ pub(crate) enum Lookup {
     /// A stored answer that may be served.
     Hit(Hit),
     /// None: it must be generated.
-    Miss(Miss),
+    Miss(Box<Miss>),
     /// None, and the client wants none that isn't stored.
     NotCached,
 }
@@ -48,7 +50,7 @@ pub(crate) struct Miss {
 
 /// The digests of a request, or why it has none.
 pub(crate) fn key(
-    cache: &Cache,
+    cache: &AnswerCache,
     state: &RouteState,
     caller: &Caller,
     headers: &HeaderMap,
@@ -79,17 +81,19 @@ pub(crate) fn key(
 /// # Cancel safety
 /// Safe: nothing is changed but counters.
 pub(crate) async fn find(
-    cache: &Cache,
+    cache: &AnswerCache,
     state: &RouteState,
     prompt: &Prompt,
     (key, plan): (CacheKey, Plan),
     note: &mut Note,
 ) -> Lookup {
-    let exact = cache.find(&key).await;
-    if let Some(entry) = exact.as_ref().filter(|entry| may_serve(entry, &plan)) {
-        return Lookup::Hit(Hit { entry: entry.clone(), tier: Tier::Exact });
-    }
-    let status = if exact.is_some() { CacheStatus::Request } else { CacheStatus::Miss };
+    let status = match cache.store.find(&key, unix_ms()).await {
+        Found::Hit(entry) if may_serve(&entry, &plan) => {
+            return Lookup::Hit(Hit { entry, tier: Tier::Exact });
+        }
+        Found::Hit(_) => CacheStatus::Request,
+        Found::Miss => CacheStatus::Miss,
+    };
     let (embedding, similar) = match &plan.semantic {
         Some(semantic) if !plan.directives.no_cache => {
             similar(cache, state, prompt, (&key, &plan, semantic), note).await
@@ -102,32 +106,32 @@ pub(crate) async fn find(
     if plan.directives.only_if_cached {
         return Lookup::NotCached;
     }
-    Lookup::Miss(Miss { key, plan, embedding, status })
+    Lookup::Miss(Box::new(Miss { key, plan, embedding, status }))
 }
 
 /// Whether the client's directives allow a fresh entry.
 pub(crate) fn may_serve(entry: &Entry, plan: &Plan) -> bool {
-    let age = Duration::from_millis(now_ms().saturating_sub(entry.meta.stored_at_ms));
+    let age = Duration::from_millis(entry.age_ms(unix_ms()));
     !plan.directives.no_cache && plan.directives.max_age.is_none_or(|max_age| age <= max_age)
 }
 
 /// The vector of the question, and the entry of a question with the same meaning.
 async fn similar(
-    cache: &Cache,
+    cache: &AnswerCache,
     state: &RouteState,
     prompt: &Prompt,
     (key, plan, semantic): (&CacheKey, &Plan, &SemanticPlan),
     note: &mut Note,
 ) -> (Option<Embedding>, Option<Arc<Entry>>) {
     let embedding = match embed(cache, prompt).await {
-        Ok((embedding, _)) => embedding,
+        Ok(embedding) => embedding,
         Err(reason) => {
             state.metrics.exact_only(reason);
             return (None, None);
         }
     };
     let question = prompt.embed_text.as_deref().unwrap_or_default();
-    let candidates = cache.nearest(&key.partition, &embedding, semantic.candidates).await;
+    let candidates = cache.store.nearest(&key.partition, &embedding, semantic.candidates, unix_ms()).await;
     let usable: Vec<_> = candidates.iter().filter(|candidate| may_serve(&candidate.entry, plan)).collect();
     let views: Vec<CandidateView<'_>> = usable
         .iter()
@@ -154,8 +158,8 @@ async fn similar(
     }
 }
 
-async fn embed<'a>(cache: &Cache, prompt: &'a Prompt) -> Result<(Embedding, &'a str), ExactOnly> {
+async fn embed(cache: &AnswerCache, prompt: &Prompt) -> Result<Embedding, ExactOnly> {
     let text = prompt.embed_text.as_deref().map_err(|reason| *reason)?;
-    let embedder = cache.embedder().ok_or(ExactOnly::EmbedderDown)?;
-    Ok((embedder.embed(text.to_owned()).await?, text))
+    let embedder = cache.embedder.as_ref().ok_or(ExactOnly::EmbedderDown)?;
+    embedder.embed(text.to_owned()).await
 }

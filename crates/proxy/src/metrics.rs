@@ -77,7 +77,11 @@ impl RouteMetrics {
             values.into_iter().map(make).collect()
         };
         Self {
-            outcomes: by("refrain_requests_total", "outcome", Outcome::ALL.iter().map(|o| o.as_str()).collect()),
+            outcomes: by(
+                "refrain_requests_total",
+                "outcome",
+                Outcome::ALL.iter().map(|o| o.as_str()).collect(),
+            ),
             bypasses: by(
                 "refrain_cache_bypasses_total",
                 "reason",

@@ -22,7 +22,11 @@ use crate::upstream_headers::{self, Encoding};
 use crate::worker::Worker;
 
 /// Sends a request whose body was read.
-pub(crate) async fn whole(worker: &Worker, admitted: &Admitted, asked: &Asked) -> Result<Response<Body>, Failure> {
+pub(crate) async fn whole(
+    worker: &Worker,
+    admitted: &Admitted,
+    asked: &Asked,
+) -> Result<Response<Body>, Failure> {
     let rewrite = Rewrite { model: asked.renamed(), include_usage: false };
     send(worker, admitted, UpstreamBody::Full(asked.request.upstream_body(&rewrite))).await
 }
@@ -100,7 +104,10 @@ impl HttpBody for Bounded {
     type Data = Bytes;
     type Error = BoxError;
 
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
         let frame = std::task::ready!(Pin::new(&mut this.body).poll_frame(cx));
         Poll::Ready(frame.map(|frame| {

@@ -1,7 +1,7 @@
 //! Sixth stage: what to do about caching. For now the route's own settings; policies will narrow them here.
 
 use http::HeaderMap;
-use refrain_core::settings::{Route, Sampled};
+use refrain_core::settings::{Route, Sampled, Store};
 use refrain_core::{Bypass, Freshness, Plan, Prompt, SemanticPlan};
 
 use crate::directives;
@@ -12,7 +12,7 @@ use crate::directives;
 /// Why it is neither looked up nor stored.
 pub(crate) fn decide(
     route: &Route,
-    entry_bytes_max: usize,
+    store: &Store,
     headers: &HeaderMap,
     prompt: &Prompt,
 ) -> Result<Plan, Bypass> {
@@ -26,6 +26,7 @@ pub(crate) fn decide(
     if prompt.sampled && cache.sampled == Sampled::Skip {
         return Err(Bypass::Sampled);
     }
+    let Store::Embedded(store) = store else { return Err(Bypass::CacheOff) };
     Ok(Plan {
         scope: cache.scope.clone(),
         semantic: cache.semantic.as_ref().map(|semantic| SemanticPlan {
@@ -37,7 +38,7 @@ pub(crate) fn decide(
         freshness: Freshness { ttl: cache.ttl },
         collapse: cache.collapse,
         store_tool_offers: cache.store_tool_offers,
-        entry_bytes_max,
+        entry_bytes_max: store.entry_bytes_max,
         directives: directives::read(headers, cache.directives, &cache.scope),
     })
 }

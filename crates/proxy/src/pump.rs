@@ -6,15 +6,16 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::StatusCode;
 use http::header::CONTENT_LENGTH;
-use refrain_cache::{Cache, Lead};
+use refrain_cache::Lead;
 use refrain_core::{Dialect, Identity, Skip};
 use refrain_llm::answer::{Answer, AnswerReader};
 use refrain_upstream::{Client, UpstreamError, UpstreamRequest, UpstreamResponse, UpstreamStream};
 
 use crate::ask::Asked;
-use crate::generate::{FlightHead, FlightHeadParts, form_of};
+use crate::generate::{FlightHead, form_of};
 use crate::lookup::Miss;
 use crate::route::RouteState;
+use crate::snapshot::AnswerCache;
 use crate::{store, upstream_headers};
 
 /// How long an answer that could not be stored keeps identical requests from waiting for each other.
@@ -27,7 +28,7 @@ pub(crate) struct Generation {
     /// The route.
     pub(crate) state: Arc<RouteState>,
     /// Where the entry goes.
-    pub(crate) cache: Arc<Cache>,
+    pub(crate) cache: Arc<AnswerCache>,
     /// What is sent.
     pub(crate) request: UpstreamRequest,
     /// What was asked.
@@ -40,7 +41,7 @@ pub(crate) struct Generation {
 
 impl Generation {
     /// Reads the upstream until it ends or nobody is left.
-    pub(crate) async fn pump(self, lead: Lead<FlightHead>) {
+    pub(crate) async fn pump(self, lead: Lead<Arc<FlightHead>>) {
         let state = self.state.clone();
         tokio::select! {
             done = self.run(&lead) => match done {
@@ -54,7 +55,7 @@ impl Generation {
         }
     }
 
-    async fn run(self, lead: &Lead<FlightHead>) -> Result<(), UpstreamError> {
+    async fn run(self, lead: &Lead<Arc<FlightHead>>) -> Result<(), UpstreamError> {
         let begun = Instant::now();
         let Self { client, state, cache, request, asked, identity, miss } = self;
         let response = client.send(&state.pool, request).await?;
@@ -67,13 +68,13 @@ impl Generation {
             let kept = judged.and_then(|answer| {
                 let entry = store::entry(&state, (&asked, &miss), &identity, &head, answer, begun.elapsed());
                 let usage = entry.answer.usage();
-                cache.insert(entry, miss.embedding.as_ref()).map(|()| state.metrics.stored(usage))
+                cache.store.insert(entry, miss.embedding.clone()).map(|_| state.metrics.stored(usage))
             });
             if let Err(skip) = kept {
                 state.metrics.skip(skip);
                 if head.status == StatusCode::OK && skip != Skip::NoStore {
                     let until = tokio::time::Instant::now() + HIT_FOR_PASS;
-                    cache.flights().mark_uncacheable(*lead.key(), until);
+                    cache.flights.mark_uncacheable(*lead.key(), until);
                 }
             }
         };
@@ -151,10 +152,10 @@ impl Tee {
     }
 }
 
-fn head_of(response: UpstreamResponse, dialect: Dialect) -> (FlightHead, UpstreamStream) {
+fn head_of(response: UpstreamResponse, dialect: Dialect) -> (Arc<FlightHead>, UpstreamStream) {
     let UpstreamResponse { status, mut headers, body, .. } = response;
     upstream_headers::for_client(&mut headers);
     let form = if status == StatusCode::OK { form_of(&headers, dialect) } else { None };
     let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    (FlightHead(Arc::new(FlightHeadParts { status, headers, form, length })), body)
+    (Arc::new(FlightHead { status, headers, form, length }), body)
 }

@@ -6,8 +6,8 @@ use std::time::Instant;
 use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
-use refrain_cache::Refusal;
-use refrain_core::{Api, Bypass, Code, Dialect, ListenerId, Role};
+use refrain_cache::{CacheKey, Refusal};
+use refrain_core::{Api, Bypass, Code, Dialect, ListenerId, Plan, Role};
 
 use crate::access::AccessLine;
 use crate::ask::Asked;
@@ -20,7 +20,7 @@ use crate::lookup::Lookup;
 use crate::metrics::{self, Outcome};
 use crate::paths::PathClass;
 use crate::route::{ROOT, RouteState, Routed};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{AnswerCache, Snapshot};
 use crate::worker::Worker;
 use crate::{ask, cors, error_response, generate, head, ingest, lookup, pass, plan, respond, route};
 
@@ -99,7 +99,7 @@ async fn path(
     note: &mut Note,
 ) -> Result<Response<Body>, Failure> {
     let (parts, body) = request.into_parts();
-    let (limits, cache) = (&snapshot.settings.limits, &snapshot.cache);
+    let limits = &snapshot.settings.limits;
     let head = head::check(listener, parts)?;
     if head.class == PathClass::Root {
         return root(&head.parts.method);
@@ -121,8 +121,8 @@ async fn path(
     let body = ingest::read(headers, body, limits).await?;
     let asked = ask::understand(api, &body, &admitted, limits)?;
     let keyed = plan_and_key(snapshot, &admitted, &asked);
-    let keyed = match keyed {
-        Ok(keyed) => keyed,
+    let (cache, keyed) = match keyed {
+        Ok(found) => found,
         Err(reason) => {
             note.bypass(reason);
             return pass::whole(worker, &admitted, &asked).await;
@@ -143,7 +143,8 @@ async fn path(
     };
     let (status, bytes_max) = (miss.status, miss.plan.entry_bytes_max);
     note.status = Some(status);
-    let (head, reader, part, asked) = generate::answer(worker, cache, &admitted, (asked, miss), note).await?;
+    let (head, reader, part, asked) =
+        generate::answer(worker, cache, &admitted, (asked, *miss), note).await?;
     if part == Part::Joined {
         note.status = Some(CacheStatus::Collapsed);
     }
@@ -157,17 +158,17 @@ fn identify(snapshot: &Snapshot, routed: &Routed) -> Result<Caller, Failure> {
     snapshot.keys.identify(listener, &routed.head.parts.headers)
 }
 
-fn plan_and_key(
-    snapshot: &Snapshot,
+fn plan_and_key<'a>(
+    snapshot: &'a Snapshot,
     admitted: &Admitted,
     asked: &Asked,
-) -> Result<(refrain_cache::CacheKey, refrain_core::Plan), Bypass> {
-    let cache = &snapshot.cache;
+) -> Result<(&'a Arc<AnswerCache>, (CacheKey, Plan)), Bypass> {
+    let cache = snapshot.cache.as_ref().ok_or(Bypass::CacheOff)?;
     let headers = &admitted.routed.head.parts.headers;
     let prompt = &asked.request.prompt;
-    let plan = plan::decide(&admitted.state().route, cache.entry_bytes_max().ok_or(Bypass::CacheOff)?, headers, prompt)?;
+    let plan = plan::decide(&admitted.state().route, &snapshot.settings.store, headers, prompt)?;
     let key = lookup::key(cache, admitted.state(), &admitted.caller, headers, prompt, (&asked.model, &plan))?;
-    Ok((key, plan))
+    Ok((cache, (key, plan)))
 }
 
 fn root(method: &Method) -> Result<Response<Body>, Failure> {
@@ -256,7 +257,8 @@ fn outcome(status: Option<CacheStatus>, error: Option<Code>) -> Outcome {
 
 /// What only an admin may see: how near the nearest stored question was, and why its answer was not served.
 fn debug_header(note: &Note, response: &mut Response<Body>) {
-    let similarity = note.similarity.map_or_else(|| "none".to_owned(), |similarity| format!("{similarity:.4}"));
+    let similarity =
+        note.similarity.map_or_else(|| "none".to_owned(), |similarity| format!("{similarity:.4}"));
     let refusal = note.refusal.map_or("none", Refusal::as_str);
     if let Ok(value) = HeaderValue::try_from(format!("similarity={similarity}; refusal={refusal}")) {
         response.headers_mut().insert(DEBUG, value);

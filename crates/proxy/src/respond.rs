@@ -1,21 +1,23 @@
 //! Ninth stage: the response to a hit, and to a generation under way.
 
+use std::sync::Arc;
+
 use http::header::{AGE, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
-use refrain_cache::{Cache, Reader};
+use refrain_cache::{Reader, unix_ms};
 use refrain_core::{Code, Dialect, Prompt, Skip};
 use refrain_llm::answer::{AnswerReader, Form, Rendering, content_type};
 
 use crate::body::{Body, Relay, Source};
-use crate::clock::now_ms;
 use crate::failure::Failure;
 use crate::generate::{FlightHead, code_of};
 use crate::lookup::Hit;
+use crate::snapshot::AnswerCache;
 
 /// The answer of an entry, in the form that this client asked for.
-pub(crate) fn hit(cache: &Cache, hit: &Hit, prompt: &Prompt) -> Response<Body> {
+pub(crate) fn hit(cache: &AnswerCache, hit: &Hit, prompt: &Prompt) -> Response<Body> {
     let rendering = rendering(prompt);
-    let mut response = Response::new(Body::full(cache.render(&hit.entry, rendering)));
+    let mut response = Response::new(Body::full(cache.store.render(&hit.entry, rendering)));
     let headers = response.headers_mut();
     for (name, value) in &hit.entry.meta.replay_headers {
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
@@ -23,13 +25,13 @@ pub(crate) fn hit(cache: &Cache, hit: &Hit, prompt: &Prompt) -> Response<Body> {
         }
     }
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type(prompt.api, rendering)));
-    headers.insert(AGE, HeaderValue::from(hit.entry.age_ms(now_ms()) / 1000));
+    headers.insert(AGE, HeaderValue::from(hit.entry.age_ms(unix_ms()) / 1000));
     response
 }
 
 /// Seconds that an entry may still be served.
 pub(crate) fn ttl_s(hit: &Hit) -> u64 {
-    hit.entry.meta.expires_at_ms.saturating_sub(now_ms()) / 1000
+    hit.entry.meta.expires_at_ms.saturating_sub(unix_ms()) / 1000
 }
 
 /// The answer of a generation, in the form that this client asked for: as it comes where that is the upstream's own form.
@@ -41,7 +43,7 @@ pub(crate) fn ttl_s(hit: &Hit) -> u64 {
 /// Safe: dropping the future leaves the flight.
 pub(crate) async fn generated(
     head: &FlightHead,
-    reader: Reader<FlightHead>,
+    reader: Reader<Arc<FlightHead>>,
     prompt: &Prompt,
     bytes_max: usize,
 ) -> Result<Response<Body>, Failure> {
@@ -52,7 +54,7 @@ pub(crate) async fn generated(
     }
 }
 
-fn relayed(head: &FlightHead, reader: Reader<FlightHead>, prompt: &Prompt) -> Response<Body> {
+fn relayed(head: &FlightHead, reader: Reader<Arc<FlightHead>>, prompt: &Prompt) -> Response<Body> {
     let dialect = prompt.api.dialect();
     let is_stream = head.form == Some(Form::Stream);
     let mut relay = Relay::new(Source::Flight(reader), is_stream.then_some(dialect), head.length);
@@ -72,7 +74,7 @@ fn relayed(head: &FlightHead, reader: Reader<FlightHead>, prompt: &Prompt) -> Re
 async fn converted(
     head: &FlightHead,
     form: Form,
-    mut flight: Reader<FlightHead>,
+    mut flight: Reader<Arc<FlightHead>>,
     prompt: &Prompt,
     bytes_max: usize,
 ) -> Result<Response<Body>, Failure> {
@@ -87,7 +89,9 @@ async fn converted(
     *response.status_mut() = StatusCode::OK;
     *response.headers_mut() = head.headers.clone();
     response.headers_mut().remove(CONTENT_LENGTH);
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type(prompt.api, rendering)));
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type(prompt.api, rendering)));
     Ok(response)
 }
 

@@ -57,9 +57,10 @@ pub(crate) fn select(routes: &[Arc<RouteState>], head: Head) -> Result<Routed, F
 /// Refuses what only admins may do.
 pub(crate) fn authorize(routed: &Routed, caller: &Caller) -> Result<(), Failure> {
     match (routed.head.class, caller.identity.role) {
-        (PathClass::Admin, Role::Caller) => {
-            Err(Failure::new(Code::Forbidden, "this path changes or inspects a model server: it needs role admin"))
-        }
+        (PathClass::Admin, Role::Caller) => Err(Failure::new(
+            Code::Forbidden,
+            "this path changes or inspects a model server: it needs role admin",
+        )),
         _ => Ok(()),
     }
 }

@@ -9,6 +9,7 @@ use std::thread;
 
 use refrain_core::settings::Listener;
 use refrain_core::{Drain, ListenerId, Tasks};
+use refrain_upstream::ClientTls;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -56,6 +57,8 @@ impl Server {
     pub fn start(live: &Live) -> Result<Self, ServerError> {
         let settings = live.load().settings.clone();
         let drain = Drain::default();
+        // Reading the system's roots takes milliseconds: once, not once a worker.
+        let tls = ClientTls::native();
         let mut addresses = Vec::new();
         let mut threads = Vec::new();
         for index in 0..settings.runtime.workers.max(1) {
@@ -69,7 +72,7 @@ impl Server {
                 }
                 bound.push(Bound { id: listener.id.clone(), socket });
             }
-            threads.push(spawn_worker(index, live.clone(), bound, drain.clone())?);
+            threads.push(spawn_worker(index, live.clone(), tls.clone(), bound, drain.clone())?);
         }
         Ok(Self { addresses, threads, drain })
     }
@@ -106,6 +109,7 @@ fn bind(listener: &Listener, address: SocketAddr) -> Result<std::net::TcpListene
 fn spawn_worker(
     index: usize,
     live: Live,
+    tls: ClientTls,
     bound: Vec<Bound>,
     drain: Drain,
 ) -> Result<thread::JoinHandle<()>, ServerError> {
@@ -113,14 +117,14 @@ fn spawn_worker(
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServerError::Worker)?;
     thread::Builder::new()
         .name(format!("refrain-data-{index}"))
-        .spawn(move || runtime.block_on(run(live, bound, drain)))
+        .spawn(move || runtime.block_on(run(live, tls, bound, drain)))
         .map_err(ServerError::Worker)
 }
 
-async fn run(live: Live, bound: Vec<Bound>, drain: Drain) {
+async fn run(live: Live, tls: ClientTls, bound: Vec<Bound>, drain: Drain) {
     let tasks = Tasks::new();
     let settings = live.load().settings.clone();
-    let worker = Arc::new(Worker::new(live, tasks.clone()));
+    let worker = Arc::new(Worker::new(live, tls, tasks.clone()));
     let room = Arc::new(Semaphore::new(settings.limits.connections_max));
     for Bound { id, socket } in bound {
         match TcpListener::from_std(socket) {
@@ -137,7 +141,13 @@ async fn run(live: Live, bound: Vec<Bound>, drain: Drain) {
     }
 }
 
-async fn accept(worker: Arc<Worker>, id: ListenerId, listener: TcpListener, room: Arc<Semaphore>, tasks: Tasks) {
+async fn accept(
+    worker: Arc<Worker>,
+    id: ListenerId,
+    listener: TcpListener,
+    room: Arc<Semaphore>,
+    tasks: Tasks,
+) {
     let drain = tasks.draining();
     loop {
         // At the limit, new connections wait in the kernel's backlog.

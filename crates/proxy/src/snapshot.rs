@@ -4,7 +4,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use refrain_cache::Cache;
 use refrain_core::settings::{Listener, Settings};
 use refrain_core::{ListenerId, PoolId, RouteId};
 use refrain_upstream::Upstreams;
@@ -12,9 +11,13 @@ use rustls::ServerConfig;
 
 use crate::access::Sampler;
 use crate::auth::Keys;
+use crate::generate::FlightHead;
 use crate::metrics::RouteMetrics;
 use crate::route::RouteState;
 use crate::tls::{self, TlsError};
+
+/// The cache as the path uses it: answers in flight carry an HTTP head.
+pub type AnswerCache = refrain_cache::Cache<Arc<FlightHead>>;
 
 /// The configuration in force.
 pub type Live = Arc<ArcSwap<Snapshot>>;
@@ -33,8 +36,8 @@ pub struct Snapshot {
     pub upstreams: Arc<Upstreams>,
     /// Which requests have an access line.
     pub(crate) sampler: Sampler,
-    /// Entries, vectors and generations in flight: outlives configurations.
-    pub cache: Arc<Cache>,
+    /// Entries, vectors and generations in flight: outlives configurations. None: the store is off and everything is passed through.
+    pub cache: Option<Arc<AnswerCache>>,
 }
 
 /// Why a configuration can't be served.
@@ -63,13 +66,13 @@ impl Snapshot {
     pub fn build(
         settings: Settings,
         upstreams: Arc<Upstreams>,
-        cache: Arc<Cache>,
+        cache: Option<Arc<AnswerCache>>,
     ) -> Result<Self, SnapshotError> {
         let routes = settings.routes.iter().map(|route| {
-            let pool = upstreams.pool(&route.pool).cloned().ok_or_else(|| SnapshotError::Pool {
-                route: route.id.clone(),
-                pool: route.pool.clone(),
-            })?;
+            let pool = upstreams
+                .pool(&route.pool)
+                .cloned()
+                .ok_or_else(|| SnapshotError::Pool { route: route.id.clone(), pool: route.pool.clone() })?;
             let metrics = RouteMetrics::new(&route.id);
             Ok(Arc::new(RouteState { route: route.clone(), pool, metrics }))
         });

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use refrain_cache::{Entry, EntryMeta};
+use refrain_cache::{Entry, EntryMeta, unix_ms};
 use refrain_core::{Identity, Plan, Prompt, Skip};
 use refrain_llm::answer::Answer;
 
 use crate::ask::Asked;
-use crate::clock::now_ms;
 use crate::generate::FlightHead;
 use crate::lookup::Miss;
 use crate::route::RouteState;
@@ -38,7 +37,7 @@ pub(crate) fn entry(
     took: Duration,
 ) -> Entry {
     let prompt = &asked.request.prompt;
-    let now = now_ms();
+    let now = unix_ms();
     let ttl = u64::try_from(miss.plan.freshness.ttl.as_millis()).unwrap_or(u64::MAX);
     let meta = EntryMeta {
         stored_at_ms: now,

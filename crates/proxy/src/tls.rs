@@ -35,14 +35,13 @@ pub enum TlsError {
 }
 
 /// Reads the certificates and makes the listener's TLS configuration (1.2 and 1.3, ALPN h2 and http/1.1).
-pub fn server_config(tls: &Tls) -> Result<Arc<ServerConfig>, TlsError> {
+pub(crate) fn server_config(tls: &Tls) -> Result<Arc<ServerConfig>, TlsError> {
     let keys = tls.certificates.iter().map(certified_key).collect::<Result<Vec<_>, _>>()?;
-    let mut config =
-        ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| unusable(&tls.certificates, &error))?
-            .with_no_client_auth()
-            .with_cert_resolver(Arc::new(BySni::new(keys)));
+    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| unusable(&tls.certificates, &error))?
+        .with_no_client_auth()
+        .with_cert_resolver(Arc::new(BySni::new(keys)));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }

@@ -1,7 +1,7 @@
 //! What one data thread has of its own: its upstream connections and its tasks.
 
 use refrain_core::Tasks;
-use refrain_upstream::Client;
+use refrain_upstream::{Client, ClientTls};
 
 use crate::snapshot::Live;
 
@@ -17,7 +17,7 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// A worker without connections yet.
-    pub(crate) fn new(live: Live, tasks: Tasks) -> Self {
-        Self { live, client: Client::new(tasks.clone()), tasks }
+    pub(crate) fn new(live: Live, tls: ClientTls, tasks: Tasks) -> Self {
+        Self { live, client: Client::new(tls, tasks.clone()), tasks }
     }
 }

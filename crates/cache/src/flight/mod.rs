@@ -113,6 +113,14 @@ impl<H: Clone> Flights<H> {
         Joined::Lead(lead, Reader::new(flight, slot))
     }
 
+    /// A flight that nobody else can join: for a request that wants an answer of its own.
+    pub fn solo(self: &Arc<Self>, key: [u8; 32]) -> (Lead<H>, Reader<H>) {
+        let (log, slot) = Log::with_reader(self.limits);
+        let flight = Arc::new(Mutex::new(log));
+        let lead = Lead { flights: self.clone(), key, flight: flight.clone() };
+        (lead, Reader::new(flight, slot))
+    }
+
     /// Until then, [`Flights::join`] gives [`Joined::Pass`] for this key: its last answer could not be stored, and waiting
     /// in line for another such answer would help nobody.
     pub fn mark_uncacheable(&self, key: [u8; 32], until: Instant) {
