@@ -99,7 +99,7 @@ impl Step {
             Self::Llm => llm::prepare(site),
             Self::Clients => clients::prepare(site),
             Self::Tools => tools::prepare(site),
-            Self::Bench => bench::prepare(),
+            Self::Bench => bench::prepare(site),
         }
     }
 

@@ -5,6 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use super::site::Site;
 use crate::command;
 use crate::manifest::Manifest;
 
@@ -14,10 +15,10 @@ pub(super) fn inputs() -> String {
     format!("{:?}", PROGRAMS.map(location))
 }
 
-pub(super) fn prepare() -> Result<Vec<PathBuf>> {
+pub(super) fn prepare(site: &Site) -> Result<Vec<PathBuf>> {
     let missing: Vec<_> = PROGRAMS.into_iter().filter(|program| location(program).is_none()).collect();
     if !missing.is_empty() {
-        apt_install(&missing)?;
+        apt_install(site, &missing)?;
     }
     PROGRAMS.into_iter().map(|program| location(program).with_context(|| format!("no {program}"))).collect()
 }
@@ -27,16 +28,16 @@ pub(super) fn describe(manifest: &mut Manifest) {
     manifest.wrk = location("wrk");
 }
 
-fn apt_install(packages: &[&str]) -> Result<()> {
+fn apt_install(site: &Site, packages: &[&str]) -> Result<()> {
     let apt = command::find_on_path("apt-get");
     let (Some(apt), true) = (apt, rustix::process::geteuid().is_root()) else {
         bail!("install {} yourself: that takes root and a package manager", packages.join(" and "));
     };
-    // stdout is the progress line's; nothing here may start a server.
-    command::run(Command::new(&apt).args(["update", "-qq"]))?;
+    command::logged(Command::new(&apt).args(["update", "-qq"]), &site.log())?;
     let mut install = Command::new(&apt);
     install.args(["install", "-y", "-qq", "--no-install-recommends"]).args(packages);
-    command::run(install.env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1"))
+    // In run level 1 Debian's packages start no service.
+    command::logged(install.env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1"), &site.log())
 }
 
 fn location(program: &str) -> Option<PathBuf> {
