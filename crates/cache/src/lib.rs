@@ -5,17 +5,23 @@
 
 mod cache;
 mod decide;
+mod disk;
 mod embedder;
 mod entry;
 mod error;
 mod evidence;
+mod fields;
 mod flight;
 mod key;
 mod memory;
+mod record;
 mod scope;
 mod secret;
 mod self_test;
+mod shared;
 mod store;
+#[cfg(test)]
+mod test_support;
 mod vectors;
 
 pub use cache::{Cache, CacheError};

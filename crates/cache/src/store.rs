@@ -4,29 +4,22 @@
 //! digests only, never after its expiry, and a vector leads to an entry of its own partition or to nothing.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
 use refrain_core::Skip;
 use refrain_core::settings::EmbeddedStore;
 use refrain_llm::answer::Rendering;
 
+use crate::disk::{Disk, DiskOptions};
 use crate::embedder::Embedding;
 use crate::entry::{Candidate, Entry};
 use crate::error::StoreError;
 use crate::key::CacheKey;
-use crate::memory::Memory;
 use crate::secret::KeySecret;
-use crate::vectors::VectorIndex;
-
-/// Share of the memory bound that vectors may take: one part in this many.
-const VECTOR_SHARE: usize = 4;
-/// Rendered bodies up to this size are kept with their entry.
-const KEPT_BODY_BYTES_MAX: usize = 256 << 10;
-/// Locks that order changes of one key.
-const CHANGE_SHARDS: usize = 64;
+use crate::shared::Shared;
+use crate::vectors::Neighbour;
 
 /// What [`Store::find`] found.
 #[derive(Clone, Debug)]
@@ -40,6 +33,8 @@ pub enum Found {
 /// The embedded store. Shared by all threads.
 pub struct Store {
     shared: Arc<Shared>,
+    disk: Disk,
+    entry_bytes_max: usize,
 }
 
 /// Numbers for metrics and the readiness report.
@@ -57,7 +52,7 @@ pub struct StoreStats {
     pub evictions: u64,
     /// Entries whose vector was refused for want of room: they are found by their exact key only.
     pub vectors_refused: u64,
-    /// On disk, if there is one.
+    /// On disk; none if there is no disk tier, or if it failed.
     pub disk: Option<DiskStats>,
 }
 
@@ -68,6 +63,8 @@ pub struct DiskStats {
     pub entries: usize,
     /// Bytes of their records.
     pub bytes: u64,
+    /// Bytes of the files at the last sweep, with what compaction will free.
+    pub file_bytes: u64,
     /// Writes that wait.
     pub queued: usize,
     /// Entries removed for want of room.
@@ -82,18 +79,9 @@ pub struct DiskStats {
     pub vectors_rebuilt: usize,
 }
 
-/// What the store's threads and the callers share.
-pub(crate) struct Shared {
-    pub(crate) memory: Memory,
-    pub(crate) vectors: VectorIndex,
-    /// Counts changes of the keys of a shard, so that what was read before a change is not put in after it.
-    changes: [Mutex<u64>; CHANGE_SHARDS],
-    entry_bytes_max: usize,
-    vectors_refused: AtomicU64,
-}
-
 impl Store {
-    /// Opens the store. `embedder` names the model that vectors come from: those of another are not used.
+    /// Opens the store. `embedder` names the model that vectors come from: those of another are not used. Blocks while it
+    /// reads the index of what is on disk (about a second for 200,000 entries).
     ///
     /// # Errors
     /// See [`StoreError`]. A directory that is damaged is no error: it is set aside and a new one made.
@@ -102,35 +90,36 @@ impl Store {
         secret: &Arc<KeySecret>,
         embedder: Option<[u8; 32]>,
     ) -> Result<Self, StoreError> {
-        let _ = (secret, embedder);
-        let vector_bytes = settings.memory_bytes_max / VECTOR_SHARE;
-        let shared = Arc::new(Shared {
-            memory: Memory::new((settings.memory_bytes_max - vector_bytes) as u64),
-            vectors: VectorIndex::new(vector_bytes),
-            changes: std::array::from_fn(|_| Mutex::new(0)),
-            entry_bytes_max: settings.entry_bytes_max,
-            vectors_refused: AtomicU64::new(0),
-        });
-        Ok(Self { shared })
+        let shared = Arc::new(Shared::new(settings));
+        let disk = match &settings.dir {
+            None => Disk::none(&shared)?,
+            Some(dir) => {
+                let options = DiskOptions { dir, bytes_max: settings.disk_bytes_max, secret, embedder };
+                Disk::open(&shared, &options)?
+            }
+        };
+        Ok(Self { shared, disk, entry_bytes_max: settings.entry_bytes_max })
     }
 
-    /// The fresh entry of a key. Suspends only to read from disk.
+    /// The fresh entry of a key. Suspends only to read from disk, and for a quarter of a second at most.
     ///
     /// # Cancel safety
     /// Safe: a read from disk that was begun ends in memory.
-    #[expect(clippy::unused_async, reason = "reads from disk")]
     pub async fn find(&self, key: &CacheKey, now_ms: u64) -> Found {
-        match self.shared.find_in_memory(key, now_ms) {
+        if let Some(entry) = self.shared.find(key, now_ms) {
+            return Found::Hit(entry);
+        }
+        match self.read(&key.key, now_ms).await.filter(|entry| entry.answers(key)) {
             Some(entry) => Found::Hit(entry),
             None => Found::Miss,
         }
     }
 
-    /// Fresh entries of the partition whose questions are most like the vector's, best first; at most `k`.
+    /// Fresh entries of the partition whose questions are most like the vector's, best first; at most `k`. Suspends only
+    /// to read from disk.
     ///
     /// # Cancel safety
     /// Safe.
-    #[expect(clippy::unused_async, reason = "reads from disk")]
     pub async fn nearest(
         &self,
         partition: &[u8; 32],
@@ -138,35 +127,51 @@ impl Store {
         k: usize,
         now_ms: u64,
     ) -> Vec<Candidate> {
-        let neighbours = self.shared.vectors.nearest(partition, vector, k);
+        // Some may lead to what has expired and waits for the sweep.
+        let neighbours = self.shared.vectors.nearest(partition, vector, k.saturating_mul(2));
         let mut candidates = Vec::with_capacity(neighbours.len());
-        for neighbour in neighbours {
-            let entry = self.shared.memory.find(&neighbour.id);
-            if let Some(entry) =
-                entry.filter(|entry| entry.is_fresh(now_ms) && entry.key.partition == *partition)
-            {
-                candidates.push(Candidate { similarity: neighbour.similarity, entry });
+        for Neighbour { id, similarity } in neighbours {
+            if candidates.len() == k {
+                break;
+            }
+            let entry = match self.shared.memory.find(&id) {
+                Some(entry) => Some(entry),
+                None => self.read(&id, now_ms).await,
+            };
+            match entry.filter(|entry| entry.is_fresh(now_ms) && entry.key.partition == *partition) {
+                Some(entry) => candidates.push(Candidate { similarity, entry }),
+                None => self.shared.forget_vector(partition, &id),
             }
         }
         candidates
     }
 
-    /// Stores an entry, and the vector that leads to it. Never blocks.
+    /// Stores an entry, and the vector that leads to it. Never blocks. The disk follows within milliseconds.
     ///
     /// # Errors
-    /// Why it was not stored: [`Skip::TooLarge`], [`Skip::StoreBusy`] or [`Skip::StoreDown`].
+    /// Why nothing was stored: [`Skip::TooLarge`] or [`Skip::StoreBusy`].
     pub fn insert(&self, entry: Entry, vector: Option<Embedding>) -> Result<Arc<Entry>, Skip> {
-        if entry.record_bytes() > self.shared.entry_bytes_max {
+        if entry.record_bytes() > self.entry_bytes_max {
             return Err(Skip::TooLarge);
         }
         let entry = Arc::new(entry);
+        if !self.shared.is_disk_up() && entry.charge() as u64 > self.shared.memory.entry_charge_max() {
+            return Err(Skip::TooLarge);
+        }
+        self.disk.put(&entry, vector.as_ref())?;
         self.shared.put(&entry, vector.as_ref());
         Ok(entry)
     }
 
-    /// Removes an entry and its vector.
-    pub fn remove(&self, key: &CacheKey) {
-        self.shared.remove(key);
+    /// Removes an entry and its vector: nobody finds them from now on.
+    ///
+    /// # Errors
+    /// [`Skip::StoreBusy`] if it could not be removed from disk: after a restart it would be found again. Ask again.
+    pub fn remove(&self, key: &CacheKey) -> Result<(), Skip> {
+        match self.shared.remove(key) {
+            Some(expires_at_ms) => self.disk.remove(key.key, expires_at_ms),
+            None => Ok(()),
+        }
     }
 
     /// The body for a client; kept with the entry, within its memory bound, for the next one.
@@ -180,84 +185,58 @@ impl Store {
     }
 
     /// Waits until everything inserted so far would survive a power failure.
-    #[expect(clippy::unused_async, reason = "waits for the disk")]
-    pub async fn flush(&self) {}
+    ///
+    /// # Errors
+    /// [`Skip::StoreBusy`] or [`Skip::StoreDown`].
+    ///
+    /// # Cancel safety
+    /// Safe: what is queued is written nevertheless.
+    pub async fn flush(&self) -> Result<(), Skip> {
+        self.disk.flush().await
+    }
 
     /// Writes what waits, closes the files and ends the threads. Blocks; call it off the reactor. Afterwards the store
-    /// is in memory only.
-    pub fn close(&self) {}
+    /// is in memory only. Without it, what was inserted in the last moments may be lost.
+    pub fn close(&self) {
+        self.disk.close();
+    }
 
     /// Numbers for metrics and the readiness report.
     pub fn stats(&self) -> StoreStats {
+        let Shared { memory, vectors, counts, .. } = &*self.shared;
         StoreStats {
-            entries: self.shared.memory.len(),
-            bytes: self.shared.memory.bytes(),
-            vectors: self.shared.vectors.len(),
-            vector_bytes: self.shared.vectors.bytes(),
-            evictions: self.shared.memory.evictions(),
-            vectors_refused: self.shared.vectors_refused.load(Ordering::Relaxed),
-            disk: None,
-        }
-    }
-}
-
-impl Shared {
-    fn find_in_memory(&self, key: &CacheKey, now_ms: u64) -> Option<Arc<Entry>> {
-        self.memory.find(&key.key).filter(|entry| entry.answers(key) && entry.is_fresh(now_ms))
-    }
-
-    fn put(&self, entry: &Arc<Entry>, vector: Option<&Embedding>) {
-        let CacheKey { partition, key, fingerprint: _ } = entry.key;
-        let mut changes = self.changes(&key).lock();
-        *changes += 1;
-        let evicted = self.memory.insert(entry.clone());
-        if let Some(vector) = vector {
-            // After the entry, so that whoever finds the vector finds the entry.
-            if self.vectors.insert(partition, key, vector).is_err() {
-                self.vectors_refused.fetch_add(1, Ordering::Relaxed);
-            }
-        } else {
-            self.vectors.remove(&partition, &key);
-        }
-        drop(changes);
-        self.forget_vectors(&evicted);
-    }
-
-    fn remove(&self, key: &CacheKey) {
-        let mut changes = self.changes(&key.key).lock();
-        *changes += 1;
-        self.vectors.remove(&key.partition, &key.key);
-        self.memory.remove(&key.key);
-    }
-
-    /// Keeps a body if its entry is still in memory; the entry is charged anew.
-    fn keep(&self, entry: &Arc<Entry>, rendering: Rendering, body: &Bytes) {
-        if body.len() > KEPT_BODY_BYTES_MAX {
-            return;
-        }
-        let changes = self.changes(&entry.key.key).lock();
-        if !self.memory.holds(entry) {
-            return;
-        }
-        entry.keep(rendering, body.clone());
-        let evicted = self.memory.insert(entry.clone());
-        drop(changes);
-        self.forget_vectors(&evicted);
-    }
-
-    /// Removes the vectors of entries that are nowhere any more.
-    fn forget_vectors(&self, evicted: &[Arc<Entry>]) {
-        for entry in evicted {
-            let CacheKey { partition, key, fingerprint: _ } = entry.key;
-            let _changes = self.changes(&key).lock();
-            if !self.memory.contains(&key) {
-                self.vectors.remove(&partition, &key);
-            }
+            entries: memory.len(),
+            bytes: memory.bytes(),
+            vectors: vectors.len(),
+            vector_bytes: vectors.bytes(),
+            evictions: memory.evictions(),
+            vectors_refused: counts.vectors_refused.load(Ordering::Relaxed),
+            disk: self.shared.is_disk_up().then(|| self.disk_stats()),
         }
     }
 
-    fn changes(&self, key: &[u8; 32]) -> &Mutex<u64> {
-        &self.changes[usize::from(key[1]) % CHANGE_SHARDS]
+    fn disk_stats(&self) -> DiskStats {
+        let Shared { places, counts, .. } = &*self.shared;
+        DiskStats {
+            entries: places.len(),
+            bytes: places.bytes(),
+            file_bytes: counts.file_bytes.load(Ordering::Relaxed),
+            queued: counts.queued.load(Ordering::Relaxed),
+            evictions: counts.disk_evictions.load(Ordering::Relaxed),
+            quarantined: counts.quarantined.load(Ordering::Relaxed),
+            write_errors: counts.write_errors.load(Ordering::Relaxed),
+            read_errors: counts.read_errors.load(Ordering::Relaxed),
+            vectors_rebuilt: counts.vectors_rebuilt.load(Ordering::Relaxed),
+        }
+    }
+
+    /// What is on disk under a key and may be fresh.
+    async fn read(&self, key: &[u8; 32], now_ms: u64) -> Option<Arc<Entry>> {
+        let place = self.shared.places.find(key)?;
+        if place.expires_at_ms <= now_ms {
+            return None;
+        }
+        self.disk.read(*key).await.filter(|entry| entry.is_fresh(now_ms))
     }
 }
 
@@ -266,3 +245,7 @@ pub fn unix_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

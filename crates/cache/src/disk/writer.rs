@@ -1,0 +1,305 @@
+//! The one thread that changes the files, and sweeps what has expired.
+//!
+//! It commits what has come up to a batch, and syncs about each second: a power failure loses that second, and a killed
+//! process nothing that was committed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::oneshot;
+
+use super::tables::{IndexKey, Tables};
+use crate::embedder::Embedding;
+use crate::entry::Entry;
+use crate::shared::{Counts, Shared};
+use crate::store::unix_ms;
+
+/// Writes that may wait.
+pub(super) const WRITE_QUEUE_MAX: usize = 1024;
+/// Bytes of entries that may wait.
+pub(super) const WRITE_QUEUE_BYTES_MAX: u64 = 64 << 20;
+/// Writes that one commit takes at most.
+const BATCH_MAX: usize = 128;
+/// How often commits are synced.
+const SYNC_EVERY: Duration = Duration::from_secs(1);
+/// How often what has expired is removed.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+/// Entries that one commit removes at most.
+const SWEEP_BATCH_MAX: usize = 512;
+/// Room made at once when the disk is full, in percent of the bound: eviction in single steps would cost a scan each.
+const EVICT_PERCENT: u64 = 2;
+
+/// What the writer is asked to do.
+pub(super) enum WriteOp {
+    Put { entry: Arc<Entry>, vector: Option<Embedding> },
+    Remove { key: [u8; 32], expires_at_ms: u64 },
+    Flush(oneshot::Sender<()>),
+    Close,
+}
+
+/// The writing thread.
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    queue: Receiver<WriteOp>,
+    disk: Option<Files>,
+}
+
+/// What the writer needs of the disk.
+struct Files {
+    tables: Arc<Tables>,
+    bounds: Bounds,
+    /// Names the model of the vectors that are stored.
+    embedder: Option<[u8; 32]>,
+    /// Nothing in the index lies before it, so that scans don't walk over what they removed.
+    front: Option<IndexKey>,
+}
+
+/// Bounds of the files.
+#[derive(Clone, Copy)]
+pub(super) struct Bounds {
+    /// Of all records.
+    pub(super) bytes_max: u64,
+}
+
+impl Writer {
+    /// One that only sweeps memory.
+    pub(super) fn sweeper(shared: Arc<Shared>, queue: Receiver<WriteOp>) -> Self {
+        Self { shared, queue, disk: None }
+    }
+
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        queue: Receiver<WriteOp>,
+        tables: Arc<Tables>,
+        bounds: Bounds,
+        embedder: Option<[u8; 32]>,
+        front: Option<IndexKey>,
+    ) -> Self {
+        Self { shared, queue, disk: Some(Files { tables, bounds, embedder, front }) }
+    }
+
+    pub(super) fn run(mut self) {
+        // However it ends, nobody shall look for entries that nobody writes or removes.
+        let _down = Down(self.shared.clone());
+        let (mut synced, mut swept) = (Instant::now(), Instant::now());
+        let mut dirty = false;
+        loop {
+            let (ops, closed) = self.gather(SYNC_EVERY.saturating_sub(synced.elapsed()));
+            dirty |= self.apply(ops);
+            if closed || synced.elapsed() >= SYNC_EVERY {
+                self.sync(dirty);
+                (synced, dirty) = (Instant::now(), false);
+            }
+            if closed {
+                return;
+            }
+            if swept.elapsed() >= SWEEP_EVERY {
+                self.sweep();
+                swept = Instant::now();
+            }
+        }
+    }
+
+    /// What has come, or comes within `patience`; and whether the store is being closed.
+    fn gather(&self, patience: Duration) -> (Vec<WriteOp>, bool) {
+        let mut ops = Vec::new();
+        match self.queue.recv_timeout(patience) {
+            Ok(WriteOp::Close) | Err(RecvTimeoutError::Disconnected) => return (ops, true),
+            Ok(op) => ops.push(op),
+            Err(RecvTimeoutError::Timeout) => return (ops, false),
+        }
+        while ops.len() < BATCH_MAX {
+            match self.queue.try_recv() {
+                Ok(WriteOp::Close) => return (ops, true),
+                Ok(op) => ops.push(op),
+                Err(_) => break,
+            }
+        }
+        (ops, false)
+    }
+
+    /// Commits a batch; whether there was anything to write.
+    fn apply(&mut self, ops: Vec<WriteOp>) -> bool {
+        let (mut changes, mut flushes) = (HashMap::new(), Vec::new());
+        for op in ops {
+            match op {
+                WriteOp::Put { entry, vector } => {
+                    self.shared.counts.dequeue(entry.record_bytes() as u64);
+                    let change: &mut Change = changes.entry(entry.key.key).or_default();
+                    change.put = Some((entry, vector));
+                }
+                WriteOp::Remove { key, expires_at_ms } => {
+                    let change: &mut Change = changes.entry(key).or_default();
+                    change.put = None;
+                    change.stale.push(expires_at_ms);
+                }
+                WriteOp::Flush(reply) => flushes.push(reply),
+                WriteOp::Close => {}
+            }
+        }
+        let dirty = !changes.is_empty() && self.commit(changes);
+        if !flushes.is_empty() {
+            self.sync(true);
+            flushes.into_iter().for_each(|reply| _ = reply.send(()));
+        }
+        dirty
+    }
+
+    fn commit(&mut self, changes: HashMap<[u8; 32], Change>) -> bool {
+        let Some(files) = &mut self.disk else { return false };
+        match files.commit(&self.shared, changes).and_then(|()| files.make_room(&self.shared)) {
+            Ok(()) => true,
+            Err(error) => {
+                self.failed(&error);
+                false
+            }
+        }
+    }
+
+    fn sync(&mut self, dirty: bool) {
+        let result = self.disk.as_ref().filter(|_| dirty).map(|files| files.tables.sync());
+        if let Some(Err(error)) = result {
+            self.failed(&error);
+        }
+    }
+
+    fn sweep(&mut self) {
+        let now_ms = unix_ms();
+        self.shared.sweep(now_ms);
+        let Some(files) = &mut self.disk else { return };
+        let result = files.sweep(&self.shared, now_ms);
+        self.shared.counts.file_bytes.store(files.tables.file_bytes(), Ordering::Relaxed);
+        if let Err(error) = result {
+            self.failed(&error);
+        }
+    }
+
+    /// A failed write loses what it should have written. An engine that takes no more writes ends the disk tier.
+    fn failed(&mut self, error: &fjall::Error) {
+        Counts::add(&self.shared.counts.write_errors);
+        tracing::warn!(%error, "the store could not write to disk");
+        if matches!(error, fjall::Error::Poisoned) {
+            tracing::error!(
+                "the store's files take no more writes; it goes on in memory: check the disk and restart"
+            );
+            self.shared.disk_down();
+            self.disk = None;
+        }
+    }
+}
+
+/// What one batch does to one key: engines give no order to two writes of a key within a batch.
+#[derive(Default)]
+struct Change {
+    put: Option<(Arc<Entry>, Option<Embedding>)>,
+    /// Places in the index that the key had and has no more.
+    stale: Vec<u64>,
+}
+
+impl Files {
+    fn commit(&mut self, shared: &Shared, changes: HashMap<[u8; 32], Change>) -> fjall::Result<()> {
+        let mut batch = self.tables.batch();
+        let mut written = Vec::new();
+        for (key, Change { put, mut stale }) in changes {
+            stale.extend(shared.places.find(&key).filter(|_| put.is_some()).map(|place| place.expires_at_ms));
+            let put = put.filter(|(entry, _)| !entry.is_withdrawn());
+            let expires = put.as_ref().map(|(entry, _)| entry.meta.expires_at_ms);
+            if put.is_none() {
+                batch.remove_answer(key);
+            }
+            for expires_at_ms in stale.into_iter().filter(|stale| Some(*stale) != expires) {
+                batch.remove_place(IndexKey { expires_at_ms, key });
+            }
+            if let Some((entry, vector)) = put {
+                let bytes = batch.put(&entry, self.embedder.zip(vector));
+                written.push((entry, bytes));
+            }
+        }
+        batch.commit()?;
+        self.publish(shared, &written)
+    }
+
+    /// Makes committed entries known; those that were withdrawn meanwhile go at once.
+    fn publish(&mut self, shared: &Shared, written: &[(Arc<Entry>, u32)]) -> fjall::Result<()> {
+        let mut withdrawn = self.tables.batch();
+        let mut any = false;
+        for (entry, bytes) in written {
+            let at = IndexKey { expires_at_ms: entry.meta.expires_at_ms, key: entry.key.key };
+            self.front = Some(self.front.map_or(at, |front| front.min(at)));
+            if !shared.written(entry, *bytes) {
+                withdrawn.remove_answer(at.key);
+                withdrawn.remove_place(at);
+                any = true;
+            }
+        }
+        if any { withdrawn.commit() } else { Ok(()) }
+    }
+
+    /// Evicts what expires first, until the records fit.
+    fn make_room(&mut self, shared: &Shared) -> fjall::Result<()> {
+        let bytes_max = self.bounds.bytes_max;
+        if shared.places.bytes() <= bytes_max {
+            return Ok(());
+        }
+        let target = bytes_max - bytes_max / 100 * EVICT_PERCENT;
+        while shared.places.bytes() > target {
+            let before = shared.places.len();
+            if self.remove_first(shared, u64::MAX, shared.places.bytes() - target)? == 0 {
+                break;
+            }
+            let gone = before.saturating_sub(shared.places.len()) as u64;
+            shared.counts.disk_evictions.fetch_add(gone, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Removes what has expired.
+    fn sweep(&mut self, shared: &Shared, now_ms: u64) -> fjall::Result<()> {
+        while self.remove_first(shared, now_ms, u64::MAX)? == SWEEP_BATCH_MAX {}
+        Ok(())
+    }
+
+    /// Removes places from the front on, that expire until `until_ms`, until so many bytes are free; how many.
+    fn remove_first(&mut self, shared: &Shared, until_ms: u64, bytes: u64) -> fjall::Result<usize> {
+        let mut batch = self.tables.batch();
+        let (mut gone, mut freed) = (Vec::new(), 0);
+        for item in self.tables.places(self.front).take(SWEEP_BATCH_MAX) {
+            let (at, record) = item?;
+            if at.expires_at_ms > until_ms || freed >= bytes {
+                break;
+            }
+            // A place that its key has left leads to nothing of its own: the answer belongs to the newer place.
+            let newer =
+                shared.places.find(&at.key).is_some_and(|place| place.expires_at_ms != at.expires_at_ms);
+            if !newer {
+                batch.remove_answer(at.key);
+            }
+            batch.remove_place(at);
+            freed += record.as_ref().map_or(0, |record| u64::from(record.bytes));
+            gone.push((at, record.ok().map(|record| record.partition), newer));
+        }
+        batch.commit()?;
+        self.front = gone.last().map(|(at, _, _)| *at).or(self.front);
+        for (at, partition, newer) in &gone {
+            if !newer {
+                shared.places.remove(&at.key);
+            }
+            if let Some(partition) = partition {
+                shared.forget_vector(partition, &at.key);
+            }
+        }
+        Ok(gone.len())
+    }
+}
+
+/// Turns the disk tier off when the writer ends.
+struct Down(Arc<Shared>);
+
+impl Drop for Down {
+    fn drop(&mut self) {
+        self.0.disk_down();
+    }
+}

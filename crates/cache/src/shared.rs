@@ -1,0 +1,202 @@
+//! What the store's callers and its threads share: memory, vectors, the keys on disk, and the order of changes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use refrain_core::settings::EmbeddedStore;
+use refrain_llm::answer::Rendering;
+
+use crate::disk::Places;
+use crate::embedder::Embedding;
+use crate::entry::Entry;
+use crate::key::CacheKey;
+use crate::memory::Memory;
+use crate::vectors::VectorIndex;
+
+/// Share of the memory bound that vectors may take: one part in this many.
+const VECTOR_SHARE: usize = 4;
+/// Rendered bodies up to this size are kept with their entry.
+const KEPT_BODY_BYTES_MAX: usize = 256 << 10;
+/// Locks that order changes of one key.
+const CHANGE_SHARDS: usize = 64;
+
+pub(crate) struct Shared {
+    pub(crate) memory: Memory,
+    pub(crate) vectors: VectorIndex,
+    pub(crate) places: Places,
+    pub(crate) counts: Counts,
+    disk_up: AtomicBool,
+    /// Counts changes of the keys of a shard, so that what was read before a change is not put in after it. Taken by
+    /// whoever changes a key, never by reads from memory.
+    changes: [Mutex<u64>; CHANGE_SHARDS],
+}
+
+/// Numbers that only grow, but for `queued`.
+#[derive(Default)]
+pub(crate) struct Counts {
+    pub(crate) vectors_refused: AtomicU64,
+    pub(crate) vectors_rebuilt: AtomicUsize,
+    pub(crate) queued: AtomicUsize,
+    pub(crate) queued_bytes: AtomicU64,
+    pub(crate) disk_evictions: AtomicU64,
+    pub(crate) quarantined: AtomicU64,
+    pub(crate) write_errors: AtomicU64,
+    pub(crate) read_errors: AtomicU64,
+    pub(crate) file_bytes: AtomicU64,
+}
+
+impl Shared {
+    pub(crate) fn new(settings: &EmbeddedStore) -> Self {
+        let vector_bytes = settings.memory_bytes_max / VECTOR_SHARE;
+        Self {
+            memory: Memory::new((settings.memory_bytes_max - vector_bytes) as u64),
+            vectors: VectorIndex::new(vector_bytes),
+            places: Places::new(),
+            counts: Counts::default(),
+            disk_up: AtomicBool::new(settings.dir.is_some()),
+            changes: std::array::from_fn(|_| Mutex::new(0)),
+        }
+    }
+
+    pub(crate) fn find(&self, key: &CacheKey, now_ms: u64) -> Option<Arc<Entry>> {
+        self.memory.find(&key.key).filter(|entry| entry.answers(key) && entry.is_fresh(now_ms))
+    }
+
+    /// Puts an entry into memory, and then its vector, so that whoever finds the vector finds the entry.
+    pub(crate) fn put(&self, entry: &Arc<Entry>, vector: Option<&Embedding>) {
+        let CacheKey { partition, key, fingerprint: _ } = entry.key;
+        let mut changes = self.changes(&key).lock();
+        *changes += 1;
+        let evicted = self.memory.insert(entry.clone());
+        match vector.map(|vector| self.vectors.insert(partition, key, vector)) {
+            Some(Ok(())) => {}
+            Some(Err(_)) => Counts::add(&self.counts.vectors_refused),
+            None => _ = self.vectors.remove(&partition, &key),
+        }
+        drop(changes);
+        self.forget_vectors(&evicted, Some(entry));
+    }
+
+    /// Removes an entry from memory, its vector, and the knowledge of it on disk; when its places on disk expire.
+    pub(crate) fn remove(&self, key: &CacheKey) -> Option<u64> {
+        let mut changes = self.changes(&key.key).lock();
+        *changes += 1;
+        self.vectors.remove(&key.partition, &key.key);
+        if let Some(entry) = self.memory.remove(&key.key) {
+            entry.withdraw();
+        }
+        self.places.remove(&key.key).map(|place| place.expires_at_ms)
+    }
+
+    /// The number of changes so far of the keys that share this one's lock.
+    pub(crate) fn change(&self, key: &[u8; 32]) -> u64 {
+        *self.changes(key).lock()
+    }
+
+    /// Puts into memory what was read from disk, unless something of its shard has changed since; whether it may be
+    /// served.
+    pub(crate) fn promote(&self, entry: &Arc<Entry>, change: u64) -> bool {
+        let changes = self.changes(&entry.key.key).lock();
+        if *changes != change {
+            // Perhaps another key of the shard: then this one is still known, and can be served without being kept.
+            return self
+                .places
+                .find(&entry.key.key)
+                .is_some_and(|place| place.expires_at_ms == entry.meta.expires_at_ms);
+        }
+        let evicted = self.memory.insert(entry.clone());
+        drop(changes);
+        self.forget_vectors(&evicted, Some(entry));
+        true
+    }
+
+    /// Keeps a body if its entry is still in memory; the entry is charged anew.
+    pub(crate) fn keep(&self, entry: &Arc<Entry>, rendering: Rendering, body: &Bytes) {
+        if body.len() > KEPT_BODY_BYTES_MAX {
+            return;
+        }
+        let changes = self.changes(&entry.key.key).lock();
+        if !self.memory.holds(entry) {
+            return;
+        }
+        entry.keep(rendering, body.clone());
+        let evicted = self.memory.insert(entry.clone());
+        drop(changes);
+        self.forget_vectors(&evicted, None);
+    }
+
+    /// Notes that an entry is on disk now; false if it was withdrawn meanwhile.
+    pub(crate) fn written(&self, entry: &Entry, bytes: u32) -> bool {
+        let _changes = self.changes(&entry.key.key).lock();
+        if entry.is_withdrawn() {
+            return false;
+        }
+        let place = crate::disk::Place { expires_at_ms: entry.meta.expires_at_ms, bytes };
+        self.places.insert(&entry.key.key, place);
+        true
+    }
+
+    /// Removes the vector that leads nowhere, if so: neither to memory nor to disk.
+    pub(crate) fn forget_vector(&self, partition: &[u8; 32], key: &[u8; 32]) {
+        let _changes = self.changes(key).lock();
+        if !self.memory.contains(key) && self.places.find(key).is_none() {
+            self.vectors.remove(partition, key);
+        }
+    }
+
+    /// Removes entries from memory that may no longer be served, and their vectors.
+    pub(crate) fn sweep(&self, now_ms: u64) {
+        for entry in self.memory.collect(|entry| !entry.is_fresh(now_ms)) {
+            let CacheKey { partition, key, fingerprint: _ } = entry.key;
+            self.memory.remove_entry(&entry);
+            self.forget_vector(&partition, &key);
+        }
+    }
+
+    pub(crate) fn is_disk_up(&self) -> bool {
+        self.disk_up.load(Ordering::Acquire)
+    }
+
+    /// From now on the store is in memory only.
+    pub(crate) fn disk_down(&self) {
+        self.disk_up.store(false, Ordering::Release);
+        self.places.clear();
+    }
+
+    /// Forgets the vectors of what was evicted; an entry that is on its way to disk keeps its own.
+    fn forget_vectors(&self, evicted: &[Arc<Entry>], on_its_way: Option<&Arc<Entry>>) {
+        let on_its_way = on_its_way.filter(|_| self.is_disk_up());
+        for entry in evicted.iter().filter(|entry| on_its_way.is_none_or(|kept| !Arc::ptr_eq(kept, entry))) {
+            self.forget_vector(&entry.key.partition, &entry.key.key);
+        }
+    }
+
+    fn changes(&self, key: &[u8; 32]) -> &Mutex<u64> {
+        &self.changes[usize::from(key[1]) % CHANGE_SHARDS]
+    }
+}
+
+impl Counts {
+    pub(crate) fn add(count: &AtomicU64) {
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Reserves room in the write queue for an entry; false if there is none.
+    pub(crate) fn enqueue(&self, bytes: u64, bytes_max: u64) -> bool {
+        let queued = self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.queued.fetch_add(1, Ordering::Relaxed);
+        // A single entry always fits: what a large one may be is the settings' to say.
+        if queued > 0 && queued + bytes > bytes_max {
+            self.dequeue(bytes);
+            return false;
+        }
+        true
+    }
+
+    pub(crate) fn dequeue(&self, bytes: u64) {
+        self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.queued.fetch_sub(1, Ordering::Relaxed);
+    }
+}

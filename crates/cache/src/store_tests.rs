@@ -1,0 +1,270 @@
+use std::path::Path;
+use std::sync::Arc;
+
+use refrain_core::settings::EmbeddedStore;
+
+use super::*;
+use crate::test_support::{NOW_MS, answer, entry, key, meta, vector};
+
+const MODEL: Option<[u8; 32]> = Some([8; 32]);
+
+fn settings(dir: Option<&Path>) -> EmbeddedStore {
+    EmbeddedStore { memory_bytes_max: 16 << 20, dir: dir.map(Into::into), ..EmbeddedStore::default() }
+}
+
+fn open(settings: &EmbeddedStore) -> Store {
+    Store::open(settings, &Arc::new(KeySecret::from_bytes([3; 32])), MODEL).unwrap()
+}
+
+fn hit(found: Found) -> Arc<Entry> {
+    match found {
+        Found::Hit(entry) => entry,
+        Found::Miss => panic!("a miss where a hit was expected"),
+    }
+}
+
+fn is_miss(found: &Found) -> bool {
+    matches!(found, Found::Miss)
+}
+
+/// Far in the future of the real clock, which the sweep and the rebuild go by.
+fn long_lived(number: u64) -> Entry {
+    Entry::new(key(1, number), meta(unix_ms() + 3_600_000), answer(&format!("answer {number}")))
+}
+
+#[tokio::test]
+async fn an_entry_is_found_by_its_own_three_digests_only() {
+    let store = open(&settings(None));
+    store.insert(entry(1), None).unwrap();
+    assert_eq!(hit(store.find(&key(1, 1), NOW_MS).await).answer, answer("answer 1"));
+    assert!(is_miss(&store.find(&key(1, 2), NOW_MS).await));
+    let mut colliding = key(1, 1);
+    colliding.fingerprint[0] ^= 1;
+    assert!(is_miss(&store.find(&colliding, NOW_MS).await));
+    let mut elsewhere = key(1, 1);
+    elsewhere.partition[0] ^= 1;
+    assert!(is_miss(&store.find(&elsewhere, NOW_MS).await));
+}
+
+#[tokio::test]
+async fn an_entry_is_never_served_from_its_expiry_on_and_a_hit_does_not_extend_it() {
+    let store = open(&settings(None));
+    store.insert(entry(1), Some(vector(1))).unwrap();
+    let expiry = NOW_MS + 3_600_000;
+    hit(store.find(&key(1, 1), expiry - 1).await);
+    assert!(is_miss(&store.find(&key(1, 1), expiry).await));
+    assert!(store.nearest(&[1; 32], &vector(1), 8, expiry).await.is_empty());
+}
+
+#[tokio::test]
+async fn nearest_stays_within_the_partition_and_comes_best_first() {
+    let store = open(&settings(None));
+    for number in 0..20 {
+        store.insert(entry(number), Some(vector(number))).unwrap();
+    }
+    let other = Entry::new(key(2, 100), meta(NOW_MS + 1000), answer("other"));
+    store.insert(other, Some(vector(7))).unwrap();
+    let found = store.nearest(&[1; 32], &vector(7), 5, NOW_MS).await;
+    assert_eq!(found.len(), 5);
+    assert_eq!(found[0].entry.key, key(1, 7));
+    assert!(found.iter().all(|candidate| candidate.entry.key.partition == [1; 32]));
+    assert!(found.is_sorted_by(|a, b| a.similarity >= b.similarity));
+}
+
+#[tokio::test]
+async fn a_removed_entry_is_found_by_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    for settings in [settings(None), settings(Some(dir.path()))] {
+        let store = open(&settings);
+        store.insert(long_lived(1), Some(vector(1))).unwrap();
+        store.remove(&key(1, 1)).unwrap();
+        assert!(is_miss(&store.find(&key(1, 1), NOW_MS).await));
+        assert!(store.nearest(&[1; 32], &vector(1), 8, NOW_MS).await.is_empty());
+        let _ = store.flush().await;
+        assert!(is_miss(&store.find(&key(1, 1), NOW_MS).await));
+        store.close();
+    }
+}
+
+#[tokio::test]
+async fn memory_stays_within_its_bound_and_vectors_of_evicted_entries_go() {
+    let store = open(&settings(None));
+    for number in 0..4000 {
+        let long = Entry::new(key(1, number), meta(NOW_MS + 1000), answer(&"x".repeat(4000)));
+        store.insert(long, Some(vector(number))).unwrap();
+    }
+    let stats = store.stats();
+    assert!(stats.evictions > 0);
+    assert!(stats.bytes <= 12 << 20, "{stats:?}");
+    assert_eq!(stats.vectors, stats.entries, "{stats:?}");
+}
+
+#[tokio::test]
+async fn kept_bodies_are_charged() {
+    let store = open(&settings(None));
+    let stored = store.insert(entry(1), None).unwrap();
+    let before = store.stats().bytes;
+    let body = store.render(&stored, Rendering::Whole);
+    assert_eq!(store.stats().bytes, before + body.len() as u64);
+    assert_eq!(store.render(&stored, Rendering::Whole).as_ptr(), body.as_ptr());
+}
+
+#[tokio::test]
+async fn what_is_too_large_is_refused_with_its_reason() {
+    let small = EmbeddedStore { entry_bytes_max: 1000, ..settings(None) };
+    let store = open(&small);
+    let large = Entry::new(key(1, 1), meta(NOW_MS + 1000), answer(&"x".repeat(2000)));
+    assert_eq!(store.insert(large, None).unwrap_err(), Skip::TooLarge);
+    assert!(is_miss(&store.find(&key(1, 1), NOW_MS).await));
+}
+
+#[tokio::test]
+async fn what_was_stored_is_there_after_a_restart_with_its_vectors() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = settings(Some(dir.path()));
+    let store = open(&settings);
+    for number in 0..200 {
+        store.insert(long_lived(number), Some(vector(number))).unwrap();
+    }
+    store.close();
+    drop(store);
+
+    let store = open(&settings);
+    let disk = store.stats().disk.unwrap();
+    assert_eq!((disk.entries, disk.vectors_rebuilt, store.stats().entries), (200, 200, 0));
+    let found = hit(store.find(&key(1, 42), NOW_MS).await);
+    assert_eq!((&found.answer, found.key), (&answer("answer 42"), key(1, 42)));
+    assert_eq!(store.stats().entries, 1);
+    let near = store.nearest(&[1; 32], &vector(99), 3, NOW_MS).await;
+    assert_eq!((near.len(), near[0].entry.key), (3, key(1, 99)));
+    store.close();
+}
+
+#[tokio::test]
+async fn vectors_of_another_model_are_not_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = settings(Some(dir.path()));
+    let store = open(&settings);
+    store.insert(long_lived(1), Some(vector(1))).unwrap();
+    store.close();
+    drop(store);
+    let secret = Arc::new(KeySecret::from_bytes([3; 32]));
+    let store = Store::open(&settings, &secret, Some([9; 32])).unwrap();
+    assert!(store.nearest(&[1; 32], &vector(1), 3, NOW_MS).await.is_empty());
+    hit(store.find(&key(1, 1), NOW_MS).await);
+    store.close();
+}
+
+#[tokio::test]
+async fn a_newer_answer_replaces_the_older_one_over_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = settings(Some(dir.path()));
+    let store = open(&settings);
+    for (text, ttl_ms) in [("old", 9_000_000), ("new", 3_600_000)] {
+        let entry = Entry::new(key(1, 1), meta(unix_ms() + ttl_ms), answer(text));
+        store.insert(entry, None).unwrap();
+        store.flush().await.unwrap();
+    }
+    assert_eq!(store.stats().disk.unwrap().entries, 1);
+    store.close();
+    drop(store);
+    let store = open(&settings);
+    assert_eq!(hit(store.find(&key(1, 1), NOW_MS).await).answer, answer("new"));
+    store.close();
+}
+
+#[tokio::test]
+async fn the_disk_stays_within_its_bound_and_loses_what_expires_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = EmbeddedStore { disk_bytes_max: 100_000, ..settings(Some(dir.path())) };
+    let store = open(&settings);
+    let now = unix_ms();
+    for number in 0..300 {
+        let entry = Entry::new(key(1, number), meta(now + 3_600_000 + number), answer("x"));
+        store.insert(entry, None).unwrap();
+    }
+    store.flush().await.unwrap();
+    let disk = store.stats().disk.unwrap();
+    assert!(disk.bytes <= 100_000 && disk.entries > 50 && disk.evictions > 0, "{disk:?}");
+    store.close();
+    drop(store);
+    let store = open(&settings);
+    assert!(is_miss(&store.find(&key(1, 0), NOW_MS).await));
+    hit(store.find(&key(1, 299), NOW_MS).await);
+    store.close();
+}
+
+#[tokio::test]
+async fn a_store_that_is_in_use_is_refused_with_advice() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = settings(Some(dir.path()));
+    let store = open(&settings);
+    let second = Store::open(&settings, &Arc::new(KeySecret::from_bytes([3; 32])), MODEL);
+    let Err(error) = second else { panic!("opened twice") };
+    assert!(matches!(error, StoreError::Locked { .. }), "{error}");
+    assert!(error.to_string().contains("another store.dir"), "{error}");
+    store.close();
+}
+
+#[tokio::test]
+async fn a_store_of_another_secret_is_set_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = settings(Some(dir.path()));
+    let store = open(&settings);
+    store.insert(long_lived(1), None).unwrap();
+    store.close();
+    drop(store);
+    let store = Store::open(&settings, &Arc::new(KeySecret::from_bytes([4; 32])), MODEL).unwrap();
+    assert!(is_miss(&store.find(&key(1, 1), NOW_MS).await));
+    assert!(dir.path().join("answers.set-aside").is_dir());
+    store.close();
+}
+
+#[tokio::test]
+async fn damaged_files_give_right_answers_or_none() {
+    use rand::{Rng, SeedableRng};
+    let mut random = rand::rngs::StdRng::seed_from_u64(7);
+    for round in 0..6 {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = settings(Some(dir.path()));
+        let store = open(&settings);
+        for number in 0..100 {
+            store.insert(long_lived(number), Some(vector(number))).unwrap();
+        }
+        store.close();
+        drop(store);
+        for path in files(&dir.path().join("answers")) {
+            let mut bytes = std::fs::read(&path).unwrap();
+            if bytes.is_empty() || path.ends_with("lock") {
+                continue;
+            }
+            if round % 2 == 0 {
+                bytes.truncate(random.random_range(0..bytes.len()));
+            } else {
+                for _ in 0..20 {
+                    let at = random.random_range(0..bytes.len());
+                    bytes[at] ^= 1 << random.random_range(0..8u8);
+                }
+            }
+            std::fs::write(&path, bytes).unwrap();
+        }
+        let store = open(&settings);
+        for number in 0..100 {
+            if let Found::Hit(found) = store.find(&key(1, number), NOW_MS).await {
+                assert_eq!(found.answer, answer(&format!("answer {number}")));
+            }
+        }
+        store.insert(long_lived(1000), None).unwrap();
+        hit(store.find(&key(1, 1000), NOW_MS).await);
+        store.close();
+    }
+}
+
+fn files(dir: &Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for item in std::fs::read_dir(dir).unwrap() {
+        let path = item.unwrap().path();
+        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+    }
+    found
+}
