@@ -4,27 +4,37 @@ use http::Method;
 use refrain_core::Retry;
 use refrain_upstream::UpstreamBody;
 use tokio::join;
+use tokio::net::TcpSocket;
 
 use crate::server::{Fleet, OK, Server, jump, post, request, within};
 
-/// A port that refuses connections.
-async fn refusing() -> u16 {
-    Server::bind().await.port()
+/// A port that refuses connections for as long as this lives: bound, so that nobody else gets it, but not listening.
+struct Refusing(TcpSocket);
+
+impl Refusing {
+    fn bind() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        Self(socket)
+    }
+
+    fn port(&self) -> u16 {
+        self.0.local_addr().unwrap().port()
+    }
 }
 
 fn streamed() -> UpstreamBody {
     UpstreamBody::stream(http_body_util::Full::new(bytes::Bytes::from_static(b"{}")))
 }
 
-async fn fleet_with_a_dead_endpoint(server: &Server) -> Fleet {
-    let dead = refusing().await;
-    Fleet::with(&[server, server], |pool| pool.endpoints[0].port = dead)
+fn fleet_with(dead: &Refusing, server: &Server) -> Fleet {
+    Fleet::with(&[server, server], |pool| pool.endpoints[0].port = dead.port())
 }
 
 #[tokio::test]
 async fn a_refused_connection_moves_on_even_with_a_streamed_body() {
-    let server = Server::bind().await;
-    let fleet = fleet_with_a_dead_endpoint(&server).await;
+    let (dead, server) = (Refusing::bind(), Server::bind().await);
+    let fleet = fleet_with(&dead, &server);
     let (response, _peer) = join!(fleet.send(request(Method::POST, streamed())), server.answers(OK));
     let response = response.unwrap();
     assert_eq!((response.endpoint.as_str(), response.attempts), ("b", 2));
@@ -33,8 +43,8 @@ async fn a_refused_connection_moves_on_even_with_a_streamed_body() {
 
 #[tokio::test]
 async fn an_endpoint_that_refused_is_not_asked_again_at_once() {
-    let server = Server::bind().await;
-    let fleet = fleet_with_a_dead_endpoint(&server).await;
+    let (dead, server) = (Refusing::bind(), Server::bind().await);
+    let fleet = fleet_with(&dead, &server);
     let (first, mut peer) = join!(fleet.text(), server.answers(OK));
     first.unwrap();
     assert!(fleet.stats()[0].cooling);
@@ -49,11 +59,11 @@ async fn an_endpoint_that_refused_is_not_asked_again_at_once() {
 
 #[tokio::test]
 async fn all_refusing_is_unreachable_and_each_was_asked_once() {
-    let (a, b) = (refusing().await, refusing().await);
+    let (a, b) = (Refusing::bind(), Refusing::bind());
     let server = Server::bind().await;
     let fleet = Fleet::with(&[&server, &server], |pool| {
-        pool.endpoints[0].port = a;
-        pool.endpoints[1].port = b;
+        pool.endpoints[0].port = a.port();
+        pool.endpoints[1].port = b.port();
     });
     let error = fleet.text().await.unwrap_err();
     assert_eq!((error.as_str(), error.retry()), ("connect", Retry::Safe));
