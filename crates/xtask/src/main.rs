@@ -4,6 +4,7 @@
 //! `REFRAIN_SETUP_DIR` says), never to the home directory.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "talking to the developer is what it is for")]
 
+mod bench;
 mod child;
 mod command;
 mod http;
@@ -33,6 +34,8 @@ enum Task {
     Schema,
     /// Prepare what is missing and run all tests through nextest.
     Test(test::Args),
+    /// Measure what a request costs beside nginx.
+    Bench(bench::Args),
     /// Run the proxy before a real LLM server and show what the cache does.
     Run(run::Args),
 }
@@ -54,6 +57,7 @@ fn perform(task: Task) -> anyhow::Result<()> {
         Task::CheckDeps => lint::check_directions(),
         Task::Schema => lint::regenerate_schema(),
         Task::Test(args) => test::run(&args),
+        Task::Bench(args) => bench::run(&args),
         Task::Run(args) => run::run(&args),
     }
 }

@@ -17,6 +17,7 @@ use crate::llama::LlamaServer;
 use crate::manifest::Manifest;
 use crate::{setup, workspace};
 use proxy::Proxy;
+pub(crate) use proxy::build;
 use relay::Relay;
 pub(crate) use rows::body;
 #[cfg(test)]

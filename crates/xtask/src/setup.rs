@@ -40,6 +40,11 @@ impl Args {
     pub(crate) fn to_run() -> Self {
         Self { only: vec![Step::Model, Step::Llm] }
     }
+
+    /// What `cargo xtask bench` needs.
+    pub(crate) fn to_bench() -> Self {
+        Self { only: vec![Step::Model, Step::Bench] }
+    }
 }
 
 /// One thing to prepare.

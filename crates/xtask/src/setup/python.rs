@@ -1,5 +1,6 @@
 //! The developer's Python and its pip, used only to fetch packages and to convert the model; no virtual environment.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -51,24 +52,20 @@ impl Python {
 }
 
 impl Site {
-    /// Installs exactly these packages (`name==version`), no others, into a folder of their own.
-    pub(super) fn pip_install(&self, packages: &[&str], target: &Path) -> Result<()> {
+    /// Installs the packages of a requirements file, which states every version and hash, into a folder of their own.
+    pub(super) fn pip_install(&self, requirements: &str, target: &Path) -> Result<()> {
+        let file = target.join("requirements.txt");
+        fs::write(&file, requirements).with_context(|| format!("can't write {}", file.display()))?;
         let mut pip = Command::new(&self.python.executable);
-        pip.args([
-            "-m",
-            "pip",
-            "install",
-            "--no-deps",
-            "--only-binary=:all:",
-            "--no-cache-dir",
-            "--no-compile",
-        ])
-        .args(["--no-input", "--disable-pip-version-check", "--progress-bar=off", "--target"])
-        .arg(target)
-        .args(packages)
-        // Both would forbid --target, which touches neither.
-        .env("PIP_USER", "0")
-        .env("PIP_REQUIRE_VIRTUALENV", "0");
+        pip.args(["-m", "pip", "install", "--no-deps", "--only-binary=:all:", "--require-hashes"])
+            .args(["--no-cache-dir", "--no-compile", "--no-input", "--disable-pip-version-check"])
+            .args(["--progress-bar=off", "--target"])
+            .arg(target)
+            .arg("--requirement")
+            .arg(file)
+            // Both would forbid --target, which touches neither.
+            .env("PIP_USER", "0")
+            .env("PIP_REQUIRE_VIRTUALENV", "0");
         command::logged(&mut pip, &self.log())
     }
 }
@@ -76,6 +73,17 @@ impl Site {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_package_states_its_version_and_hash() {
+        let files = ["model", "llm", "clients"];
+        let texts = files.map(|file| fs::read_to_string(format!("python/{file}.txt")).unwrap());
+        for line in texts.iter().flat_map(|text| text.lines()).filter(|line| !line.starts_with('#')) {
+            let (package, hash) =
+                (line.contains("==") && line.ends_with('\\'), line.contains("--hash=sha256:"));
+            assert!(package || hash, "{line}");
+        }
+    }
 
     #[test]
     fn version_and_executable_are_read() {
