@@ -7,9 +7,9 @@ use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use refrain_core::settings::Limits;
-use refrain_core::{Drain, ListenerId};
+use refrain_core::{Drain, ListenerId, Tasks};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -104,7 +104,7 @@ async fn drive<S>(
             }
         }
         Protocol::Http2 => {
-            let connection = http2_builder(limits).serve_connection(io, service);
+            let connection = http2_builder(limits, &worker.tasks).serve_connection(io, service);
             let mut connection = std::pin::pin!(connection);
             tokio::select! {
                 ended = connection.as_mut() => ended,
@@ -120,6 +120,20 @@ async fn drive<S>(
     }
 }
 
+/// Spawns an HTTP/2 connection's streams so that draining waits for them.
+#[derive(Clone)]
+struct Tracked(Tasks);
+
+impl<F> hyper::rt::Executor<F> for Tracked
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, task: F) {
+        self.0.spawn(task);
+    }
+}
+
 fn http1_builder(limits: &Limits) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
@@ -131,8 +145,8 @@ fn http1_builder(limits: &Limits) -> http1::Builder {
     builder
 }
 
-fn http2_builder(limits: &Limits) -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+fn http2_builder(limits: &Limits, tasks: &Tasks) -> http2::Builder<Tracked> {
+    let mut builder = http2::Builder::new(Tracked(tasks.clone()));
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.h2_streams_max)

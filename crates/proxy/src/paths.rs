@@ -9,7 +9,7 @@ pub(crate) enum PathClass {
     Api(Api),
     /// Reads or computes something and changes nothing: passed through.
     Plain,
-    /// The list of models: passed through, filtered by what the caller may use.
+    /// A list of models: merged over the pool, filtered by what the caller may use.
     Models,
     /// Changes or inspects a server: for admins only.
     Admin,
@@ -42,7 +42,6 @@ const ADMIN: &[&str] = &[
 /// Inference-like paths that are passed through as they are.
 const PLAIN: &[&str] = &[
     "/api/version",
-    "/api/ps",
     "/api/show",
     "/api/embeddings",
     "/v1/messages/count_tokens",
@@ -56,7 +55,7 @@ const PLAIN: &[&str] = &[
 ];
 
 /// Lists of models.
-const MODELS: &[&str] = &["/v1/models", "/api/tags"];
+const MODELS: &[&str] = &["/v1/models", "/api/tags", "/api/ps"];
 
 /// What a path means.
 pub(crate) fn classify(path: &str) -> PathClass {

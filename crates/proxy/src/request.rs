@@ -22,7 +22,7 @@ use crate::paths::PathClass;
 use crate::route::{ROOT, RouteState, Routed};
 use crate::snapshot::{AnswerCache, Snapshot};
 use crate::worker::Worker;
-use crate::{ask, cors, error_response, generate, head, ingest, lookup, pass, plan, respond, route};
+use crate::{ask, cors, error_response, generate, head, ingest, lookup, models, pass, plan, respond, route};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const DEBUG_ASKED: HeaderName = HeaderName::from_static("x-refrain-debug");
@@ -113,6 +113,9 @@ async fn path(
     route::authorize(&routed, &caller)?;
     let admitted = Admitted { routed, caller };
     note.admitted(&admitted);
+    if admitted.routed.head.class == PathClass::Models {
+        return models::list(worker, &admitted).await;
+    }
     let Some(api) = admitted.reads() else {
         note.bypass(Bypass::CacheOff);
         return pass::streamed(worker, &admitted, body, limits.body_bytes_max).await;
@@ -166,8 +169,13 @@ fn plan_and_key<'a>(
     let cache = snapshot.cache.as_ref().ok_or(Bypass::CacheOff)?;
     let headers = &admitted.routed.head.parts.headers;
     let prompt = &asked.request.prompt;
-    let plan = plan::decide(&admitted.state().route, &snapshot.settings.store, headers, prompt)?;
+    let mut plan = plan::decide(&admitted.state().route, &snapshot.settings.store, headers, prompt)?;
     let key = lookup::key(cache, admitted.state(), &admitted.caller, headers, prompt, (&asked.model, &plan))?;
+    let identity = &admitted.caller.identity;
+    if admitted.state().repeats.is_repeat(&key, identity, Instant::now()) {
+        admitted.state().metrics.bypass(Bypass::Regenerate);
+        plan.directives.no_cache = true;
+    }
     Ok((cache, (key, plan)))
 }
 

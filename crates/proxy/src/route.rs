@@ -13,6 +13,7 @@ use crate::failure::Failure;
 use crate::head::Head;
 use crate::metrics::RouteMetrics;
 use crate::paths::{PathClass, is_at_or_below};
+use crate::repeats::Repeats;
 
 /// A route with what it needs at hand.
 pub struct RouteState {
@@ -20,6 +21,8 @@ pub struct RouteState {
     pub route: Arc<Route>,
     /// Where its misses go.
     pub pool: Arc<PoolState>,
+    /// Who asked what lately, where that means something.
+    pub(crate) repeats: Repeats,
     /// Its counters.
     pub(crate) metrics: RouteMetrics,
 }
@@ -60,6 +63,11 @@ pub(crate) fn authorize(routed: &Routed, caller: &Caller) -> Result<(), Failure>
         (PathClass::Admin, Role::Caller) => Err(Failure::new(
             Code::Forbidden,
             "this path changes or inspects a model server: it needs role admin",
+        )),
+        // What names its model in a way that Refrain doesn't read can't be checked.
+        (PathClass::Plain | PathClass::Unknown, _) if !caller.models.is_empty() => Err(Failure::new(
+            Code::Forbidden,
+            "this key is for certain models only, and this path can't be checked for its model",
         )),
         _ => Ok(()),
     }

@@ -13,6 +13,7 @@ use crate::access::Sampler;
 use crate::auth::Keys;
 use crate::generate::FlightHead;
 use crate::metrics::RouteMetrics;
+use crate::repeats::Repeats;
 use crate::route::RouteState;
 use crate::tls::{self, TlsError};
 
@@ -74,7 +75,8 @@ impl Snapshot {
                 .cloned()
                 .ok_or_else(|| SnapshotError::Pool { route: route.id.clone(), pool: route.pool.clone() })?;
             let metrics = RouteMetrics::new(&route.id);
-            Ok(Arc::new(RouteState { route: route.clone(), pool, metrics }))
+            let repeats = Repeats::new(route.cache.regenerate);
+            Ok(Arc::new(RouteState { route: route.clone(), pool, repeats, metrics }))
         });
         Ok(Self {
             routes: routes.collect::<Result<_, _>>()?,

@@ -1,0 +1,171 @@
+//! Lists of models: merged over the pool's endpoints, with its aliases, and only what the caller may use.
+//!
+//! Far from the hot path: clients ask for a list when they start.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, Response, StatusCode};
+use refrain_core::Code;
+use refrain_upstream::{EndpointState, UpstreamBody, UpstreamError, UpstreamRequest};
+use serde_json::{Map, Value};
+
+use crate::body::Body;
+use crate::failure::Failure;
+use crate::request::Admitted;
+use crate::upstream_headers::{self, Encoding};
+use crate::worker::Worker;
+
+/// A longer list is refused.
+const LIST_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Where a list keeps its items, and how an item is named.
+struct Shape {
+    items: &'static str,
+    name: &'static str,
+}
+
+const OPENAI: Shape = Shape { items: "data", name: "id" };
+const OLLAMA: Shape = Shape { items: "models", name: "name" };
+
+/// Answers `GET /v1/models`, `/api/tags` or `/api/ps`.
+///
+/// # Errors
+/// The method is another one, or no endpoint gave a list (then the last one's failure).
+pub(crate) async fn list(worker: &Worker, admitted: &Admitted) -> Result<Response<Body>, Failure> {
+    if admitted.routed.head.parts.method != Method::GET {
+        return Err(Failure::new(Code::MethodNotAllowed, "a list of models takes GET"));
+    }
+    let shape = if admitted.routed.head.path().starts_with("/api/") { OLLAMA } else { OPENAI };
+    let mut merged: Option<Map<String, Value>> = None;
+    let mut failed = Failure::upstream(Code::UpstreamBroken);
+    for endpoint in admitted.state().pool.endpoints() {
+        match fetch(worker, admitted, endpoint).await {
+            Ok(list) => merge(&mut merged, list, &shape),
+            Err(failure) => failed = failure,
+        }
+    }
+    let Some(mut list) = merged else { return Err(failed) };
+    add_aliases(&mut list, &admitted.state().pool.config().models, &shape);
+    keep_entitled(&mut list, &admitted.caller.models, &shape);
+    let mut response = Response::new(Body::full(Bytes::from(Value::Object(list).to_string())));
+    *response.status_mut() = StatusCode::OK;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(response)
+}
+
+async fn fetch(
+    worker: &Worker,
+    admitted: &Admitted,
+    endpoint: &Arc<EndpointState>,
+) -> Result<Map<String, Value>, Failure> {
+    let (head, state) = (&admitted.routed.head, admitted.state());
+    let request = UpstreamRequest {
+        method: Method::GET,
+        path_and_query: head.path_and_query()?,
+        headers: upstream_headers::for_upstream(
+            &head.parts.headers,
+            state.route.forward_credentials,
+            Encoding::Identity,
+        ),
+        body: UpstreamBody::empty(),
+        timeouts: state.route.timeouts,
+    };
+    let read = async {
+        let response = worker.client.send_to(&state.pool, endpoint, request).await?;
+        let is_ok = response.status == StatusCode::OK;
+        Ok::<_, UpstreamError>((is_ok, response.body.collect(LIST_BYTES_MAX).await?))
+    };
+    match read.await {
+        Ok((true, body)) => match serde_json::from_slice(&body) {
+            Ok(Value::Object(list)) => Ok(list),
+            _ => Err(Failure::upstream(Code::UpstreamBroken)),
+        },
+        Ok((false, _)) => Err(Failure::upstream(Code::UpstreamBroken)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Adds the items whose names are new. The first endpoint's other fields stand.
+fn merge(merged: &mut Option<Map<String, Value>>, list: Map<String, Value>, shape: &Shape) {
+    let Some(merged) = merged else {
+        *merged = Some(list);
+        return;
+    };
+    let Some(Value::Array(new)) = list.get(shape.items) else { return };
+    let known = merged.entry(shape.items).or_insert_with(|| Value::Array(Vec::new()));
+    let Value::Array(known) = known else { return };
+    for item in new {
+        if !known.iter().any(|other| name(other, shape) == name(item, shape)) {
+            known.push(item.clone());
+        }
+    }
+}
+
+/// Lists each alias beside the model that it stands for.
+fn add_aliases(list: &mut Map<String, Value>, aliases: &BTreeMap<String, String>, shape: &Shape) {
+    let Some(Value::Array(items)) = list.get_mut(shape.items) else { return };
+    for (alias, model) in aliases {
+        let real = items.iter().find(|item| name(item, shape) == Some(model));
+        let Some(Value::Object(mut item)) = real.cloned() else { continue };
+        for field in [shape.name, "model"] {
+            if item.contains_key(field) {
+                item.insert(field.to_owned(), Value::String(alias.clone()));
+            }
+        }
+        items.push(Value::Object(item));
+    }
+}
+
+fn keep_entitled(list: &mut Map<String, Value>, entitled: &[String], shape: &Shape) {
+    if entitled.is_empty() {
+        return;
+    }
+    // llama.cpp lists its model under both names.
+    for items in [shape.items, OLLAMA.items, OPENAI.items] {
+        if let Some(Value::Array(items)) = list.get_mut(items) {
+            items.retain(|item| {
+                let named = name(item, shape).or_else(|| name(item, &OLLAMA));
+                named.is_some_and(|name| entitled.iter().any(|allowed| allowed == name))
+            });
+        }
+    }
+}
+
+fn name<'a>(item: &'a Value, shape: &Shape) -> Option<&'a str> {
+    item.get(shape.name)?.as_str()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn object(value: Value) -> Map<String, Value> {
+        value.as_object().unwrap().clone()
+    }
+
+    #[test]
+    fn lists_are_merged_by_name_with_aliases_and_filtered_by_entitlement() {
+        let mut merged = None;
+        merge(&mut merged, object(json!({"object": "list", "data": [{"id": "a"}, {"id": "b"}]})), &OPENAI);
+        merge(&mut merged, object(json!({"data": [{"id": "b"}, {"id": "c", "x": 1}]})), &OPENAI);
+        let mut list = merged.unwrap();
+        add_aliases(&mut list, &[("fast".to_owned(), "c".to_owned())].into(), &OPENAI);
+        assert_eq!(
+            Value::Object(list.clone()),
+            json!({"object": "list", "data": [{"id": "a"}, {"id": "b"}, {"id": "c", "x": 1}, {"id": "fast", "x": 1}]})
+        );
+        keep_entitled(&mut list, &["fast".to_owned()], &OPENAI);
+        assert_eq!(list["data"], json!([{"id": "fast", "x": 1}]));
+    }
+
+    #[test]
+    fn a_second_list_of_the_same_models_is_filtered_too() {
+        let mut list = object(json!({"data": [{"id": "a"}], "models": [{"name": "a"}, {"name": "b"}]}));
+        keep_entitled(&mut list, &["b".to_owned()], &OPENAI);
+        assert_eq!(Value::Object(list), json!({"data": [], "models": [{"name": "b"}]}));
+    }
+}
