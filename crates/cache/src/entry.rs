@@ -1,6 +1,5 @@
 //! One stored answer with what must be known to serve it. Immutable, but for the rendered bodies that it keeps.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -25,7 +24,6 @@ pub struct Entry {
     pub answer: Answer,
     record_bytes: usize,
     rendered: [OnceLock<Bytes>; 3],
-    withdrawn: AtomicBool,
 }
 
 /// What is known of a stored answer beside its text.
@@ -57,14 +55,7 @@ impl Entry {
     /// Puts an answer under its key.
     pub fn new(key: CacheKey, meta: EntryMeta, answer: Answer) -> Self {
         let record_bytes = answer.encode().len() + meta.bytes();
-        Self {
-            key,
-            meta,
-            answer,
-            record_bytes,
-            rendered: Default::default(),
-            withdrawn: AtomicBool::new(false),
-        }
+        Self { key, meta, answer, record_bytes, rendered: Default::default() }
     }
 
     /// Whether it may still be served.
@@ -96,15 +87,6 @@ impl Entry {
     pub(crate) fn charge(&self) -> usize {
         let kept: usize = self.rendered.iter().filter_map(OnceLock::get).map(Bytes::len).sum();
         OVERHEAD_BYTES + self.record_bytes * DECODED_FACTOR + kept
-    }
-
-    /// It was removed: if it waits for being written to disk, it shall not be.
-    pub(crate) fn withdraw(&self) {
-        self.withdrawn.store(true, Ordering::Release);
-    }
-
-    pub(crate) fn is_withdrawn(&self) -> bool {
-        self.withdrawn.load(Ordering::Acquire)
     }
 
     /// Whether it is the entry of this very question: the key was found, the second digest must agree.

@@ -13,6 +13,8 @@ mod evidence;
 mod fields;
 mod flight;
 mod key;
+#[cfg(test)]
+mod kill_tests;
 mod memory;
 mod record;
 mod scope;

@@ -1,5 +1,6 @@
 //! What the store's callers and its threads share: memory, vectors, the keys on disk, and the order of changes.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
@@ -8,7 +9,7 @@ use parking_lot::Mutex;
 use refrain_core::settings::EmbeddedStore;
 use refrain_llm::answer::Rendering;
 
-use crate::disk::Places;
+use crate::disk::{Place, Places};
 use crate::embedder::Embedding;
 use crate::entry::Entry;
 use crate::key::CacheKey;
@@ -19,6 +20,8 @@ use crate::vectors::VectorIndex;
 const VECTOR_SHARE: usize = 4;
 /// Rendered bodies up to this size are kept with their entry.
 const KEPT_BODY_BYTES_MAX: usize = 256 << 10;
+/// Removals that may wait for the writer.
+const REMOVALS_MAX: usize = 1 << 16;
 /// Locks that order changes of one key.
 const CHANGE_SHARDS: usize = 64;
 
@@ -28,10 +31,18 @@ pub(crate) struct Shared {
     pub(crate) places: Places,
     pub(crate) counts: Counts,
     disk_up: AtomicBool,
+    /// Keys that the writer has yet to remove from disk, with the moment of their removal: beside the write queue, so that
+    /// a purge is never lost to a full one.
+    removals: Mutex<HashMap<[u8; 32], Moment>>,
+    moments: AtomicU64,
     /// Counts changes of the keys of a shard, so that what was read before a change is not put in after it. Taken by
     /// whoever changes a key, never by reads from memory.
     changes: [Mutex<u64>; CHANGE_SHARDS],
 }
+
+/// A place in the order of writes and removals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Moment(u64);
 
 /// Numbers that only grow, but for `queued`.
 #[derive(Default)]
@@ -56,6 +67,8 @@ impl Shared {
             places: Places::new(),
             counts: Counts::default(),
             disk_up: AtomicBool::new(settings.dir.is_some()),
+            removals: Mutex::new(HashMap::new()),
+            moments: AtomicU64::new(0),
             changes: std::array::from_fn(|_| Mutex::new(0)),
         }
     }
@@ -79,15 +92,50 @@ impl Shared {
         self.forget_vectors(&evicted, Some(entry));
     }
 
-    /// Removes an entry from memory, its vector, and the knowledge of it on disk; when its places on disk expire.
-    pub(crate) fn remove(&self, key: &CacheKey) -> Option<u64> {
+    /// Removes an entry from memory, its vector, and the knowledge of it on disk. False if too many removals wait for the
+    /// disk: then it is there again after a restart.
+    pub(crate) fn remove(&self, key: &CacheKey) -> bool {
         let mut changes = self.changes(&key.key).lock();
         *changes += 1;
         self.vectors.remove(&key.partition, &key.key);
-        if let Some(entry) = self.memory.remove(&key.key) {
-            entry.withdraw();
+        self.memory.remove(&key.key);
+        self.remove_from_disk(&key.key)
+    }
+
+    /// Removes a place that leads to nothing, unless its key has got another one meanwhile; whether it did.
+    pub(crate) fn forget_place(&self, key: &[u8; 32], place: Place) -> bool {
+        let _changes = self.changes(key).lock();
+        self.places.find(key) == Some(place) && self.remove_from_disk(key)
+    }
+
+    fn remove_from_disk(&self, key: &[u8; 32]) -> bool {
+        self.places.hide(key);
+        let mut removals = self.removals.lock();
+        let has_room = !self.is_disk_up() || removals.len() < REMOVALS_MAX;
+        if has_room && self.is_disk_up() {
+            removals.insert(*key, self.moment());
         }
-        self.places.remove(&key.key).map(|place| place.expires_at_ms)
+        has_room
+    }
+
+    /// The next moment.
+    pub(crate) fn moment(&self) -> Moment {
+        Moment(self.moments.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Removals that wait for the writer.
+    pub(crate) fn removals(&self) -> Vec<([u8; 32], Moment)> {
+        self.removals.lock().iter().map(|(key, moment)| (*key, *moment)).collect()
+    }
+
+    /// The writer has removed a key, as of that moment.
+    pub(crate) fn removed(&self, key: &[u8; 32], moment: Moment) {
+        let _changes = self.changes(key).lock();
+        self.places.remove(key);
+        let mut removals = self.removals.lock();
+        if removals.get(key) == Some(&moment) {
+            removals.remove(key);
+        }
     }
 
     /// The number of changes so far of the keys that share this one's lock.
@@ -127,15 +175,16 @@ impl Shared {
         self.forget_vectors(&evicted, None);
     }
 
-    /// Notes that an entry is on disk now; false if it was withdrawn meanwhile.
-    pub(crate) fn written(&self, entry: &Entry, bytes: u32) -> bool {
-        let _changes = self.changes(&entry.key.key).lock();
-        if entry.is_withdrawn() {
-            return false;
+    /// Notes that an entry is on disk now; hidden if it has been removed since the moment of its insertion.
+    pub(crate) fn written(&self, entry: &Entry, bytes: u32, moment: Moment) {
+        let key = &entry.key.key;
+        let _changes = self.changes(key).lock();
+        let mut removals = self.removals.lock();
+        let hidden = removals.get(key).is_some_and(|removal| *removal > moment);
+        if !hidden {
+            removals.remove(key);
         }
-        let place = crate::disk::Place { expires_at_ms: entry.meta.expires_at_ms, bytes };
-        self.places.insert(&entry.key.key, place);
-        true
+        self.places.insert(key, Place { expires_at_ms: entry.meta.expires_at_ms, bytes, hidden });
     }
 
     /// Removes the vector that leads nowhere, if so: neither to memory nor to disk.
@@ -162,6 +211,7 @@ impl Shared {
     /// From now on the store is in memory only.
     pub(crate) fn disk_down(&self) {
         self.disk_up.store(false, Ordering::Release);
+        self.removals.lock().clear();
         self.places.clear();
     }
 

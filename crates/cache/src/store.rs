@@ -166,12 +166,11 @@ impl Store {
     /// Removes an entry and its vector: nobody finds them from now on.
     ///
     /// # Errors
-    /// [`Skip::StoreBusy`] if it could not be removed from disk: after a restart it would be found again. Ask again.
+    /// [`Skip::StoreBusy`] if too many removals wait for the disk: after a restart it would be found again. Ask again.
     pub fn remove(&self, key: &CacheKey) -> Result<(), Skip> {
-        match self.shared.remove(key) {
-            Some(expires_at_ms) => self.disk.remove(key.key, expires_at_ms),
-            None => Ok(()),
-        }
+        let removed = self.shared.remove(key);
+        self.disk.wake();
+        if removed { Ok(()) } else { Err(Skip::StoreBusy) }
     }
 
     /// The body for a client; kept with the entry, within its memory bound, for the next one.

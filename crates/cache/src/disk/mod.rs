@@ -72,7 +72,7 @@ impl Disk {
         let writer = writer(shared.clone(), queue);
         let mut threads = vec![spawn("refrain-store-write", move || writer.run())?];
         let reads = match tables {
-            Some(tables) => Some(start_readers(shared, &tables, &writes, &mut threads)?),
+            Some(tables) => Some(start_readers(shared, &tables, &mut threads)?),
             None => None,
         };
         Ok(Self { shared: shared.clone(), writes, reads, threads: Mutex::new(threads) })
@@ -87,7 +87,9 @@ impl Disk {
         if !self.shared.counts.enqueue(bytes, WRITE_QUEUE_BYTES_MAX) {
             return Err(Skip::StoreBusy);
         }
-        match self.writes.try_send(WriteOp::Put { entry: entry.clone(), vector: vector.cloned() }) {
+        let put =
+            WriteOp::Put { entry: entry.clone(), vector: vector.cloned(), moment: self.shared.moment() };
+        match self.writes.try_send(put) {
             Ok(()) => Ok(()),
             Err(TrySendError::Full(_)) => {
                 self.shared.counts.dequeue(bytes);
@@ -100,12 +102,9 @@ impl Disk {
         }
     }
 
-    /// Queues a removal.
-    pub(crate) fn remove(&self, key: [u8; 32], expires_at_ms: u64) -> Result<(), Skip> {
-        match self.writes.try_send(WriteOp::Remove { key, expires_at_ms }) {
-            Err(TrySendError::Full(_)) => Err(Skip::StoreBusy),
-            _ => Ok(()),
-        }
+    /// Lets the writer see to what was removed, if it isn't at work already.
+    pub(crate) fn wake(&self) {
+        _ = self.writes.try_send(WriteOp::Wake);
     }
 
     /// Reads an entry that is known to be on disk; `None` also if that takes too long.
@@ -151,18 +150,12 @@ impl Disk {
 fn start_readers(
     shared: &Arc<Shared>,
     tables: &Arc<Tables>,
-    writer: &SyncSender<WriteOp>,
     threads: &mut Vec<JoinHandle<()>>,
 ) -> Result<SyncSender<ReadOp>, StoreError> {
     let (reads, queue) = sync_channel(READ_QUEUE_MAX);
     let queue = Arc::new(Mutex::new(queue));
     for _ in 0..READERS {
-        let reader = Reader {
-            shared: shared.clone(),
-            tables: tables.clone(),
-            queue: queue.clone(),
-            writer: writer.clone(),
-        };
+        let reader = Reader { shared: shared.clone(), tables: tables.clone(), queue: queue.clone() };
         threads.push(spawn("refrain-store-read", move || reader.run())?);
     }
     Ok(reads)

@@ -28,6 +28,8 @@ pub(crate) struct Place {
     pub(crate) expires_at_ms: u64,
     /// Of its records.
     pub(crate) bytes: u32,
+    /// Removed for readers; the writer has yet to come to it.
+    pub(crate) hidden: bool,
 }
 
 impl Places {
@@ -39,8 +41,21 @@ impl Places {
         }
     }
 
+    /// Where a reader finds the key.
     pub(crate) fn find(&self, key: &[u8; 32]) -> Option<Place> {
+        self.on_disk(key).filter(|place| !place.hidden)
+    }
+
+    /// Where the key stands, even if it is hidden.
+    pub(crate) fn on_disk(&self, key: &[u8; 32]) -> Option<Place> {
         self.shard(key).read().get(&short(key)).copied()
+    }
+
+    /// Hides the key from readers until the writer has removed it.
+    pub(crate) fn hide(&self, key: &[u8; 32]) {
+        if let Some(place) = self.shard(key).write().get_mut(&short(key)) {
+            place.hidden = true;
+        }
     }
 
     /// Notes a place; the one that it replaces.

@@ -1,14 +1,14 @@
 //! Reads from disk, off the reactors: a bounded queue before a few threads.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError};
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use super::places::Place;
 use super::tables::{ReadError, Tables};
-use super::writer::WriteOp;
 use crate::entry::Entry;
 use crate::shared::{Counts, Shared};
 
@@ -30,7 +30,6 @@ pub(super) struct Reader {
     pub(super) shared: Arc<Shared>,
     pub(super) tables: Arc<Tables>,
     pub(super) queue: Arc<Mutex<Receiver<ReadOp>>>,
-    pub(super) writer: SyncSender<WriteOp>,
 }
 
 impl Reader {
@@ -49,28 +48,28 @@ impl Reader {
     /// Reads an entry and puts it into memory, unless its key has changed meanwhile.
     fn read(&self, key: &[u8; 32]) -> Option<Arc<Entry>> {
         let change = self.shared.change(key);
+        let place = self.shared.places.find(key)?;
         match self.tables.read(key) {
             Ok(Some(entry)) => {
                 let entry = Arc::new(entry);
                 self.shared.promote(&entry, change).then_some(entry)
             }
-            Ok(None) => None,
+            Ok(None) => {
+                self.shared.forget_place(key, place);
+                None
+            }
             Err(error) => {
-                self.set_aside(key, &error);
+                self.set_aside(key, place, &error);
                 None
             }
         }
     }
 
-    /// A damaged record is invisible from now on, and deleted when the writer comes to it.
-    fn set_aside(&self, key: &[u8; 32], error: &ReadError) {
-        let Some(place) = self.shared.places.remove(key) else { return };
-        Counts::add(&self.shared.counts.quarantined);
-        tracing::warn!(%error, "a damaged record was removed from the store");
-        let op = WriteOp::Remove { key: *key, expires_at_ms: place.expires_at_ms };
-        if let Err(TrySendError::Full(_)) = self.writer.try_send(op) {
-            // It stays on disk until it expires; after a restart it would be found damaged again.
-            tracing::debug!("the write queue is full; a damaged record stays on disk");
+    /// A damaged record is invisible from now on, and deleted when the writer comes to it, within a second.
+    fn set_aside(&self, key: &[u8; 32], place: Place, error: &ReadError) {
+        if self.shared.forget_place(key, place) {
+            Counts::add(&self.shared.counts.quarantined);
+            tracing::warn!(%error, "a damaged record was removed from the store");
         }
     }
 }

@@ -51,7 +51,7 @@ fn take_in(shared: &Shared, at: IndexKey, record: PlaceRecord, embedder: Option<
         return false;
     }
     let PlaceRecord { partition, bytes, vector } = record;
-    shared.places.insert(&at.key, Place { expires_at_ms: at.expires_at_ms, bytes });
+    shared.places.insert(&at.key, Place { expires_at_ms: at.expires_at_ms, bytes, hidden: false });
     match vector {
         // Vectors of another model can't be compared.
         Some((model, vector)) if Some(model) == embedder => {

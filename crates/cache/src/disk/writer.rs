@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use super::tables::{IndexKey, Tables};
 use crate::embedder::Embedding;
 use crate::entry::Entry;
-use crate::shared::{Counts, Shared};
+use crate::shared::{Counts, Moment, Shared};
 use crate::store::unix_ms;
 
 /// Writes that may wait.
@@ -34,8 +34,13 @@ const EVICT_PERCENT: u64 = 2;
 
 /// What the writer is asked to do.
 pub(super) enum WriteOp {
-    Put { entry: Arc<Entry>, vector: Option<Embedding> },
-    Remove { key: [u8; 32], expires_at_ms: u64 },
+    Put {
+        entry: Arc<Entry>,
+        vector: Option<Embedding>,
+        moment: Moment,
+    },
+    /// There are removals.
+    Wake,
     Flush(oneshot::Sender<()>),
     Close,
 }
@@ -45,6 +50,8 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     queue: Receiver<WriteOp>,
     disk: Option<Files>,
+    /// Somebody asked it to end.
+    closed: bool,
 }
 
 /// What the writer needs of the disk.
@@ -67,7 +74,7 @@ pub(super) struct Bounds {
 impl Writer {
     /// One that only sweeps memory.
     pub(super) fn sweeper(shared: Arc<Shared>, queue: Receiver<WriteOp>) -> Self {
-        Self { shared, queue, disk: None }
+        Self { shared, queue, disk: None, closed: false }
     }
 
     pub(super) fn new(
@@ -78,7 +85,7 @@ impl Writer {
         embedder: Option<[u8; 32]>,
         front: Option<IndexKey>,
     ) -> Self {
-        Self { shared, queue, disk: Some(Files { tables, bounds, embedder, front }) }
+        Self { shared, queue, disk: Some(Files { tables, bounds, embedder, front }), closed: false }
     }
 
     pub(super) fn run(mut self) {
@@ -87,13 +94,13 @@ impl Writer {
         let (mut synced, mut swept) = (Instant::now(), Instant::now());
         let mut dirty = false;
         loop {
-            let (ops, closed) = self.gather(SYNC_EVERY.saturating_sub(synced.elapsed()));
+            let ops = self.gather(SYNC_EVERY.saturating_sub(synced.elapsed()));
             dirty |= self.apply(ops);
-            if closed || synced.elapsed() >= SYNC_EVERY {
+            if self.closed || synced.elapsed() >= SYNC_EVERY {
                 self.sync(dirty);
                 (synced, dirty) = (Instant::now(), false);
             }
-            if closed {
+            if self.closed {
                 return;
             }
             if swept.elapsed() >= SWEEP_EVERY {
@@ -103,41 +110,40 @@ impl Writer {
         }
     }
 
-    /// What has come, or comes within `patience`; and whether the store is being closed.
-    fn gather(&self, patience: Duration) -> (Vec<WriteOp>, bool) {
-        let mut ops = Vec::new();
+    /// What has come, or comes within `patience`.
+    fn gather(&mut self, patience: Duration) -> Vec<WriteOp> {
         match self.queue.recv_timeout(patience) {
-            Ok(WriteOp::Close) | Err(RecvTimeoutError::Disconnected) => return (ops, true),
-            Ok(op) => ops.push(op),
-            Err(RecvTimeoutError::Timeout) => return (ops, false),
-        }
-        while ops.len() < BATCH_MAX {
-            match self.queue.try_recv() {
-                Ok(WriteOp::Close) => return (ops, true),
-                Ok(op) => ops.push(op),
-                Err(_) => break,
+            Ok(first) => std::iter::once(first).chain(self.queue.try_iter().take(BATCH_MAX - 1)).collect(),
+            Err(RecvTimeoutError::Timeout) => Vec::new(),
+            Err(RecvTimeoutError::Disconnected) => {
+                self.closed = true;
+                Vec::new()
             }
         }
-        (ops, false)
     }
 
     /// Commits a batch; whether there was anything to write.
-    fn apply(&mut self, ops: Vec<WriteOp>) -> bool {
-        let (mut changes, mut flushes) = (HashMap::new(), Vec::new());
+    fn apply(&mut self, mut ops: Vec<WriteOp>) -> bool {
+        let removals = self.shared.removals();
+        if !removals.is_empty() {
+            // What was inserted before a removal is in the queue: it must not come after it.
+            ops.extend(self.queue.try_iter().take(WRITE_QUEUE_MAX));
+        }
+        let mut changes = HashMap::new();
+        for (key, moment) in removals {
+            changes.insert(key, Change { moment, put: None });
+        }
+        let mut flushes = Vec::new();
         for op in ops {
             match op {
-                WriteOp::Put { entry, vector } => {
+                WriteOp::Put { entry, vector, moment } => {
                     self.shared.counts.dequeue(entry.record_bytes() as u64);
-                    let change: &mut Change = changes.entry(entry.key.key).or_default();
-                    change.put = Some((entry, vector));
-                }
-                WriteOp::Remove { key, expires_at_ms } => {
-                    let change: &mut Change = changes.entry(key).or_default();
-                    change.put = None;
-                    change.stale.push(expires_at_ms);
+                    let (key, change) = (entry.key.key, Change { moment, put: Some((entry, vector)) });
+                    Change::add(&mut changes, key, change);
                 }
                 WriteOp::Flush(reply) => flushes.push(reply),
-                WriteOp::Close => {}
+                WriteOp::Wake => {}
+                WriteOp::Close => self.closed = true,
             }
         }
         let dirty = !changes.is_empty() && self.commit(changes);
@@ -192,50 +198,52 @@ impl Writer {
 }
 
 /// What one batch does to one key: engines give no order to two writes of a key within a batch.
-#[derive(Default)]
 struct Change {
+    moment: Moment,
+    /// None: the key is removed.
     put: Option<(Arc<Entry>, Option<Embedding>)>,
-    /// Places in the index that the key had and has no more.
-    stale: Vec<u64>,
+}
+
+impl Change {
+    /// The latest wins.
+    fn add(changes: &mut HashMap<[u8; 32], Self>, key: [u8; 32], change: Self) {
+        match changes.get(&key) {
+            Some(known) if known.moment > change.moment => {}
+            _ => _ = changes.insert(key, change),
+        }
+    }
 }
 
 impl Files {
+    /// Invariant: each answer has exactly one place in the index, and each place an answer.
     fn commit(&mut self, shared: &Shared, changes: HashMap<[u8; 32], Change>) -> fjall::Result<()> {
         let mut batch = self.tables.batch();
-        let mut written = Vec::new();
-        for (key, Change { put, mut stale }) in changes {
-            stale.extend(shared.places.find(&key).filter(|_| put.is_some()).map(|place| place.expires_at_ms));
-            let put = put.filter(|(entry, _)| !entry.is_withdrawn());
-            let expires = put.as_ref().map(|(entry, _)| entry.meta.expires_at_ms);
-            if put.is_none() {
-                batch.remove_answer(key);
-            }
-            for expires_at_ms in stale.into_iter().filter(|stale| Some(*stale) != expires) {
+        let (mut written, mut removed) = (Vec::new(), Vec::new());
+        for (key, Change { moment, put }) in changes {
+            let before = shared.places.on_disk(&key).map(|place| place.expires_at_ms);
+            let after = put.as_ref().map(|(entry, _)| entry.meta.expires_at_ms);
+            if let Some(expires_at_ms) = before.filter(|_| before != after) {
                 batch.remove_place(IndexKey { expires_at_ms, key });
             }
-            if let Some((entry, vector)) = put {
-                let bytes = batch.put(&entry, self.embedder.zip(vector));
-                written.push((entry, bytes));
+            match put {
+                Some((entry, vector)) => {
+                    let bytes = batch.put(&entry, self.embedder.zip(vector));
+                    written.push((entry, bytes, moment));
+                }
+                None => {
+                    batch.remove_answer(key);
+                    removed.push((key, moment));
+                }
             }
         }
         batch.commit()?;
-        self.publish(shared, &written)
-    }
-
-    /// Makes committed entries known; those that were withdrawn meanwhile go at once.
-    fn publish(&mut self, shared: &Shared, written: &[(Arc<Entry>, u32)]) -> fjall::Result<()> {
-        let mut withdrawn = self.tables.batch();
-        let mut any = false;
-        for (entry, bytes) in written {
+        for (entry, bytes, moment) in written {
             let at = IndexKey { expires_at_ms: entry.meta.expires_at_ms, key: entry.key.key };
             self.front = Some(self.front.map_or(at, |front| front.min(at)));
-            if !shared.written(entry, *bytes) {
-                withdrawn.remove_answer(at.key);
-                withdrawn.remove_place(at);
-                any = true;
-            }
+            shared.written(&entry, bytes, moment);
         }
-        if any { withdrawn.commit() } else { Ok(()) }
+        removed.iter().for_each(|(key, moment)| shared.removed(key, *moment));
+        Ok(())
     }
 
     /// Evicts what expires first, until the records fit.
@@ -273,7 +281,7 @@ impl Files {
             }
             // A place that its key has left leads to nothing of its own: the answer belongs to the newer place.
             let newer =
-                shared.places.find(&at.key).is_some_and(|place| place.expires_at_ms != at.expires_at_ms);
+                shared.places.on_disk(&at.key).is_some_and(|place| place.expires_at_ms != at.expires_at_ms);
             if !newer {
                 batch.remove_answer(at.key);
             }

@@ -113,6 +113,12 @@ impl<H> Log<H> {
         self.readers.iter().flatten().count()
     }
 
+    /// Cost of what is kept.
+    #[cfg(test)]
+    pub(super) fn kept_bytes(&self) -> usize {
+        self.kept
+    }
+
     pub(super) fn set_head(&mut self, head: H) -> Woken {
         self.head.get_or_insert(head);
         self.wake_readers()
