@@ -106,6 +106,11 @@ impl Ask {
         self.header("cache-control", directives)
     }
 
+    /// Its path.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
     /// The body's bytes.
     pub fn body(&self) -> Bytes {
         match &self.body {

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
-use crate::{Ask, within, wire};
+use crate::{Ask, wire, within};
 
 /// Where and how to connect.
 #[derive(Clone)]
@@ -89,7 +89,8 @@ impl Client {
         tcp.set_nodelay(true).map_err(|error| error.to_string())?;
         let Some((config, name)) = &self.tls else { return exchange(tcp, self.h2, self.request(ask)).await };
         let name = ServerName::try_from(name.clone()).map_err(|error| error.to_string())?;
-        let tls = TlsConnector::from(config.clone()).connect(name, tcp).await.map_err(|error| error.to_string())?;
+        let tls =
+            TlsConnector::from(config.clone()).connect(name, tcp).await.map_err(|error| error.to_string())?;
         let session = tls.get_ref().1;
         let h2 = session.alpn_protocol() == Some(b"h2");
         let certificate = session.peer_certificates().and_then(|chain| chain.first()).cloned();
@@ -103,7 +104,11 @@ impl Client {
             None => self.address.to_string(),
         };
         let scheme = if self.tls.is_some() { "https" } else { "http" };
-        let uri = if self.h2 || self.tls.is_some() { format!("{scheme}://{authority}{}", ask.path) } else { ask.path.clone() };
+        let uri = if self.h2 || self.tls.is_some() {
+            format!("{scheme}://{authority}{}", ask.path)
+        } else {
+            ask.path.clone()
+        };
         let mut request = Request::builder().method(ask.method.clone()).uri(uri);
         if !self.h2 && !ask.headers.iter().any(|(name, _)| name == "host") {
             request = request.header(HOST, authority);

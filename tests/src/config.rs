@@ -16,6 +16,7 @@ pub struct Config {
     cache: String,
     semantic: Option<String>,
     listener: String,
+    runtime: String,
     anonymous: bool,
     on_disk: bool,
     people: Vec<Person>,
@@ -33,6 +34,7 @@ impl Config {
             cache: String::new(),
             semantic: None,
             listener: String::new(),
+            runtime: String::new(),
             anonymous: true,
             on_disk: false,
             people: Vec::new(),
@@ -82,6 +84,12 @@ impl Config {
         self
     }
 
+    /// Lines for `[runtime]`.
+    pub fn runtime(mut self, lines: &str) -> Self {
+        writeln!(self.runtime, "{lines}").unwrap();
+        self
+    }
+
     /// Only callers with keys: these.
     pub fn people(mut self, people: &[&Person]) -> Self {
         self.anonymous = false;
@@ -102,11 +110,11 @@ impl Config {
     }
 
     pub(crate) fn render(&self, data: SocketAddr, admin: SocketAddr, dir: &Path) -> String {
-        let Self { upstream, kind, pool, route, cache, listener, anonymous, tables, .. } = self;
+        let Self { upstream, kind, pool, route, cache, listener, runtime, anonymous, tables, .. } = self;
         let mut text = format!(
             "[listener.main]\naddress = \"{data}\"\nallow_anonymous = {anonymous}\n{listener}\n\
              [admin]\naddress = \"{admin}\"\n\n\
-             [runtime]\nworkers = 2\n\n\
+             [runtime]\nworkers = 2\n{runtime}\n\
              [pool.llm]\nkind = {kind:?}\nendpoints = [{upstream:?}]\n{pool}\n\
              [route.all]\npool = \"llm\"\n{route}\n\
              [route.all.cache]\n{cache}\n\

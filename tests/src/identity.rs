@@ -24,7 +24,13 @@ pub struct Person {
 impl Person {
     /// A person of a tenant.
     pub fn new(name: &str, tenant: &str) -> Self {
-        Self { name: name.into(), tenant: tenant.into(), kind: Kind::Personal, role: "caller", models: vec![] }
+        Self {
+            name: name.into(),
+            tenant: tenant.into(),
+            kind: Kind::Personal,
+            role: "caller",
+            models: vec![],
+        }
     }
 
     /// A front end that speaks for many.

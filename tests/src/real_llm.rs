@@ -41,9 +41,22 @@ impl RealLlm {
         let manifest = Manifest::load();
         let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
         let mut shell = Command::new("sh")
-            .args(["-c", r#""$@" 2>&1 >/dev/null & server=$!; echo started; cat >/dev/null; kill $server"#, "sh"])
+            .args([
+                "-c",
+                r#""$@" 2>&1 >/dev/null & server=$!; echo started; cat >/dev/null; kill $server"#,
+                "sh",
+            ])
             .arg(manifest.llama_server())
-            .args(["--host", "127.0.0.1", "--port", &port.to_string(), "--alias", "gemma", "--offline", "--no-webui"])
+            .args([
+                "--host",
+                "127.0.0.1",
+                "--port",
+                &port.to_string(),
+                "--alias",
+                "gemma",
+                "--offline",
+                "--no-webui",
+            ])
             .args(["--threads", "2", "--ctx-size", "2048", "--parallel", "1", "--model"])
             .arg(manifest.gguf())
             .args(more)

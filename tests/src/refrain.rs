@@ -15,7 +15,9 @@ use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 
-use crate::{Ask, Client, Config, Metrics, Reply, Streaming, eventually, refrain_binary, within, within_time};
+use crate::{
+    Ask, Client, Config, Metrics, Reply, Streaming, eventually, refrain_binary, within, within_time,
+};
 
 /// A start reads models and opens stores on a busy machine.
 const START_DEADLINE: Duration = Duration::from_secs(60);
@@ -62,7 +64,8 @@ impl Refrain {
         let dir = Arc::new(tempfile::tempdir().unwrap());
         let (data, admin) = (free_address().await, free_address().await);
         let (listen, admin_text) = (data.to_string(), admin.to_string());
-        let arguments = ["--upstream", upstream, "--listen", &listen, "--admin", &admin_text].map(AsRef::as_ref);
+        let arguments =
+            ["--upstream", upstream, "--listen", &listen, "--admin", &admin_text].map(AsRef::as_ref);
         let mut started = Self::spawn(&arguments, (data, admin), dir, Logs::default());
         assert!(started.wait_ready().await, "refrain ended at start:\n{}", started.logs());
         started
@@ -224,10 +227,12 @@ impl Refrain {
         self.start_again().await
     }
 
-    async fn start_again(self) -> Self {
+    /// Starts it once more, after it has [ended](Self::ended), with the same config file, data and addresses.
+    pub async fn start_again(self) -> Self {
         let path = self.config_path();
         let arguments = ["--config".as_ref(), path.as_os_str()];
-        let mut started = Self::spawn(&arguments, (self.data, self.admin), self.dir.clone(), self.logs.clone());
+        let mut started =
+            Self::spawn(&arguments, (self.data, self.admin), self.dir.clone(), self.logs.clone());
         assert!(started.wait_ready().await, "refrain ended at its second start:\n{}", started.logs());
         started
     }

@@ -29,8 +29,7 @@ impl Gate {
     }
 }
 
-/// One answer of the fake: a list of steps. Step 0 is the head of a stream, step n its n-th piece; a whole answer is one
-/// step.
+/// One answer of the fake: a list of steps. Step 0 is the head; step 1 is the body, or step n a stream's n-th piece.
 #[derive(Clone)]
 pub struct Answer {
     pub(super) steps: Vec<Step>,
@@ -61,7 +60,7 @@ impl Answer {
             "HTTP/1.1 {status} Fake\r\ncontent-type: {content_type}\r\ncontent-length: {length}\r\n\
              x-fake-build: 7\r\nset-cookie: fake=1\r\n\r\n"
         );
-        Self::raw(head + body)
+        Self { steps: vec![Step::Send(head.into()), Step::Send(Bytes::copy_from_slice(body.as_bytes()))] }
     }
 
     /// A whole JSON answer.
@@ -97,6 +96,15 @@ impl Answer {
     /// Closes the connection afterwards.
     pub fn then_close(mut self) -> Self {
         self.steps.push(Step::Close);
+        self
+    }
+
+    /// Adds a header.
+    pub fn header(mut self, name: &str, value: &str) -> Self {
+        if let Some(Step::Send(head)) = self.steps.first_mut() {
+            let text = String::from_utf8_lossy(head).replacen("\r\n", &format!("\r\n{name}: {value}\r\n"), 1);
+            *head = text.into();
+        }
         self
     }
 

@@ -11,11 +11,14 @@ pub fn message(body: &Value, nth: u64) -> Answer {
     if body["stream"] == true {
         return Answer::stream("text/event-stream", events(&pieces, "end_turn"));
     }
-    Answer::json(200, &json!({
-        "id": format!("msg_{nth}"), "type": "message", "role": "assistant", "model": "m",
-        "content": [{"type": "text", "text": pieces.concat()}],
-        "stop_reason": "end_turn", "stop_sequence": null, "usage": usage,
-    }))
+    Answer::json(
+        200,
+        &json!({
+            "id": format!("msg_{nth}"), "type": "message", "role": "assistant", "model": "m",
+            "content": [{"type": "text", "text": pieces.concat()}],
+            "stop_reason": "end_turn", "stop_sequence": null, "usage": usage,
+        }),
+    )
 }
 
 /// The events of a message that ends for this reason.
@@ -26,7 +29,9 @@ pub fn events(pieces: &[String], stop_reason: &str) -> Vec<String> {
     });
     let mut events = vec![
         event(&json!({"type": "message_start", "message": start})),
-        event(&json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}})),
+        event(
+            &json!({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}),
+        ),
         event(&json!({"type": "ping"})),
     ];
     events.extend(pieces.iter().map(|piece| {

@@ -158,7 +158,9 @@ impl State {
             "/v1/embeddings" => openai::embeddings(&body, self.generations),
             "/v1/responses" => openai::response(&body, self.generations),
             "/v1/messages" => anthropic::message(&body, self.generations),
-            "/v1/models" => Answer::json(200, &json!({"object": "list", "data": [{"id": "m", "object": "model"}]})),
+            "/v1/models" => {
+                Answer::json(200, &json!({"object": "list", "data": [{"id": "m", "object": "model"}]}))
+            }
             _ => Answer::json(200, &json!({"echo": request.path})),
         }
     }

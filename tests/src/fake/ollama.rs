@@ -58,21 +58,29 @@ pub(super) fn answer(models: &mut Models, request: &Recorded, generations: &mut 
             *generations += 1;
             match request.path.as_str() {
                 "/api/embed" => embed(&body, *generations),
-                "/api/show" => Answer::json(200, &json!({"details": {"family": "gemma3"}, "capabilities": ["completion"]})),
+                "/api/show" => Answer::json(
+                    200,
+                    &json!({"details": {"family": "gemma3"}, "capabilities": ["completion"]}),
+                ),
                 path => generate(path == "/api/chat", &body, *generations),
             }
         }
-        ("POST" | "DELETE", "/api/pull" | "/api/delete" | "/api/copy") => Answer::json(200, &json!({"status": "success"})),
+        ("POST" | "DELETE", "/api/pull" | "/api/delete" | "/api/copy") => {
+            Answer::json(200, &json!({"status": "success"}))
+        }
         _ => Answer::whole(404, "text/plain", "404 page not found"),
     }
 }
 
 fn embed(body: &Value, nth: u64) -> Answer {
     let count = body["input"].as_array().map_or(1, Vec::len);
-    Answer::json(200, &json!({
-        "model": body["model"], "embeddings": vec![json!([nth, 0.25, -0.5]); count],
-        "total_duration": 14_143_917, "load_duration": 1_019_500, "prompt_eval_count": 8,
-    }))
+    Answer::json(
+        200,
+        &json!({
+            "model": body["model"], "embeddings": vec![json!([nth, 0.25, -0.5]); count],
+            "total_duration": 14_143_917, "load_duration": 1_019_500, "prompt_eval_count": 8,
+        }),
+    )
 }
 
 /// Chat or generate.
@@ -127,7 +135,8 @@ pub fn cut_by_length(body: &Value) -> Answer {
 }
 
 fn finish(body: &Value, pieces: &[String]) -> &'static str {
-    let limit = body["options"]["num_predict"].as_u64().map_or(usize::MAX, |limit| usize::try_from(limit).unwrap());
+    let limit =
+        body["options"]["num_predict"].as_u64().map_or(usize::MAX, |limit| usize::try_from(limit).unwrap());
     if pieces.len() > limit { "length" } else { "stop" }
 }
 

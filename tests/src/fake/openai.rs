@@ -109,8 +109,12 @@ pub fn embeddings(body: &Value, nth: u64) -> Answer {
 /// A response of the Responses API.
 pub fn response(body: &Value, nth: u64) -> Answer {
     let text = format!("answer {nth} to {}", body["input"].as_str().unwrap_or_default());
-    let output = json!([{"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": text}]}]);
-    Answer::json(200, &json!({"id": format!("resp_{nth}"), "object": "response", "status": "completed", "output": output}))
+    let output =
+        json!([{"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": text}]}]);
+    Answer::json(
+        200,
+        &json!({"id": format!("resp_{nth}"), "object": "response", "status": "completed", "output": output}),
+    )
 }
 
 /// vLLM's answer to a model that it doesn't serve.

@@ -1,2 +1,39 @@
-//! End-to-end tests.
-fn main() {}
+//! Refrain as its users meet it: the binary, over the wire, in front of upstreams that are real or called fake.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "all of this is tests; clippy's own exception holds only within functions marked as such"
+)]
+
+mod bad_answers;
+mod bad_input;
+mod bypasses;
+mod clients;
+mod connections;
+mod directives;
+mod drain;
+mod exact;
+mod isolation;
+mod observability;
+mod paths;
+mod reload;
+mod restart;
+mod semantic;
+mod single_flight;
+mod upstream_requests;
+
+use refrain_tests::fake::FakeUpstream;
+use refrain_tests::{Config, Refrain};
+
+/// A fake upstream and a Refrain before it with default settings.
+async fn start() -> (FakeUpstream, Refrain) {
+    start_with(|config| config).await
+}
+
+/// The same with other settings.
+async fn start_with(change: impl FnOnce(Config) -> Config) -> (FakeUpstream, Refrain) {
+    let fake = FakeUpstream::start().await;
+    let refrain = Refrain::start(&change(Config::new(&fake.url()))).await;
+    (fake, refrain)
+}
