@@ -1,0 +1,152 @@
+//! What the admin listener answers.
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::Full;
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+
+use super::{guard, readiness};
+use crate::control::{Control, Running};
+use crate::reload::{Refused, Report};
+use crate::telemetry;
+
+/// The Prometheus text format.
+const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+const INDEX: &str = "\
+GET  /livez    is the process alive?
+GET  /readyz   does it take requests, and is anything degraded?
+GET  /metrics  numbers for Prometheus
+GET  /config   the settings in force, without secrets
+POST /reload   read the configuration again
+";
+
+/// What can be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Page {
+    Index,
+    Livez,
+    Readyz,
+    Metrics,
+    Config,
+    Reload,
+}
+
+impl Page {
+    fn of_path(path: &str) -> Option<Self> {
+        Some(match path {
+            "/" => Self::Index,
+            "/livez" => Self::Livez,
+            "/readyz" => Self::Readyz,
+            "/metrics" => Self::Metrics,
+            "/config" => Self::Config,
+            "/reload" => Self::Reload,
+            _ => return None,
+        })
+    }
+
+    /// The methods it takes, as `Allow` lists them.
+    fn allow(self) -> &'static str {
+        match self {
+            Self::Reload => "POST",
+            _ => "GET, HEAD",
+        }
+    }
+
+    fn takes(self, method: &Method) -> bool {
+        match self {
+            Self::Reload => method == Method::POST,
+            _ => method == Method::GET || method == Method::HEAD,
+        }
+    }
+}
+
+/// Answers a request; its body is not read. `is_local`: it came over loopback.
+pub(crate) async fn answer<B>(
+    control: &Control,
+    request: &Request<B>,
+    is_local: bool,
+) -> Response<Full<Bytes>> {
+    if let Some(reason) = guard::refusal(request.method(), request.uri(), request.headers(), is_local) {
+        return text(StatusCode::FORBIDDEN, format!("{reason}\n"));
+    }
+    let Some(page) = Page::of_path(request.uri().path()) else {
+        return text(StatusCode::NOT_FOUND, format!("no such page; these are here:\n{INDEX}"));
+    };
+    if !page.takes(request.method()) {
+        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, format!("use {}\n", page.allow()));
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static(page.allow()));
+        return response;
+    }
+    match page {
+        Page::Index => text(StatusCode::OK, INDEX),
+        Page::Livez => text(StatusCode::OK, "ok\n"),
+        Page::Readyz => readyz(control),
+        Page::Metrics => metrics(control),
+        Page::Config => with_running(control, config),
+        Page::Reload => match control.running() {
+            Some(running) => reload(running).await,
+            None => starting(),
+        },
+    }
+}
+
+fn readyz(control: &Control) -> Response<Full<Bytes>> {
+    let report = readiness::report(control);
+    let status = if report["ready"] == true { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    json_page(status, &report)
+}
+
+fn metrics(control: &Control) -> Response<Full<Bytes>> {
+    let body = control.recorder.render() + &telemetry::pulled(control);
+    page(StatusCode::OK, METRICS_TYPE, body)
+}
+
+fn config(running: &Running) -> Response<Full<Bytes>> {
+    json_page(StatusCode::OK, &refrain_config::redacted(&running.live.load().settings))
+}
+
+/// Asks the reloader and waits for its word.
+async fn reload(running: &Running) -> Response<Full<Bytes>> {
+    let (asker, answer) = oneshot::channel();
+    if running.reload.try_send(asker).is_err() {
+        let body = json!({ "applied": false, "problems": ["too many reloads wait, or the process stops; try again"] });
+        return json_page(StatusCode::SERVICE_UNAVAILABLE, &body);
+    }
+    match answer.await {
+        Ok(Ok(Report { warnings, restart_needed })) => {
+            let body = json!({ "applied": true, "warnings": warnings, "restart_needed": restart_needed });
+            json_page(StatusCode::OK, &body)
+        }
+        Ok(Err(Refused { problems })) => {
+            json_page(StatusCode::UNPROCESSABLE_ENTITY, &json!({ "applied": false, "problems": problems }))
+        }
+        Err(_dropped) => starting(),
+    }
+}
+
+fn with_running(control: &Control, show: fn(&Running) -> Response<Full<Bytes>>) -> Response<Full<Bytes>> {
+    control.running().map_or_else(starting, show)
+}
+
+fn starting() -> Response<Full<Bytes>> {
+    text(StatusCode::SERVICE_UNAVAILABLE, "the process is starting or stopping; try again\n")
+}
+
+fn json_page(status: StatusCode, value: &Value) -> Response<Full<Bytes>> {
+    page(status, "application/json", format!("{value:#}\n"))
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    page(status, "text/plain; charset=utf-8", body)
+}
+
+fn page(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

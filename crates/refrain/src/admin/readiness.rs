@@ -1,0 +1,109 @@
+//! The readiness report: whether requests are taken, and what works less well than it should.
+//!
+//! A degraded part never makes the process unready: requests go on without it, and taking every replica out of
+//! service would be worse.
+
+use refrain_cache::SelfTest;
+use refrain_proxy::Snapshot;
+use serde_json::{Value, json};
+
+use crate::control::{Control, Phase, Running};
+use crate::health::{EmbedderHealth, Health};
+
+/// The report as JSON. `ready` decides about the status.
+pub(crate) fn report(control: &Control) -> Value {
+    let phase = control.phase();
+    let mut report = json!({
+        "ready": phase == Phase::Ready,
+        "phase": phase.as_str(),
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_seconds": control.uptime().as_secs(),
+    });
+    if let Some(running) = control.running() {
+        let snapshot = running.live.load_full();
+        report["degraded"] = degraded(running, &snapshot).into();
+        report["config"] = config(running);
+        report["store"] = store(&running.health, &snapshot);
+        report["embedder"] = embedder(&running.health, &snapshot);
+        report["upstreams"] = upstreams(&snapshot);
+    }
+    report
+}
+
+/// Names of what works less well than it should.
+fn degraded(running: &Running, snapshot: &Snapshot) -> Vec<&'static str> {
+    let mut degraded = running.health.degraded();
+    let embedder = snapshot.cache.as_ref().and_then(|cache| cache.embedder.as_ref());
+    if embedder.is_some_and(|embedder| embedder.stats().threads == 0) {
+        degraded.push("embedder");
+    }
+    if snapshot.upstreams.pools().any(|pool| pool.stats().iter().all(|endpoint| endpoint.cooling)) {
+        degraded.push("upstreams");
+    }
+    if !running.reloads.load().is_successful() {
+        degraded.push("config");
+    }
+    degraded
+}
+
+fn config(running: &Running) -> Value {
+    let record = running.reloads.load();
+    json!({
+        "generation": record.generation(),
+        "last_reload_successful": record.is_successful(),
+        "problems": record.problems,
+        "restart_needed": record.restart_needed,
+    })
+}
+
+fn store(health: &Health, snapshot: &Snapshot) -> Value {
+    let Some(cache) = &snapshot.cache else { return json!({ "state": "off" }) };
+    let state = match health.store {
+        Some(test) if !test.passed() => "degraded",
+        _ => "ok",
+    };
+    let stats = cache.store.stats();
+    json!({
+        "state": state,
+        "self_test": health.store.map(self_test),
+        "entries": stats.entries,
+        "on_disk": stats.disk.map(|disk| disk.entries),
+    })
+}
+
+fn self_test(test: SelfTest) -> Value {
+    let SelfTest { write, exact_read, paraphrase_read, other_user_misses, removed } = test;
+    json!({
+        "write": write,
+        "exact_read": exact_read,
+        "paraphrase_read": paraphrase_read,
+        "other_user_misses": other_user_misses,
+        "removed": removed,
+    })
+}
+
+fn embedder(health: &Health, snapshot: &Snapshot) -> Value {
+    let stats = snapshot.cache.as_ref().and_then(|cache| Some(cache.embedder.as_ref()?.stats()));
+    match (&health.embedder, stats) {
+        (EmbedderHealth::Failed(reason), _) => json!({ "state": "down", "reason": reason }),
+        (EmbedderHealth::Loaded, Some(stats)) if stats.threads > 0 => {
+            json!({ "state": "ok", "threads": stats.threads, "queued": stats.queued })
+        }
+        (EmbedderHealth::Loaded, _) => json!({ "state": "down", "reason": "its threads ended; see the log" }),
+        (EmbedderHealth::Off, _) => json!({ "state": "off" }),
+    }
+}
+
+fn upstreams(snapshot: &Snapshot) -> Value {
+    let endpoints = snapshot.upstreams.pools().flat_map(|pool| {
+        pool.stats().into_iter().map(|stats| {
+            json!({
+                "pool": pool.id().as_str(),
+                "endpoint": stats.endpoint.as_str(),
+                "cooling": stats.cooling,
+                "in_flight": stats.in_flight,
+            })
+        })
+    });
+    endpoints.collect()
+}

@@ -1,0 +1,210 @@
+//! The admin pages over a real socket, with a reloader behind them.
+
+use std::path::Path;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use refrain_core::RouteId;
+use refrain_proxy::{Live, Snapshot};
+use refrain_upstream::Upstreams;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::health;
+use crate::origin::Origin;
+use crate::reload::{REQUESTS_MAX, Reloader};
+use crate::signals::ReloadSignal;
+use crate::telemetry::{self, LinesDropped, LogFilter};
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A config file, a process's control side, and an admin listener on a free port.
+struct Bench {
+    folder: tempfile::TempDir,
+    control: Arc<Control>,
+    address: SocketAddr,
+    tasks: Tasks,
+}
+
+impl Bench {
+    /// Starting: nothing runs yet.
+    async fn starting() -> Self {
+        let control = Arc::new(Control::new(telemetry::detached(), LinesDropped::detached()));
+        let listener = AdminListener::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let (address, tasks) = (listener.address(), Tasks::new());
+        tasks.spawn(listener.run(control.clone(), tasks.clone(), tasks.draining()));
+        Self { folder: tempfile::tempdir().unwrap(), control, address, tasks }
+    }
+
+    /// Serving the config file with one route.
+    async fn ready() -> Self {
+        let bench = Self::starting().await;
+        bench.write(&config("first", "127.0.0.1:0"));
+        let origin = Origin::file(bench.file().to_path_buf());
+        let settings = origin.load().unwrap().settings;
+        let (cache, health) = health::open(&settings).await.unwrap();
+        let upstreams = Arc::new(Upstreams::new(&settings.pools).unwrap());
+        let live: Live =
+            Arc::new(ArcSwap::from_pointee(Snapshot::build(settings, upstreams, cache).unwrap()));
+        let (asks, requests) = mpsc::channel(REQUESTS_MAX);
+        bench.control.ready(live, health, asks);
+        let reloader = Reloader {
+            origin,
+            filter: LogFilter::detached(),
+            watcher: None,
+            signal: ReloadSignal::never(),
+            requests,
+        };
+        let control = bench.control.clone();
+        bench.tasks.spawn(async move {
+            reloader.run(control.running().unwrap(), control.drain.clone()).await;
+        });
+        bench
+    }
+
+    fn file(&self) -> Box<Path> {
+        self.folder.path().join("refrain.toml").into()
+    }
+
+    fn write(&self, text: &str) {
+        std::fs::write(self.file(), text).unwrap();
+    }
+
+    fn routes(&self) -> Vec<RouteId> {
+        let snapshot = self.control.running().unwrap().live.load_full();
+        snapshot.settings.routes.iter().map(|route| route.id.clone()).collect()
+    }
+
+    /// Status and body of a request.
+    async fn ask(&self, request: &str) -> (u16, String) {
+        self.ask_with(request, "localhost", "").await
+    }
+
+    async fn ask_with(&self, request: &str, host: &str, headers: &str) -> (u16, String) {
+        let exchange = async {
+            let mut stream = TcpStream::connect(self.address).await.unwrap();
+            let text = format!("{request} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{headers}\r\n");
+            stream.write_all(text.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            answer
+        };
+        let answer = timeout(DEADLINE, exchange).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head[9..12].parse().unwrap(), body.to_owned())
+    }
+
+    async fn json(&self, request: &str) -> (u16, serde_json::Value) {
+        let (status, body) = self.ask(request).await;
+        (status, serde_json::from_str(&body).unwrap())
+    }
+}
+
+fn config(route: &str, listen: &str) -> String {
+    format!(
+        "[listener.main]\naddress = \"{listen}\"\n\
+         [pool.p]\n[[pool.p.endpoint]]\nurl = \"http://127.0.0.1:1\"\n\
+         authorization = {{ value = \"Bearer hush\" }}\n\
+         [route.{route}]\npool = \"p\"\n"
+    )
+}
+
+#[tokio::test]
+async fn a_starting_process_is_alive_and_not_ready() {
+    let bench = Bench::starting().await;
+    assert_eq!(bench.ask("GET /livez").await, (200, "ok\n".to_owned()));
+    let (status, report) = bench.json("GET /readyz").await;
+    assert_eq!((status, &report["phase"]), (503, &"starting".into()));
+    assert_eq!(bench.ask("POST /reload").await.0, 503);
+    assert_eq!(bench.ask("GET /config").await.0, 503);
+}
+
+#[tokio::test]
+async fn a_ready_process_reports_its_parts_and_turns_unready_when_it_drains() {
+    let bench = Bench::ready().await;
+    let (status, report) = bench.json("GET /readyz").await;
+    assert_eq!((status, &report["ready"], &report["degraded"]), (200, &true.into(), &serde_json::json!([])));
+    assert_eq!(report["store"]["state"], "ok");
+    assert_eq!(report["embedder"]["state"], "off");
+    assert_eq!(report["upstreams"][0]["pool"], "p");
+    assert_eq!(report["config"]["generation"], 1);
+
+    bench.control.drain.begin();
+    let (status, report) = bench.json("GET /readyz").await;
+    assert_eq!((status, &report["phase"]), (503, &"draining".into()));
+    assert_eq!(bench.ask("GET /livez").await.0, 200);
+}
+
+#[tokio::test]
+async fn metrics_hold_what_is_pulled_and_config_no_secret() {
+    let bench = Bench::ready().await;
+    let (status, metrics) = bench.ask("GET /metrics").await;
+    assert_eq!(status, 200);
+    for line in [
+        "refrain_process_ready 1",
+        "refrain_store_entries 0",
+        "refrain_upstream_cooling{pool=\"p\",endpoint=\"127.0.0.1:1\"} 0",
+        "refrain_config_last_reload_successful 1",
+        "refrain_config_reloads_total{result=\"refused\"} 0",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line} is not in\n{metrics}");
+    }
+    let (status, config) = bench.ask("GET /config").await;
+    assert_eq!(status, 200);
+    assert!(config.contains("127.0.0.1:1") && !config.contains("hush"), "{config}");
+}
+
+#[tokio::test]
+async fn unknown_pages_wrong_methods_and_web_pages_are_refused() {
+    let bench = Bench::ready().await;
+    assert_eq!(bench.ask("GET /nothing").await.0, 404);
+    assert_eq!(bench.ask("GET /reload").await.0, 405);
+    assert_eq!(bench.ask("POST /livez").await.0, 405);
+    assert_eq!(bench.ask_with("POST /reload", "localhost", "origin: https://evil.example\r\n").await.0, 403);
+    assert_eq!(bench.ask_with("GET /config", "evil.example", "").await.0, 403);
+}
+
+#[tokio::test]
+async fn a_reload_swaps_everything_or_nothing() {
+    let bench = Bench::ready().await;
+    bench.write(&config("second", "127.0.0.1:0"));
+    let (status, result) = bench.json("POST /reload").await;
+    assert_eq!(
+        (status, &result["applied"], &result["restart_needed"]),
+        (200, &true.into(), &serde_json::json!([]))
+    );
+    assert_eq!(bench.routes(), ["second".into()]);
+
+    // Two mistakes: both are told, and nothing changes.
+    bench.write(&format!("{}nonsense = 1\n[log]\nformat = \"loud\"\n", config("third", "127.0.0.1:0")));
+    let (status, result) = bench.json("POST /reload").await;
+    assert_eq!((status, &result["applied"]), (422, &false.into()));
+    assert_eq!(result["problems"].as_array().unwrap().len(), 2, "{result}");
+    assert_eq!(bench.routes(), ["second".into()]);
+    let (status, report) = bench.json("GET /readyz").await;
+    assert_eq!((status, &report["degraded"]), (200, &serde_json::json!(["config"])));
+    let (_, metrics) = bench.ask("GET /metrics").await;
+    assert!(metrics.contains("\nrefrain_config_last_reload_successful 0\n"));
+    assert!(metrics.contains("\nrefrain_config_reloads_total{result=\"applied\"} 1\n"));
+}
+
+#[tokio::test]
+async fn certificates_that_can_not_be_read_keep_the_old_configuration() {
+    let bench = Bench::ready().await;
+    let tls = "tls.certificates = [{ chain = \"none.pem\", key = \"none.key\" }]\n[pool.p]";
+    bench.write(&config("second", "127.0.0.1:0").replacen("[pool.p]", tls, 1));
+    let (status, result) = bench.json("POST /reload").await;
+    assert_eq!(status, 422, "{result}");
+    assert_eq!(bench.routes(), ["first".into()]);
+}
+
+#[tokio::test]
+async fn a_moved_listener_is_named_and_the_rest_is_applied() {
+    let bench = Bench::ready().await;
+    bench.write(&config("second", "127.0.0.1:1"));
+    let (status, result) = bench.json("POST /reload").await;
+    assert_eq!((status, &result["restart_needed"]), (200, &serde_json::json!(["listener.main.address"])));
+    assert_eq!(bench.routes(), ["second".into()]);
+    assert_eq!(bench.control.running().unwrap().live.load().settings.listeners[0].address.port(), 0);
+}

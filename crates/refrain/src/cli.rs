@@ -1,0 +1,197 @@
+//! The command line, and its help: the page that an operator reads first, and at night.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+const EXAMPLES: &str = "\
+Examples:
+  refrain --upstream http://127.0.0.1:11434         cache in front of the Ollama on this machine; no file needed
+  refrain --config /etc/refrain.toml                serve what the file says
+  refrain check --config /etc/refrain.toml          is the file right, and does everything in it answer?
+  refrain key new --tenant acme --kind service      a new API key, and what to write into the file
+
+While it runs:
+  curl http://127.0.0.1:8080/v1/chat/completions    clients ask here; look at `Cache-Status` of the answers
+  curl http://127.0.0.1:9090/readyz                 is it ready, and is anything degraded?
+  curl http://127.0.0.1:9090/metrics                numbers for Prometheus
+  curl http://127.0.0.1:9090/config                 what is in force, without secrets
+  curl -X POST http://127.0.0.1:9090/reload         read the file again (as does SIGHUP, and saving the file)
+
+Ports:    8080 is for clients, 9090 for operators (no login: keep it on this machine or in a private network).
+Stopping: SIGTERM or Ctrl-C lets answers under way finish (30 s, runtime.drain_timeout); a second one stops at once.
+Logs:     on stderr. --log debug for more, --log warn for less.
+Exit:     0 well, 1 something failed, 2 the configuration or the command line is wrong.
+Docs:     https://github.com/refrain-proxy/refrain/tree/main/docs; all settings: refrain schema";
+
+/// An edge proxy and answer cache for fleets of LLM servers.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "refrain", version, after_help = EXAMPLES, args_conflicts_with_subcommands = true)]
+#[command(
+    override_usage = "refrain --upstream URL [OPTIONS]\n       refrain --config FILE [OPTIONS]\n       refrain <COMMAND>"
+)]
+pub struct Cli {
+    /// Without a command: serve.
+    #[command(flatten)]
+    pub serve: ServeArguments,
+    /// Everything else.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// How to serve.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ServeArguments {
+    /// TOML file that says what to serve
+    #[arg(long, value_name = "FILE", env = "REFRAIN_CONFIG", conflicts_with = "upstream")]
+    pub config: Option<PathBuf>,
+    /// Serve this one server without a file: exact caching in memory, for this machine only
+    #[arg(long, value_name = "URL")]
+    pub upstream: Option<String>,
+    /// Where clients connect [default: the file's, else 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+    /// Where operators connect [default: the file's, else 127.0.0.1:9090]
+    #[arg(long, value_name = "ADDR")]
+    pub admin: Option<SocketAddr>,
+    /// What is logged, such as `debug` or `info,refrain_upstream=debug` [default: the file's, else info]
+    #[arg(long, value_name = "FILTER")]
+    pub log: Option<String>,
+}
+
+/// What else the program does.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Check a config file, and that everything it names is there and answers
+    Check(CheckArguments),
+    /// Make API keys
+    Key {
+        /// What to do with keys.
+        #[command(subcommand)]
+        command: KeyCommand,
+    },
+    /// Print the JSON schema of the config file
+    Schema,
+}
+
+/// What to check.
+#[derive(Clone, Debug, Args)]
+pub struct CheckArguments {
+    /// TOML file to check
+    #[arg(long, value_name = "FILE", env = "REFRAIN_CONFIG")]
+    pub config: PathBuf,
+    /// Refrain runs with this file now: don't ask for free addresses
+    #[arg(long)]
+    pub running: bool,
+}
+
+/// What to do with keys.
+#[derive(Clone, Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Print a new random key, and the block for the config file, which holds only its hash
+    New(NewKeyArguments),
+}
+
+/// The key to make.
+#[derive(Clone, Debug, Args)]
+pub struct NewKeyArguments {
+    /// The organisation it belongs to: answers are never shared between tenants
+    #[arg(long, value_name = "T")]
+    pub tenant: String,
+    /// Who stands behind it
+    #[arg(long, value_enum, default_value_t = Kind::Personal)]
+    pub kind: Kind,
+    /// Its name in config, logs and metrics [default: made from the tenant]
+    #[arg(long, value_name = "N", value_parser = key_name)]
+    pub name: Option<String>,
+}
+
+/// Who stands behind a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    /// One person: the key is the user, and has a cache of its own
+    Personal,
+    /// A program that speaks for many: not cached per user
+    Service,
+}
+
+impl Kind {
+    /// The word in config.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Personal => "personal",
+            Self::Service => "service",
+        }
+    }
+}
+
+/// A name that TOML takes without quotes.
+fn key_name(text: &str) -> Result<String, String> {
+    let fits = |letter: char| letter.is_ascii_alphanumeric() || letter == '-' || letter == '_';
+    if text.is_empty() || !text.chars().all(fits) {
+        return Err("a name consists of letters, digits, - and _".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+    use clap::error::ErrorKind;
+
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, ErrorKind> {
+        Cli::try_parse_from(line.split_whitespace()).map_err(|error| error.kind())
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn serving_needs_no_command() {
+        let cli = parse(
+            "refrain --upstream http://127.0.0.1:11434 --listen 127.0.0.1:0 --admin [::1]:0 --log debug",
+        );
+        let serve = cli.unwrap().serve;
+        assert_eq!(serve.upstream.as_deref(), Some("http://127.0.0.1:11434"));
+        assert_eq!(serve.listen, Some(([127, 0, 0, 1], 0).into()));
+        assert_eq!(serve.admin.unwrap().to_string(), "[::1]:0");
+        assert_eq!(serve.log.as_deref(), Some("debug"));
+    }
+
+    #[test]
+    fn a_file_and_an_upstream_exclude_each_other() {
+        assert_eq!(parse("refrain --config a --upstream http://b").unwrap_err(), ErrorKind::ArgumentConflict);
+    }
+
+    #[test]
+    fn a_listen_address_without_port_is_refused() {
+        assert_eq!(
+            parse("refrain --upstream http://b --listen localhost").unwrap_err(),
+            ErrorKind::ValueValidation
+        );
+    }
+
+    #[test]
+    fn commands_have_their_arguments() {
+        let Some(Command::Check(check)) = parse("refrain check --config a.toml --running").unwrap().command
+        else {
+            panic!("not a check");
+        };
+        assert!(check.running && check.config.ends_with("a.toml"));
+        assert_eq!(parse("refrain key new").unwrap_err(), ErrorKind::MissingRequiredArgument);
+        let name = parse("refrain key new --tenant t --name a.b");
+        assert_eq!(name.unwrap_err(), ErrorKind::ValueValidation);
+        assert!(matches!(parse("refrain schema").unwrap().command, Some(Command::Schema)));
+    }
+
+    #[test]
+    fn help_and_version_are_there() {
+        assert_eq!(parse("refrain --help").unwrap_err(), ErrorKind::DisplayHelp);
+        assert_eq!(parse("refrain --version").unwrap_err(), ErrorKind::DisplayVersion);
+    }
+}

@@ -1,0 +1,61 @@
+//! The `refrain` program: reads what it is told, wires the parts together, and looks after them while they run.
+//!
+//! Requests never pass through here: the data side belongs to `refrain-proxy`. This crate has the command line, the
+//! order of start and stop, reloads, the admin listener, logs and the metrics exporter.
+
+mod cli;
+mod origin;
+
+mod control;
+mod health;
+mod reload;
+mod restart;
+mod serve;
+mod signals;
+
+mod admin;
+mod telemetry;
+
+mod check;
+mod key;
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+pub use cli::Cli;
+use cli::{Command, KeyCommand};
+
+/// What [`run`] returns when the configuration, not the world around it, is wrong.
+const EXIT_CONFIG: u8 = 2;
+
+/// Does what the command line says; returns when it is done.
+pub fn run(cli: Cli) -> ExitCode {
+    let done = match cli.command {
+        None => serve::serve(&cli.serve),
+        Some(Command::Check(arguments)) => check::check(&arguments),
+        Some(Command::Key { command: KeyCommand::New(arguments) }) => print(&key::new(&arguments)),
+        Some(Command::Schema) => print(&refrain_config::schema_json()),
+    };
+    done.unwrap_or_else(|error| report(&error))
+}
+
+/// Writes a result for people or pipes.
+fn print(text: &str) -> anyhow::Result<ExitCode> {
+    io::stdout().write_all(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says on stderr why the program ends: mistakes of the configuration one a line, as a compiler does.
+fn report(error: &anyhow::Error) -> ExitCode {
+    // Nobody is left to tell if stderr is closed.
+    match error.downcast_ref::<refrain_config::Errors>() {
+        Some(errors) => {
+            let _ = writeln!(io::stderr(), "{errors}\n\n{}", origin::MISTAKES_HINT);
+            ExitCode::from(EXIT_CONFIG)
+        }
+        None => {
+            let _ = writeln!(io::stderr(), "refrain: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Where the configuration comes from, kept so that a reload asks the same again: command line over environment over
+//! file.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use refrain_config::{Errors, Loaded, Place, Problem, Source};
+use refrain_core::Settings;
+use refrain_core::settings::Admin;
+
+use crate::cli::ServeArguments;
+
+/// Said after mistakes of a configuration.
+pub(crate) const MISTAKES_HINT: &str =
+    "the configuration was not applied; `refrain schema` lists every setting, `refrain --help` has examples";
+
+/// Said when there is nothing to serve.
+const NOTHING_TO_SERVE: &str = "nothing to serve; give either\n  \
+     --config FILE    (or REFRAIN_CONFIG=FILE) to serve what a file says, or\n  \
+     --upstream URL   to cache in front of one server, such as --upstream http://127.0.0.1:11434";
+
+/// Where the configuration comes from.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    base: Base,
+    listen: Option<SocketAddr>,
+    admin: Option<SocketAddr>,
+    log: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+enum Base {
+    File(PathBuf),
+    Upstream(String),
+}
+
+impl Origin {
+    /// What the command line says.
+    ///
+    /// # Errors
+    /// Neither a file nor an upstream is named; the message shows both ways.
+    pub(crate) fn new(arguments: &ServeArguments) -> anyhow::Result<Self> {
+        let ServeArguments { config, upstream, listen, admin, log } = arguments.clone();
+        let base = match (config, upstream) {
+            (Some(file), _) => Base::File(file),
+            (None, Some(url)) => Base::Upstream(url),
+            (None, None) => anyhow::bail!(NOTHING_TO_SERVE),
+        };
+        Ok(Self { base, listen, admin, log })
+    }
+
+    /// A file alone.
+    pub(crate) fn file(file: PathBuf) -> Self {
+        Self { base: Base::File(file), listen: None, admin: None, log: None }
+    }
+
+    /// The config file's name, if there is one.
+    pub(crate) fn config_file(&self) -> Option<&PathBuf> {
+        match &self.base {
+            Base::File(file) => Some(file),
+            Base::Upstream(_) => None,
+        }
+    }
+
+    /// Reads everything anew. Blocks on files.
+    ///
+    /// # Errors
+    /// Every mistake that was found.
+    pub(crate) fn load(&self) -> Result<Loaded, Errors> {
+        let mut loaded = match &self.base {
+            Base::File(file) => {
+                let mut loaded =
+                    refrain_config::load(&Source::read(file, refrain_config::process_environment())?)?;
+                if let Some(address) = self.listen {
+                    listen_on(&mut loaded.settings, address)?;
+                }
+                loaded
+            }
+            Base::Upstream(url) => Loaded {
+                settings: refrain_config::for_upstream(url, self.listen)?,
+                warnings: Vec::new(),
+                files: Vec::new(),
+            },
+        };
+        if let Some(address) = self.admin {
+            loaded.settings.admin = Some(Admin { address });
+        }
+        if let Some(filter) = &self.log {
+            loaded.settings.log.filter.clone_from(filter);
+        }
+        Ok(loaded)
+    }
+}
+
+/// Moves the only listener to another address.
+fn listen_on(settings: &mut Settings, address: SocketAddr) -> Result<(), Errors> {
+    let names: Vec<_> = settings.listeners.iter().map(|listener| listener.id.to_string()).collect();
+    let [listener] = settings.listeners.as_mut_slice() else {
+        return Err(refused(format!(
+            "the file has several listeners ({}); change their addresses there",
+            names.join(", ")
+        )));
+    };
+    // Loopback alone may have made the listener open to everybody: that must not be carried to a network.
+    if listener.allow_anonymous && listener.is_loopback() && !address.ip().is_loopback() {
+        return Err(refused(format!(
+            "{address} can be reached from other machines, and listener \"{}\" serves callers without a key; \
+             write the address into the file, with keys or with allow_anonymous = true",
+            listener.id
+        )));
+    }
+    listener.address = address;
+    Ok(())
+}
+
+fn refused(message: String) -> Errors {
+    Errors::from(Problem {
+        place: Place::Argument("--listen".into()),
+        path: String::new(),
+        message,
+        suggestion: None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn upstream(listen: &str, admin: &str) -> ServeArguments {
+        ServeArguments {
+            upstream: Some("http://127.0.0.1:1".into()),
+            listen: Some(listen.parse().unwrap()),
+            admin: Some(admin.parse().unwrap()),
+            log: Some("debug".into()),
+            config: None,
+        }
+    }
+
+    #[test]
+    fn without_a_file_or_an_upstream_the_error_shows_both_ways() {
+        let error = Origin::new(&ServeArguments::default()).unwrap_err().to_string();
+        assert!(error.contains("--config FILE") && error.contains("--upstream URL"), "{error}");
+    }
+
+    #[test]
+    fn the_command_line_wins_over_defaults() {
+        let settings =
+            Origin::new(&upstream("127.0.0.1:1234", "127.0.0.1:2345")).unwrap().load().unwrap().settings;
+        assert_eq!(settings.listeners[0].address.port(), 1234);
+        assert_eq!(settings.admin.unwrap().address.port(), 2345);
+        assert_eq!(settings.log.filter, "debug");
+    }
+
+    #[test]
+    fn an_anonymous_loopback_listener_is_not_moved_to_a_network() {
+        let mut settings = refrain_config::for_upstream("http://127.0.0.1:1", None).unwrap();
+        let error = listen_on(&mut settings, ([0, 0, 0, 0], 8080).into()).unwrap_err().to_string();
+        assert!(error.starts_with("--listen: 0.0.0.0:8080 can be reached"), "{error}");
+        listen_on(&mut settings, ([127, 0, 0, 1], 8081).into()).unwrap();
+        assert_eq!(settings.listeners[0].address.port(), 8081);
+    }
+}

@@ -1,0 +1,177 @@
+//! Serving: the order in which the parts start, and the order in which they stop.
+//!
+//! Start: config, log, metrics, admin listener (alive, not ready), cache, pools, data workers, ready. Stop: not ready,
+//! drain the data workers, close the store, end the admin listener. A second signal ends the process at once.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use refrain_config::{Loaded, Watcher};
+use refrain_core::{Drain, Settings, Tasks};
+use refrain_proxy::{AnswerCache, Live, Server, Snapshot};
+use refrain_upstream::{Client, ClientTls, Upstreams, keep_identities};
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::admin::AdminListener;
+use crate::cli::ServeArguments;
+use crate::control::Control;
+use crate::health;
+use crate::origin::Origin;
+use crate::reload::{self, Reloader};
+use crate::signals::{ReloadSignal, StopSignals};
+use crate::telemetry::{self, Logs};
+
+/// How long the control side's own tasks may take to end.
+const CONTROL_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Serves until told to stop.
+///
+/// # Errors
+/// What is wrong before logging starts; what goes wrong later is logged.
+pub(crate) fn serve(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
+    let origin = Origin::new(arguments)?;
+    let loaded = origin.load()?;
+    let logs = Logs::start(&loaded.settings.log)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let ended = runtime.block_on(run(origin, loaded, &logs));
+    // A drain that was cut short still waits on a thread of the runtime.
+    runtime.shutdown_background();
+    Ok(ended.unwrap_or_else(|error| {
+        tracing::error!(error = format!("{error:#}"), "can't serve");
+        ExitCode::FAILURE
+    }))
+}
+
+/// The control side: everything but the data workers.
+struct Side {
+    control: Arc<Control>,
+    /// Its tasks; they end after the data side has drained.
+    tasks: Tasks,
+}
+
+async fn run(origin: Origin, loaded: Loaded, logs: &Logs) -> anyhow::Result<ExitCode> {
+    let mut stop = StopSignals::install().context("signal handlers")?;
+    let side = Side {
+        control: Arc::new(Control::new(telemetry::install()?, logs.lines_dropped())),
+        tasks: Tasks::new(),
+    };
+    let server = tokio::select! {
+        server = side.start(origin, loaded, logs) => server?,
+        signal = stop.next() => {
+            tracing::info!(signal, "stopped before it was ready");
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
+    let signal = stop.next().await;
+    tracing::info!(signal, "draining; a second signal stops at once");
+    tokio::select! {
+        () = side.stop(server) => Ok(ExitCode::SUCCESS),
+        signal = stop.next() => {
+            tracing::warn!(signal, "stopped with requests in flight");
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+impl Side {
+    /// Starts everything; gives the data workers once they accept.
+    async fn start(&self, origin: Origin, loaded: Loaded, logs: &Logs) -> anyhow::Result<Server> {
+        let Loaded { settings, warnings, files } = loaded;
+        for warning in &warnings {
+            tracing::warn!("{warning}");
+        }
+        let admin = self.start_admin(&settings).await?;
+        let (cache, health) = health::open(&settings).await?;
+        let live = live(settings, cache)?;
+        let server = Server::start(&live)?;
+        self.start_upkeep(&live);
+        let (asks, requests) = mpsc::channel(reload::REQUESTS_MAX);
+        let reloader = Reloader {
+            watcher: watcher(&origin, files),
+            origin,
+            filter: logs.filter(),
+            signal: ReloadSignal::install().context("signal handlers")?,
+            requests,
+        };
+        let degraded = health.degraded();
+        self.control.ready(live, health, asks);
+        self.start_reloader(reloader);
+        announce(&server, admin, &degraded);
+        Ok(server)
+    }
+
+    async fn start_admin(&self, settings: &Settings) -> anyhow::Result<Option<SocketAddr>> {
+        let Some(admin) = &settings.admin else { return Ok(None) };
+        let listener = AdminListener::bind(admin.address).await?;
+        let address = listener.address();
+        self.tasks.spawn(listener.run(self.control.clone(), self.tasks.clone(), self.tasks.draining()));
+        Ok(Some(address))
+    }
+
+    fn start_upkeep(&self, live: &Live) {
+        let (live, drain) = (live.clone(), self.tasks.draining());
+        let client = Client::new(ClientTls::native(), self.tasks.clone());
+        self.tasks.spawn(keep_identities(move || live.load().upstreams.clone(), client, drain));
+        self.tasks.spawn(keep_metrics(self.control.clone(), self.tasks.draining()));
+    }
+
+    fn start_reloader(&self, reloader: Reloader) {
+        let control = self.control.clone();
+        self.tasks.spawn(async move {
+            if let Some(running) = control.running() {
+                reloader.run(running, control.drain.clone()).await;
+            }
+        });
+    }
+
+    /// Not ready first, so that balancers look elsewhere; the admin listener ends last, so that the drain can be seen.
+    async fn stop(&self, server: Server) {
+        self.control.drain.begin();
+        // Each waits on a thread. What they return is nothing, and a panic was reported where it happened.
+        let _ = tokio::task::spawn_blocking(move || server.drain()).await;
+        let cache = self.control.running().and_then(|running| running.live.load().cache.clone());
+        if let Some(cache) = cache {
+            let _ = tokio::task::spawn_blocking(move || cache.store.close()).await;
+        }
+        self.tasks.drain(CONTROL_DRAIN_TIMEOUT).await;
+        tracing::info!("stopped");
+    }
+}
+
+fn live(settings: Settings, cache: Option<Arc<AnswerCache>>) -> anyhow::Result<Live> {
+    let upstreams = Arc::new(Upstreams::new(&settings.pools)?);
+    let snapshot = Snapshot::build(settings, upstreams, cache)?;
+    Ok(Arc::new(ArcSwap::from_pointee(snapshot)))
+}
+
+/// Watches the config file and what it names. Without it, reloads are still made by signal and admin call.
+fn watcher(origin: &Origin, files: Vec<PathBuf>) -> Option<Watcher> {
+    origin.config_file()?;
+    Watcher::new(files).inspect_err(|error| tracing::warn!("{error}")).ok()
+}
+
+/// Folds metrics into their buckets now and then.
+async fn keep_metrics(control: Arc<Control>, drain: Drain) {
+    let mut ticks = interval(telemetry::UPKEEP_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = drain.begun() => return,
+            _ = ticks.tick() => control.recorder.run_upkeep(),
+        }
+    }
+}
+
+fn announce(server: &Server, admin: Option<SocketAddr>, degraded: &[&str]) {
+    for (listener, address) in server.addresses() {
+        tracing::info!(%listener, %address, "listening");
+    }
+    let admin = admin.map_or_else(|| "off".to_owned(), |address| address.to_string());
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), admin, ?degraded, "ready");
+}

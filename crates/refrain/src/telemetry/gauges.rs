@@ -1,0 +1,157 @@
+//! Numbers that are pulled at a scrape: the store's, the embedder's, the upstreams', the process's own.
+
+use std::fs;
+
+use refrain_cache::{DiskStats, EmbedderStats, StoreStats};
+use refrain_proxy::Snapshot;
+use refrain_upstream::EndpointStats;
+
+use super::exposition::Exposition;
+use crate::control::{Control, Phase, Running};
+use crate::health::{EmbedderHealth, Health};
+
+/// The numbers as of now, in the Prometheus text format.
+pub(crate) fn pulled(control: &Control) -> String {
+    let mut text = Exposition::default();
+    process(&mut text, control);
+    if let Some(running) = control.running() {
+        let snapshot = running.live.load_full();
+        config(&mut text, running);
+        health(&mut text, &running.health);
+        if let Some(cache) = &snapshot.cache {
+            store(&mut text, &cache.store.stats());
+            if let Some(embedder) = &cache.embedder {
+                self::embedder(&mut text, &embedder.stats());
+            }
+        }
+        upstreams(&mut text, &snapshot);
+    }
+    text.into_text()
+}
+
+fn process(text: &mut Exposition, control: &Control) {
+    let version = env!("CARGO_PKG_VERSION");
+    text.gauge("refrain_process_build_info", "The version that runs.").sample(&[("version", version)], 1);
+    text.gauge("refrain_process_uptime_seconds", "Time since the start.")
+        .sample(&[], control.uptime().as_secs_f64());
+    if let Some(bytes) = resident_bytes() {
+        text.gauge("refrain_process_resident_memory_bytes", "Memory in use.").sample(&[], bytes);
+    }
+    let ready = u8::from(control.phase() == Phase::Ready);
+    text.gauge("refrain_process_ready", "Whether requests are taken: 0 while starting and draining.")
+        .sample(&[], ready);
+    text.counter("refrain_log_dropped_lines_total", "Log lines dropped because stderr was too slow.")
+        .sample(&[], control.lines_dropped.count());
+}
+
+fn config(text: &mut Exposition, running: &Running) {
+    let record = running.reloads.load();
+    text.gauge("refrain_config_generation", "Configurations in force so far.")
+        .sample(&[], record.generation());
+    text.gauge("refrain_config_last_reload_successful", "Whether the file's last content is in force.")
+        .sample(&[], u8::from(record.is_successful()));
+    text.gauge("refrain_config_restart_needed", "Settings of the file that wait for a restart.")
+        .sample(&[], record.restart_needed.len());
+    text.counter("refrain_config_reloads_total", "Reloads.")
+        .sample(&[("result", "applied")], record.applied)
+        .sample(&[("result", "refused")], record.refused);
+}
+
+fn health(text: &mut Exposition, health: &Health) {
+    if let Some(test) = health.store {
+        text.gauge("refrain_store_up", "Whether the store passed its self-test at start.")
+            .sample(&[], u8::from(test.passed()));
+    }
+    if health.embedder != EmbedderHealth::Off {
+        text.gauge("refrain_embedder_up", "Whether the configured embedder was loaded.")
+            .sample(&[], u8::from(health.embedder == EmbedderHealth::Loaded));
+    }
+}
+
+fn store(text: &mut Exposition, stats: &StoreStats) {
+    text.gauge("refrain_store_entries", "Entries in memory.").sample(&[], stats.entries);
+    text.gauge("refrain_store_memory_bytes", "Memory charged for entries.").sample(&[], stats.bytes);
+    text.gauge("refrain_store_vectors", "Vectors in memory.").sample(&[], stats.vectors);
+    text.gauge("refrain_store_vector_bytes", "Memory of vectors.").sample(&[], stats.vector_bytes);
+    text.counter("refrain_store_evictions_total", "Entries that left memory for want of room.")
+        .sample(&[], stats.evictions);
+    text.counter("refrain_store_refused_vectors_total", "Vectors refused for want of room.")
+        .sample(&[], stats.vectors_refused);
+    if let Some(stats) = &stats.disk {
+        disk(text, stats);
+    }
+}
+
+fn disk(text: &mut Exposition, stats: &DiskStats) {
+    text.gauge("refrain_store_disk_entries", "Entries on disk.").sample(&[], stats.entries);
+    text.gauge("refrain_store_disk_bytes", "Bytes of records on disk.").sample(&[], stats.bytes);
+    text.gauge("refrain_store_disk_queued_writes", "Writes that wait.").sample(&[], stats.queued);
+    text.counter("refrain_store_disk_evictions_total", "Entries removed from disk for want of room.")
+        .sample(&[], stats.evictions);
+    text.counter("refrain_store_disk_quarantined_total", "Damaged records set aside.")
+        .sample(&[], stats.quarantined);
+    text.counter("refrain_store_disk_errors_total", "Disk operations that failed or were given up.")
+        .sample(&[("operation", "write")], stats.write_errors)
+        .sample(&[("operation", "read")], stats.read_errors);
+}
+
+fn embedder(text: &mut Exposition, stats: &EmbedderStats) {
+    text.gauge("refrain_embedder_queued_texts", "Texts that wait.").sample(&[], stats.queued);
+    text.gauge("refrain_embedder_threads", "Threads alive.").sample(&[], stats.threads);
+    text.counter("refrain_embedder_texts_total", "Texts by what became of them.")
+        .sample(&[("result", "done")], stats.done)
+        .sample(&[("result", "slow")], stats.slow)
+        .sample(&[("result", "busy")], stats.busy)
+        .sample(&[("result", "too_long")], stats.too_long)
+        .sample(&[("result", "abandoned")], stats.abandoned)
+        .sample(&[("result", "failed")], stats.failed);
+}
+
+fn upstreams(text: &mut Exposition, snapshot: &Snapshot) {
+    let pools = snapshot.upstreams.pools();
+    let all: Vec<_> =
+        pools.flat_map(|pool| pool.stats().into_iter().map(|stats| (pool.id().clone(), stats))).collect();
+    let mut each = |kind: Kind, name, help, value: fn(&EndpointStats) -> u64| {
+        let mut family = match kind {
+            Kind::Gauge => text.gauge(name, help),
+            Kind::Counter => text.counter(name, help),
+        };
+        for (pool, stats) in &all {
+            let labels = [("pool", pool.as_str()), ("endpoint", stats.endpoint.as_str())];
+            family.sample(&labels, value(stats));
+        }
+    };
+    each(Kind::Gauge, "refrain_upstream_in_flight_requests", "Requests being answered.", |s| {
+        s.in_flight.into()
+    });
+    each(Kind::Gauge, "refrain_upstream_cooling", "Whether it lately refused a connection.", |s| {
+        s.cooling.into()
+    });
+    each(Kind::Counter, "refrain_upstream_requests_total", "Requests sent, each try counted.", |s| {
+        s.requests
+    });
+    each(Kind::Counter, "refrain_upstream_failures_total", "Tries that failed.", |s| s.failures);
+    each(Kind::Counter, "refrain_upstream_opened_connections_total", "Connections opened.", |s| {
+        s.connections_opened
+    });
+    each(
+        Kind::Counter,
+        "refrain_upstream_reused_connections_total",
+        "Requests on an idle connection.",
+        |s| s.connections_reused,
+    );
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Gauge,
+    Counter,
+}
+
+/// Resident memory, where the system tells it as Linux does.
+fn resident_bytes() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
+}
