@@ -45,13 +45,25 @@ impl<H: Clone> Cache<H> {
             settings::Store::Embedded(store) => store,
         };
         let embedder = settings.embedder.as_ref().map(Embedder::open).transpose()?;
+        Self::with_store(store, embedder, settings.limits.waiters_max).map(Some)
+    }
+
+    /// Opens a cache with that store; the key secret is the one in its directory, or a random one in memory.
+    ///
+    /// # Errors
+    /// See [`CacheError`].
+    pub fn with_store(
+        store: &settings::EmbeddedStore,
+        embedder: Option<Embedder>,
+        waiters_max: usize,
+    ) -> Result<Self, CacheError> {
         let secret = Arc::new(match &store.dir {
             Some(dir) => KeySecret::load_or_create(dir)?,
             None => KeySecret::random()?,
         });
         let store = Store::open(store, &secret, embedder.as_ref().map(Embedder::identity))?;
-        let limits = FlightLimits { waiters_max: settings.limits.waiters_max, ..FlightLimits::default() };
-        Ok(Some(Self { secret, store, flights: Flights::new(limits), embedder }))
+        let limits = FlightLimits { waiters_max, ..FlightLimits::default() };
+        Ok(Self { secret, store, flights: Flights::new(limits), embedder })
     }
 
     /// The digests of a request.

@@ -37,6 +37,6 @@ pub use flight::{FlightEnd, FlightLimits, Flights, Joined, Lead, Reader};
 pub use key::{CacheKey, KeyParts};
 pub use scope::ScopeId;
 pub use secret::KeySecret;
-pub use self_test::SelfTest;
+pub use self_test::{ProbeVectors, SelfTest};
 pub use store::{DiskStats, Found, Store, StoreStats, unix_ms};
 pub use vectors::{NEIGHBOURS_MAX, Neighbour, VectorError, VectorIndex};

@@ -221,6 +221,75 @@ async fn a_store_of_another_secret_is_set_aside() {
 }
 
 #[tokio::test]
+async fn a_record_under_another_key_is_never_served_and_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = settings(Some(dir.path()));
+    let store = open(&settings);
+    for number in 0..2 {
+        store.insert(long_lived(number), Some(vector(number))).unwrap();
+    }
+    store.close();
+    drop(store);
+    with_answers(dir.path(), |answers| {
+        let other = answers.get(key(1, 0).key).unwrap().unwrap();
+        answers.insert(key(1, 1).key, other).unwrap();
+    });
+    let store = open(&settings);
+    assert!(is_miss(&store.find(&key(1, 1), NOW_MS).await));
+    hit(store.find(&key(1, 0), NOW_MS).await);
+    store.flush().await.unwrap();
+    let disk = store.stats().disk.unwrap();
+    assert_eq!((disk.quarantined, disk.entries), (1, 1));
+    store.close();
+    drop(store);
+    with_answers(dir.path(), |answers| assert_eq!(answers.iter().count(), 1));
+}
+
+#[tokio::test]
+async fn what_has_expired_leaves_the_disk_at_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = settings(Some(dir.path()));
+    let store = open(&settings);
+    store.insert(long_lived(1), None).unwrap();
+    store.insert(Entry::new(key(1, 2), meta(unix_ms() - 1), answer("late")), Some(vector(2))).unwrap();
+    store.close();
+    drop(store);
+    let store = open(&settings);
+    let stats = store.stats();
+    assert_eq!((stats.disk.unwrap().entries, stats.vectors), (1, 0));
+    store.close();
+    drop(store);
+    with_answers(dir.path(), |answers| assert_eq!(answers.iter().count(), 1));
+}
+
+#[tokio::test]
+async fn the_sweep_empties_memory_of_what_has_expired() {
+    let store = open(&settings(None));
+    store.insert(entry(1), Some(vector(1))).unwrap();
+    store.shared.sweep(NOW_MS + 3_599_999);
+    assert_eq!((store.stats().entries, store.stats().vectors), (1, 1));
+    store.shared.sweep(NOW_MS + 3_600_000);
+    assert_eq!((store.stats().entries, store.stats().vectors), (0, 0));
+}
+
+#[tokio::test]
+async fn without_its_threads_the_store_goes_on_in_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&settings(Some(dir.path())));
+    store.close();
+    store.insert(long_lived(1), None).unwrap();
+    hit(store.find(&key(1, 1), NOW_MS).await);
+    assert_eq!(store.stats().disk, None);
+    assert_eq!(store.flush().await, Err(Skip::StoreDown));
+}
+
+/// Changes the closed store's answers behind its back.
+fn with_answers(dir: &Path, change: impl FnOnce(&fjall::Keyspace)) {
+    let db = fjall::Database::builder(dir.join("answers")).open().unwrap();
+    change(&db.keyspace("answers", fjall::KeyspaceCreateOptions::default).unwrap());
+}
+
+#[tokio::test]
 async fn damaged_files_give_right_answers_or_none() {
     use rand::{Rng, SeedableRng};
     let mut random = rand::rngs::StdRng::seed_from_u64(7);

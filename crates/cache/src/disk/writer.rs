@@ -93,6 +93,7 @@ impl Writer {
         let _down = Down(self.shared.clone());
         let (mut synced, mut swept) = (Instant::now(), Instant::now());
         let mut dirty = false;
+        self.sweep();
         loop {
             let ops = self.gather(SYNC_EVERY.saturating_sub(synced.elapsed()));
             dirty |= self.apply(ops);
