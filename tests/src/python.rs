@@ -19,7 +19,6 @@ pub async fn python(script: &str, job: &Value) -> Value {
         .arg(format!("{}/python/{script}", env!("CARGO_MANIFEST_DIR")))
         .env_clear()
         .env("PYTHONPATH", manifest.python_path())
-        .env("PYTHONDONTWRITEBYTECODE", "1")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

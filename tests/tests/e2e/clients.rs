@@ -83,7 +83,8 @@ fn openai_chat(text: &str, stream: bool, usage: bool) -> Value {
 fn anthropic_message(text: &str, stream: bool) -> Value {
     let messages = json!([{"role": "user", "content": text}]);
     json!({"call": "messages", "stream": stream, "arguments": {
-        "model": "gemma", "messages": messages, "temperature": 0, "max_tokens": 64, "stop_sequences": ["\n", "."],
+        "model": "gemma", "messages": messages, "max_tokens": 64, "stop_sequences": ["\n", "."],
+        "extra_body": {"temperature": 0},
     }})
 }
 

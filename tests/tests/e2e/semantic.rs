@@ -8,6 +8,9 @@ use crate::start_with;
 const QUESTION: &str = "How do I reset my password?";
 const PARAPHRASE: &str = "How can I reset my password?";
 
+/// A request about a text.
+type Make = fn(&str) -> Ask;
+
 async fn check_miss(refrain: &Refrain, ask: &Ask) {
     let reply = refrain.send(&ask.clone().cache_control("no-store")).await;
     assert_eq!((reply.status, reply.cache_status().as_str()), (200, "refrain; fwd=miss"), "{ask:?}");
@@ -85,7 +88,7 @@ async fn another_system_prompt_conversation_or_setting_is_never_a_hit() {
 #[tokio::test]
 async fn what_can_not_be_compared_gets_exact_caching_only() {
     let (_fake, refrain) = start_with(|config| config.semantic("threshold = 0.5")).await;
-    let variants: [(&str, fn(&str) -> Ask); 5] = [
+    let variants: [(&str, Make); 5] = [
         ("choices", |text| Ask::chat(text).field("n", json!(2))),
         ("logprobs", |text| Ask::chat(text).field("logprobs", json!(true))),
         ("structured_output", |text| {
