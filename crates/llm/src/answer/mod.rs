@@ -1,7 +1,25 @@
 //! Answers: what an upstream sends, whole or streamed, as one record that renders either way.
+//!
+//! A record keeps what the answer says (choices, parts, usage, every other field) and how the upstream cut it, so that
+//! it is replayed as it came; the other form is written as a server of the dialect would have sent it.
 
-use bytes::Bytes;
-use refrain_core::{Api, Skip, Usage};
+mod anthropic;
+mod encode;
+mod frame;
+mod judge;
+mod ndjson;
+mod ollama;
+mod openai;
+mod reader;
+mod record;
+mod render;
+mod sse;
+
+use refrain_core::{Api, Dialect, Skip};
+
+pub use encode::DecodeError;
+pub use reader::AnswerReader;
+pub use record::{Answer, Choice, Fields, Part, PartKind};
 
 /// How an upstream's answer comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +35,7 @@ pub enum Form {
 pub enum Rendering {
     /// One JSON object.
     Whole,
-    /// A stream.
+    /// A stream. Embeddings have none and are rendered whole.
     Stream {
         /// Whether an OpenAI stream ends with its usage chunk. The other dialects always report usage.
         include_usage: bool,
@@ -58,102 +76,12 @@ impl AnswerError {
     }
 }
 
-/// Why bytes are not a stored answer of this version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum DecodeError {
-    /// Written by another version.
-    #[error("the record is of version {0}")]
-    Version(u8),
-    /// Cut short or damaged.
-    #[error("the record is damaged")]
-    Damaged,
-}
-
-/// Reads an upstream's answer as it arrives. After an error every further call gives an error too.
-#[derive(Debug)]
-pub struct AnswerReader {}
-
-impl AnswerReader {
-    /// Reads at most `bytes_max` bytes of an answer of `api`.
-    pub fn new(api: Api, form: Form, bytes_max: usize) -> Self {
-        let _ = (api, form, bytes_max);
-        Self {}
-    }
-
-    /// Takes the next bytes; how they are split makes no difference.
-    ///
-    /// # Errors
-    /// See [`AnswerError`].
-    pub fn feed(&mut self, bytes: &[u8]) -> Result<(), AnswerError> {
-        let _ = bytes;
-        Ok(())
-    }
-
-    /// Whether the dialect's terminator has been seen: nothing of meaning follows.
-    pub fn is_terminated(&self) -> bool {
-        false
-    }
-
-    /// The answer, once the upstream's body has ended.
-    ///
-    /// # Errors
-    /// See [`AnswerError`]; [`AnswerError::Incomplete`] without the dialect's terminator.
-    pub fn finish(self) -> Result<Answer, AnswerError> {
-        Err(AnswerError::Incomplete)
-    }
-}
-
-/// One complete answer. Renders whole or streamed, in the API that it came by.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {}
-
-impl Answer {
-    /// The API it came by and renders in.
-    pub fn api(&self) -> Api {
-        Api::ChatCompletions
-    }
-
-    /// The body for a client.
-    pub fn render(&self, rendering: Rendering) -> Bytes {
-        let _ = rendering;
-        Bytes::new()
-    }
-
-    /// Token counts as the upstream reported them.
-    pub fn usage(&self) -> Usage {
-        Usage::default()
-    }
-
-    /// The visible text of the first choice.
-    pub fn text(&self) -> String {
-        String::new()
-    }
-
-    /// Whether the answer itself may be stored: every choice came to a natural stop and none calls tools.
-    ///
-    /// # Errors
-    /// The reason why not. Whether tools were *offered* is the caller's to check.
-    pub fn storable(&self) -> Result<(), Skip> {
-        Ok(())
-    }
-
-    /// The record as bytes.
-    pub fn encode(&self) -> Vec<u8> {
-        Vec::new()
-    }
-
-    /// Reads what [`Answer::encode`] wrote. Never panics and never allocates more than a small multiple of the input.
-    ///
-    /// # Errors
-    /// See [`DecodeError`].
-    pub fn decode(record: &[u8]) -> Result<Self, DecodeError> {
-        let _ = record;
-        Err(DecodeError::Damaged)
-    }
-}
-
 /// The `content-type` of a rendering.
 pub fn content_type(api: Api, rendering: Rendering) -> &'static str {
-    let _ = (api, rendering);
-    "application/json"
+    let streams = !matches!(api, Api::Embeddings | Api::OllamaEmbed);
+    match (rendering, api.dialect()) {
+        (Rendering::Stream { .. }, Dialect::Ollama) if streams => "application/x-ndjson",
+        (Rendering::Stream { .. }, Dialect::OpenAi | Dialect::Anthropic) if streams => "text/event-stream",
+        _ => "application/json",
+    }
 }

@@ -1,0 +1,110 @@
+//! Recording: a chunk is walked once, its texts go to the choices and the rest becomes a skeleton.
+
+use std::collections::HashMap;
+
+use super::Form;
+use super::record::{Choice, Original, PartKind, Skeleton, Slot, Step};
+use crate::json::{self, Kind, Value};
+
+/// A chunk that is being walked.
+#[derive(Debug)]
+pub(super) struct Frame {
+    skeleton: Skeleton,
+    lengths: Vec<usize>,
+    raw: String,
+}
+
+impl Frame {
+    pub(super) fn new(event: String) -> Self {
+        let literals = vec![String::new()];
+        let skeleton = Skeleton { event, reports_usage: false, literals, slots: Vec::new() };
+        Self { skeleton, lengths: Vec::new(), raw: String::new() }
+    }
+
+    /// Marks OpenAI's chunk that only reports usage.
+    pub(super) fn mark_usage(&mut self) {
+        self.skeleton.reports_usage = true;
+    }
+
+    pub(super) fn literal(&mut self, text: &str) {
+        self.last().push_str(text);
+    }
+
+    /// A member's name, with a comma if it isn't the object's first.
+    pub(super) fn key(&mut self, name: &str) {
+        let literal = self.last();
+        if !literal.ends_with('{') {
+            literal.push(',');
+        }
+        json::string(name, literal);
+        literal.push(':');
+    }
+
+    /// A value that is the same in all chunks of this shape.
+    pub(super) fn value(&mut self, value: Value<'_>) {
+        json::canonical(value, self.last());
+    }
+
+    /// A value that changes from chunk to chunk.
+    pub(super) fn raw(&mut self, value: Value<'_>) {
+        let before = self.raw.len();
+        json::canonical(value, &mut self.raw);
+        self.slot(Slot::Raw, self.raw.len() - before);
+    }
+
+    /// A value of an unknown field: simple ones tend to stay the same.
+    pub(super) fn unknown(&mut self, value: Value<'_>) {
+        if matches!(value.kind(), Kind::Array | Kind::Object) { self.raw(value) } else { self.value(value) }
+    }
+
+    /// The next piece of a part's text.
+    pub(super) fn piece(
+        &mut self,
+        choices: &mut [Choice],
+        choice: usize,
+        (kind, name, index): (PartKind, &str, u64),
+        text: &str,
+    ) {
+        let part = choices[choice].part(kind, name, index);
+        choices[choice].parts[part].text.push_str(text);
+        self.slot(Slot::Piece { choice, part }, text.len());
+    }
+
+    fn last(&mut self) -> &mut String {
+        if self.skeleton.literals.is_empty() {
+            self.skeleton.literals.push(String::new());
+        }
+        let last = self.skeleton.literals.len() - 1;
+        &mut self.skeleton.literals[last]
+    }
+
+    fn slot(&mut self, slot: Slot, length: usize) {
+        self.skeleton.slots.push(slot);
+        self.skeleton.literals.push(String::new());
+        self.lengths.push(length);
+    }
+}
+
+/// All chunks so far; equal skeletons are kept once.
+#[derive(Debug, Default)]
+pub(super) struct Recording {
+    skeletons: HashMap<Skeleton, usize>,
+    steps: Vec<Step>,
+    raw: String,
+}
+
+impl Recording {
+    pub(super) fn push(&mut self, frame: Frame) {
+        let next = self.skeletons.len();
+        let skeleton = *self.skeletons.entry(frame.skeleton).or_insert(next);
+        self.steps.push(Step { skeleton, lengths: frame.lengths });
+        self.raw.push_str(&frame.raw);
+    }
+
+    pub(super) fn into_original(self, form: Form) -> Original {
+        let mut skeletons: Vec<(Skeleton, usize)> = self.skeletons.into_iter().collect();
+        skeletons.sort_unstable_by_key(|(_, at)| *at);
+        let skeletons = skeletons.into_iter().map(|(skeleton, _)| skeleton).collect();
+        Original { form, skeletons, steps: self.steps, raw: self.raw }
+    }
+}

@@ -1,0 +1,83 @@
+//! Questions about a finished answer: its text, its usage, whether it may be stored.
+
+use refrain_core::{Api, Dialect, Skip, Usage};
+
+use super::record::{Answer, Choice, Fields, PartKind};
+
+impl Answer {
+    /// The API it came by and renders in.
+    pub fn api(&self) -> Api {
+        self.api
+    }
+
+    /// Its alternatives; none for embeddings.
+    pub fn choices(&self) -> &[Choice] {
+        &self.choices
+    }
+
+    /// Its top-level fields, choices and usage apart.
+    pub fn head(&self) -> &Fields {
+        &self.head
+    }
+
+    /// The visible text of the first choice.
+    pub fn text(&self) -> String {
+        let first = self.choices.iter().min_by_key(|choice| choice.index);
+        let parts = first.into_iter().flat_map(|choice| &choice.parts);
+        parts.filter(|part| part.kind == PartKind::Text).map(|part| part.text.as_str()).collect()
+    }
+
+    /// Token counts as the upstream reported them. Anthropic counts cached prompt tokens apart; here they are included.
+    pub fn usage(&self) -> Usage {
+        let none = Fields::default();
+        let usage = self.usage.as_ref().unwrap_or(&none);
+        match self.api.dialect() {
+            Dialect::OpenAi => Usage {
+                input_tokens: usage.integer("prompt_tokens"),
+                output_tokens: usage.integer("completion_tokens"),
+                cached_tokens: usage.get("prompt_tokens_details").and_then(cached_tokens),
+            },
+            Dialect::Ollama => Usage {
+                input_tokens: self.head.integer("prompt_eval_count"),
+                output_tokens: self.head.integer("eval_count"),
+                cached_tokens: None,
+            },
+            Dialect::Anthropic => {
+                let cached = usage.integer("cache_read_input_tokens");
+                let written = usage.integer("cache_creation_input_tokens").unwrap_or(0);
+                let add = |input: u64| input.saturating_add(cached.unwrap_or(0)).saturating_add(written);
+                Usage {
+                    input_tokens: usage.integer("input_tokens").map(add),
+                    output_tokens: usage.integer("output_tokens"),
+                    cached_tokens: cached,
+                }
+            }
+        }
+    }
+
+    /// Whether the answer itself may be stored: every choice came to a natural stop and none calls tools.
+    ///
+    /// # Errors
+    /// The reason why not. Whether tools were *offered* is the caller's to check.
+    pub fn storable(&self) -> Result<(), Skip> {
+        self.choices.iter().try_for_each(storable_choice)
+    }
+}
+
+fn storable_choice(choice: &Choice) -> Result<(), Skip> {
+    if choice.calls_tools() {
+        return Err(Skip::ToolCalls);
+    }
+    match choice.finish.as_deref() {
+        Some("stop" | "end_turn" | "stop_sequence") => Ok(()),
+        Some("length" | "max_tokens") => Err(Skip::Length),
+        Some("tool_calls" | "tool_use" | "function_call") => Err(Skip::ToolCalls),
+        _ => Err(Skip::FinishReason),
+    }
+}
+
+fn cached_tokens(details: &str) -> Option<u64> {
+    let limits = crate::json::Limits { depth_max: 8, nodes_max: 256 };
+    let document = crate::json::read(details.as_bytes(), limits).ok()?;
+    document.root().member("cached_tokens")?.as_u64()
+}
