@@ -186,7 +186,10 @@ impl Builder {
         match self.api {
             Api::ChatCompletions | Api::Completions => self.openai(root, frame)?,
             Api::OllamaChat | Api::OllamaGenerate => self.ollama(root, frame)?,
-            Api::Messages if whole => self.anthropic_message(root, frame)?,
+            Api::Messages if whole => {
+                root.member("content").ok_or(malformed("no content"))?;
+                self.anthropic_message(root, frame)?;
+            }
             Api::Messages => return self.anthropic_event(root, frame),
             Api::Embeddings if whole => self.embeddings(root, "data", frame)?,
             Api::OllamaEmbed if whole => self.embeddings(root, "embeddings", frame)?,
