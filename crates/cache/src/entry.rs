@@ -10,8 +10,9 @@ use crate::key::CacheKey;
 
 /// Counted for an entry's own fields, its place in the map and allocations that nobody counts.
 const OVERHEAD_BYTES: usize = 512;
-/// Heap of a decoded answer relative to its record: vectors, strings and small allocations.
-const DECODED_FACTOR: usize = 3;
+/// Heap of a decoded answer relative to its record, from above: a streamed chunk takes some 8 bytes of a record and, as
+/// two vectors, up to 100 in memory. Answers that came whole are charged too much by it.
+const DECODED_FACTOR: usize = 12;
 
 /// A stored answer.
 #[derive(Debug)]
