@@ -1,5 +1,12 @@
 //! Answers: every fixture is read, replayed, rendered in the other form, stored and read back.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "shared parts of tests fail by panicking"
+)]
+
 use proptest::prelude::*;
 use refrain_core::{Api, Dialect, Skip, Usage};
 use refrain_llm::answer::{Answer, AnswerError, AnswerReader, DecodeError, Form, Rendering};
@@ -285,6 +292,20 @@ fn errors_and_cut_answers_are_no_answers() {
     assert!(matches!(read(chat, Form::Whole, b"<html>"), Err(AnswerError::Malformed { .. })));
     assert!(matches!(read(chat, Form::Whole, b"{}"), Err(AnswerError::Malformed { .. })));
     assert!(matches!(read(Api::Messages, Form::Whole, b"{}"), Err(AnswerError::Malformed { .. })));
+}
+
+#[test]
+fn an_answer_of_very_many_fields_or_parts_is_refused() {
+    let members: Vec<String> = (0..20_000).map(|at| format!("\"k{at}\":1")).collect();
+    let fields =
+        format!(r#"{{"choices":[{{"finish_reason":"stop","message":{{"x":1}}}}],{}}}"#, members.join(","));
+    let calls = "{},".repeat(20_000);
+    let calls =
+        format!(r#"{{"choices":[{{"finish_reason":"stop","message":{{"tool_calls":[{calls}{{}}]}}}}]}}"#);
+    for text in [fields, calls] {
+        let error = read(Api::ChatCompletions, Form::Whole, text.as_bytes()).unwrap_err();
+        assert_eq!(error, AnswerError::Malformed { reason: "too many fields" });
+    }
 }
 
 #[test]

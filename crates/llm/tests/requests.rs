@@ -1,5 +1,12 @@
 //! Requests: what is keyed, what is compared, what is refused, what goes upstream.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "shared parts of tests fail by panicking"
+)]
+
 use bytes::Bytes;
 use proptest::prelude::*;
 use refrain_core::{Api, Bypass, Code, ExactOnly};

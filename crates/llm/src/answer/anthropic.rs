@@ -8,9 +8,6 @@ use super::record::PartKind;
 use super::{AnswerError, Form};
 use crate::json::{Kind, Value};
 
-/// Most content blocks of one answer.
-const BLOCKS_MAX: usize = 1024;
-
 impl Builder {
     /// One event of a stream; false if it is none of the answer's (a ping).
     pub(super) fn anthropic_event(
@@ -104,9 +101,6 @@ impl Builder {
             _ => PartKind::Other,
         };
         let part = self.choices[place].part(part_kind, &kind, index);
-        if part >= BLOCKS_MAX {
-            return Err(malformed("too many content blocks"));
-        }
         frame.literal("{");
         for (name, value) in block.members() {
             frame.key(&name);

@@ -223,6 +223,10 @@ impl Builder {
         if !self.terminated {
             return Err(AnswerError::Incomplete);
         }
+        let usage_is_full = self.usage.as_ref().is_some_and(Fields::is_full);
+        if usage_is_full || self.head.is_full() || self.choices.iter().any(Choice::is_full) {
+            return Err(malformed("too many fields"));
+        }
         let has_choices = !matches!(self.api, Api::Embeddings | Api::OllamaEmbed);
         if has_choices && self.choices.is_empty() {
             return Err(malformed("no choices"));

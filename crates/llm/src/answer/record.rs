@@ -5,6 +5,11 @@ use refrain_core::Api;
 use super::Form;
 use crate::json::{self, Kind, Value};
 
+/// Most parts of a choice, and most members of a [`Fields`]: looked through one by one, so they must stay few. An answer
+/// that reaches it is refused.
+pub(super) const PARTS_MAX: usize = 1024;
+pub(super) const FIELDS_MAX: usize = 512;
+
 /// One complete answer. Renders whole or streamed, in the API that it came by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
@@ -117,10 +122,23 @@ impl Choice {
             || self.message.get("tool_calls").is_some_and(is_filled)
     }
 
+    /// Whether something of it may have been dropped for a limit.
+    pub(super) fn is_full(&self) -> bool {
+        let part_is_full = |part: &Part| part.fields.is_full() || part.function.is_full();
+        self.parts.len() >= PARTS_MAX
+            || self.message.is_full()
+            || self.extra.is_full()
+            || self.logprobs.as_ref().is_some_and(Fields::is_full)
+            || self.parts.iter().any(part_is_full)
+    }
+
     /// The part with this name and number, made if it isn't there; its place.
     pub(super) fn part(&mut self, kind: PartKind, name: &str, index: u64) -> usize {
         let found = self.parts.iter().position(|part| part.index == index && part.name == name);
         found.unwrap_or_else(|| {
+            if self.parts.len() == PARTS_MAX {
+                return PARTS_MAX - 1;
+            }
             self.parts.push(Part {
                 kind,
                 name: name.to_owned(),
@@ -144,6 +162,11 @@ impl Fields {
         fields
     }
 
+    /// Whether no further member is taken.
+    pub(super) fn is_full(&self) -> bool {
+        self.0.len() >= FIELDS_MAX
+    }
+
     /// A member's JSON.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
@@ -156,9 +179,11 @@ impl Fields {
 
     /// Sets a member; null never replaces a value.
     pub(super) fn set(&mut self, name: &str, value: Value<'_>) {
+        let is_full = self.is_full();
         match self.0.iter_mut().find(|(known, _)| known == name) {
             Some(_) if value.is_null() => {}
             Some((_, known)) => *known = compact(value),
+            None if is_full => {}
             None => self.0.push((name.to_owned(), compact(value))),
         }
     }
