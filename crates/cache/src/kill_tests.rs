@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use refrain_core::settings::EmbeddedStore;
 
 use crate::secret::KeySecret;
-use crate::store::{Found, Store, unix_ms};
+use crate::store::{Found, Store};
 use crate::test_support::{NOW_MS, answer, key, meta, vector};
 use crate::{DIMENSIONS, Entry};
 
@@ -84,7 +84,7 @@ fn write_until_killed(dir: &std::path::Path) -> ! {
     loop {
         version += 1;
         for number in 0..KEYS {
-            let mut meta = meta(unix_ms() + 3_600_000 + version % 7);
+            let mut meta = meta(NOW_MS + 3_600_000 + version % 7);
             meta.upstream_ms = version;
             let entry = Entry::new(key(1, number), meta, answer(&text(number, version)));
             let _ = store.insert(entry, Some(vector(number)));

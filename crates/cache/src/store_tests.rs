@@ -27,9 +27,8 @@ fn is_miss(found: &Found) -> bool {
     matches!(found, Found::Miss)
 }
 
-/// Far in the future of the real clock, which the sweep and the rebuild go by.
 fn long_lived(number: u64) -> Entry {
-    Entry::new(key(1, number), meta(unix_ms() + 3_600_000), answer(&format!("answer {number}")))
+    Entry::new(key(1, number), meta(NOW_MS + 3_600_000), answer(&format!("answer {number}")))
 }
 
 #[tokio::test]
@@ -161,7 +160,7 @@ async fn a_newer_answer_replaces_the_older_one_over_a_restart() {
     let settings = settings(Some(dir.path()));
     let store = open(&settings);
     for (text, ttl_ms) in [("old", 9_000_000), ("new", 3_600_000)] {
-        let entry = Entry::new(key(1, 1), meta(unix_ms() + ttl_ms), answer(text));
+        let entry = Entry::new(key(1, 1), meta(NOW_MS + ttl_ms), answer(text));
         store.insert(entry, None).unwrap();
         store.flush().await.unwrap();
     }
@@ -178,7 +177,7 @@ async fn the_disk_stays_within_its_bound_and_loses_what_expires_first() {
     let dir = tempfile::tempdir().unwrap();
     let settings = EmbeddedStore { disk_bytes_max: 100_000, ..settings(Some(dir.path())) };
     let store = open(&settings);
-    let now = unix_ms();
+    let now = NOW_MS;
     for number in 0..300 {
         let entry = Entry::new(key(1, number), meta(now + 3_600_000 + number), answer("x"));
         store.insert(entry, None).unwrap();

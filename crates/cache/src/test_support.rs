@@ -7,7 +7,8 @@ use crate::embedder::{DIMENSIONS, Embedding};
 use crate::entry::{Entry, EntryMeta};
 use crate::key::CacheKey;
 
-pub(crate) const NOW_MS: u64 = 1_700_000_000_000;
+/// In the year 2100: the sweep goes by the real clock, and must not come between.
+pub(crate) const NOW_MS: u64 = 4_102_444_800_000;
 
 /// An answer that says `text`.
 pub(crate) fn answer(text: &str) -> Answer {
