@@ -124,7 +124,26 @@ impl<'d> Value<'d> {
 
     /// The value of an object's member.
     pub fn member(self, name: &str) -> Option<Value<'d>> {
-        self.members().find(|(key, _)| key == name).map(|(_, value)| value)
+        let mut members = self.members();
+        while let Some((key, value)) = members.next_raw() {
+            if key.says(name) {
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    /// Whether it is a string with this text.
+    fn says(self, text: &str) -> bool {
+        let node = self.entry();
+        match node.kind {
+            // The lengths decide most comparisons without touching the text.
+            Kind::PlainString => {
+                (node.end - node.start) as usize == text.len() + 2 && self.raw()[1..].starts_with(text)
+            }
+            Kind::EscapedString => self.as_str().is_some_and(|own| own == text),
+            _ => false,
+        }
     }
 
     fn inside(self, kind: Kind) -> Siblings<'d> {

@@ -32,13 +32,17 @@ pub fn canonical_members<'d>(
 pub fn string(text: &str, out: &mut String) {
     out.push('"');
     let mut rest = text;
-    while let Some(at) = rest.bytes().position(|byte| byte < 0x20 || byte == b'"' || byte == b'\\') {
+    while let Some(at) = rest.bytes().position(must_escape) {
         out.push_str(&rest[..at]);
         escape(rest.as_bytes()[at], out);
         rest = &rest[at + 1..];
     }
     out.push_str(rest);
     out.push('"');
+}
+
+fn must_escape(byte: u8) -> bool {
+    byte < 0x20 || byte == b'"' || byte == b'\\'
 }
 
 fn escape(byte: u8, out: &mut String) {
@@ -105,7 +109,7 @@ impl<'d> Canonical<'d, '_> {
 
     /// Writes the members from `outer` on, and forgets them.
     fn sorted_object(&mut self, outer: usize) {
-        self.members[outer..].sort_unstable_by(|(a, _), (b, _)| text(*a).cmp(&text(*b)));
+        self.members[outer..].sort_by(|(a, _), (b, _)| text(*a).cmp(&text(*b)));
         self.out.push('{');
         for at in outer..self.members.len() {
             let (name, value) = self.members[at];

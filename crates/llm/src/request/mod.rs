@@ -12,7 +12,7 @@ mod question;
 mod rewrite;
 
 use bytes::Bytes;
-use refrain_core::{Api, Prompt};
+use refrain_core::{Api, ExactOnly, Prompt};
 
 pub use error::ParseError;
 pub use rewrite::Rewrite;
@@ -93,15 +93,21 @@ fn prompt(api: Api, model: String, question: Question<'_>, document: &Document<'
     // Without `..`: a new field can't compile until someone decides where it belongs.
     let Question { stream, include_usage, embed, bypass, offers_tools, sampled, message_count } = question;
     let root = document.root();
+    // Decoded once: the text may be long.
+    let compared = embed.and_then(|value| match value.as_str() {
+        Some(text) if !text.trim().is_empty() => Ok((value, text.into_owned())),
+        _ => Err(ExactOnly::Empty),
+    });
+    let replaced = compared.as_ref().ok().map(|(value, _)| *value);
     let mut keyed = String::with_capacity(root.span().len());
-    json::canonical_members(root, is_keyed, embed.ok(), &mut keyed);
+    json::canonical_members(root, is_keyed, replaced, &mut keyed);
     Prompt {
         api,
         model,
         stream,
         include_usage,
         partition_body: keyed.into(),
-        embed_text: embed.map(|text| text.as_str().unwrap_or_default().into_owned()),
+        embed_text: compared.map(|(_, text)| text),
         bypass,
         offers_tools,
         sampled,

@@ -12,7 +12,7 @@ use crate::json::{Kind, Value};
 pub(super) struct Question<'d> {
     pub(super) stream: bool,
     pub(super) include_usage: bool,
-    /// The string value that semantic look-up may compare.
+    /// The string value that semantic look-up may compare, blank or not.
     pub(super) embed: Result<Value<'d>, ExactOnly>,
     pub(super) bypass: Option<Bypass>,
     pub(super) offers_tools: bool,
@@ -43,15 +43,9 @@ impl<'d> Comparable<'d> {
         ];
         match reasons.into_iter().find(|(holds, _)| *holds) {
             Some((_, reason)) => Err(reason),
-            None => self.text.and_then(not_blank),
+            None => self.text,
         }
     }
-}
-
-/// The value, if its text is more than white space.
-pub(super) fn not_blank(text: Value<'_>) -> Result<Value<'_>, ExactOnly> {
-    let blank = text.as_str().is_none_or(|text| text.trim().is_empty());
-    if blank { Err(ExactOnly::Empty) } else { Ok(text) }
 }
 
 /// The `messages` of a chat, in any dialect.
