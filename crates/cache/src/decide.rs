@@ -106,3 +106,75 @@ fn weigh(question: &str, candidates: &[CandidateView<'_>], index: usize) -> Evid
         lexical: evidence::compare(question, text),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(threshold: f32, vetoes: &[Veto]) -> SemanticPlan {
+        SemanticPlan { threshold, candidates: 8, vetoes: vetoes.to_vec(), shadow: false }
+    }
+
+    fn candidates<'a>(all: &[(f32, &'a str)]) -> Vec<CandidateView<'a>> {
+        all.iter().map(|(similarity, text)| CandidateView { similarity: *similarity, text }).collect()
+    }
+
+    fn served(question: &str, all: &[(f32, &str)], plan: &SemanticPlan) -> Result<usize, &'static str> {
+        match decide(question, &candidates(all), plan) {
+            Decision::Serve { index, .. } => Ok(index),
+            Decision::Refuse { reason, .. } => Err(reason.as_str()),
+        }
+    }
+
+    #[test]
+    fn the_most_similar_candidate_above_the_threshold_is_served() {
+        let all = [(0.97, "How can I turn on 2FA?"), (0.9, "turn on 2fa")];
+        assert_eq!(served("How do I enable 2FA?", &all, &plan(0.9, &Veto::ALL)), Ok(0));
+        assert_eq!(served("How do I enable 2FA?", &all, &plan(0.98, &Veto::ALL)), Err("below_threshold"));
+        assert_eq!(served("How do I enable 2FA?", &[], &plan(0.5, &[])), Err("no_candidate"));
+    }
+
+    #[test]
+    fn a_vetoed_candidate_gives_way_to_the_next() {
+        let all = [(0.98, "turn off dark mode"), (0.93, "switch on dark mode"), (0.6, "turn on dark mode")];
+        assert_eq!(served("turn on dark mode", &all, &plan(0.9, &Veto::ALL)), Ok(1));
+        assert_eq!(served("turn on dark mode", &all, &plan(0.95, &Veto::ALL)), Err("veto_negation"));
+    }
+
+    #[test]
+    fn only_the_plans_vetoes_count() {
+        let all = [(0.98, "20 miles in km")];
+        assert_eq!(served("10 miles in km", &all, &plan(0.9, &Veto::ALL)), Err("veto_number"));
+        assert_eq!(served("10 miles in km", &all, &plan(0.9, &[Veto::Date])), Ok(0));
+    }
+
+    #[test]
+    fn a_similarity_that_is_no_number_is_never_served() {
+        let all = [(f32::NAN, "same"), (0.99, "same")];
+        assert_eq!(served("same", &all, &plan(0.9, &[])), Ok(1));
+        assert_eq!(served("same", &all[..1], &plan(0.0, &[])), Err("below_threshold"));
+    }
+
+    #[test]
+    fn the_evidence_tells_the_margin_to_the_next_candidate() {
+        let all = candidates(&[(0.9, "open the door"), (0.75, "open a door")]);
+        let Decision::Serve { evidence, .. } = decide("open the door", &all, &plan(0.8, &[])) else {
+            panic!()
+        };
+        assert_eq!(evidence.cosine, 0.9);
+        assert!((evidence.margin.unwrap() - 0.15).abs() < 1e-6);
+        assert_eq!(evidence.lexical.jaccard, 1.0);
+        let Decision::Refuse { best, .. } = decide("open the door", &all[1..], &plan(0.8, &[])) else {
+            panic!()
+        };
+        assert_eq!(best.unwrap().margin, None);
+    }
+
+    #[test]
+    fn every_refusal_has_its_own_name() {
+        let mut names: Vec<_> = Refusal::ALL.iter().map(|reason| reason.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Refusal::ALL.len());
+    }
+}

@@ -84,9 +84,8 @@ pub(super) fn units_differ(a: &Text, b: &Text) -> bool {
 }
 
 fn unit_alone(a: &Text, b: &Text) -> bool {
-    let has =
-        |text: &Text, id: u16| text.tokens.iter().any(|t| t.senses.unit.is_some_and(|unit| unit.id == id));
-    a.tokens.iter().filter_map(|token| token.senses.unit).any(|unit| !has(b, unit.id))
+    let mut units = a.tokens.iter().filter(|token| token.senses.units[0].is_some());
+    units.any(|token| !b.tokens.iter().any(|other| token.senses.shares_unit(&other.senses)))
 }
 
 /// Whether they name different things, the same things in swapped places, or differ in what fills one slot.
@@ -151,7 +150,7 @@ fn is_spelled_out(a: &Text, token: &Token, b: &Text) -> bool {
 }
 
 /// Words that give what follows a role.
-const ROLES: [&str; 9] = ["from", "to", "into", "than", "before", "after", "with", "by", "over"];
+const ROLES: [&str; 10] = ["from", "to", "into", "than", "before", "after", "with", "by", "over", "instead"];
 
 /// Words that a role reaches over.
 const ROLE_REACH: usize = 3;
@@ -165,8 +164,7 @@ fn places_swapped(a: &Text, b: &Text) -> bool {
         }
         let lost = in_a.iter().any(|x| holds(b, x) && !in_b.iter().any(|y| x.means(y)));
         let gained = in_b.iter().any(|y| holds(a, y) && !in_a.iter().any(|x| x.means(y)));
-        let kept = in_a.iter().any(|x| in_b.iter().any(|y| x.means(y)));
-        lost && gained && !kept
+        lost && gained
     })
 }
 
@@ -180,7 +178,7 @@ fn governed<'a>(text: &'a Text, role: &str) -> Vec<&'a Token> {
     for (at, _) in text.tokens.iter().enumerate().filter(|(_, token)| text.word(token) == role) {
         let after = text.tokens[at + 1..]
             .iter()
-            .skip_while(|token| matches!(text.word(token), "a" | "an" | "the" | "my"));
+            .skip_while(|token| matches!(text.word(token), "a" | "an" | "the" | "my" | "of"));
         found.extend(after.take(ROLE_REACH).take_while(|token| token.is_content()));
     }
     found
@@ -189,7 +187,7 @@ fn governed<'a>(text: &'a Text, role: &str) -> Vec<&'a Token> {
 /// Words of a slot, at most.
 const SLOT_WORDS_MAX: usize = 4;
 
-/// Whether the texts are equal but for one place, which different content fills.
+/// Whether the texts are equal but for one place, which different content fills, or a qualifier in one of them.
 fn slot_differs(a: &Text, b: &Text) -> bool {
     let pairs = || a.tokens.iter().zip(&b.tokens);
     let head = pairs().take_while(|(x, y)| x.means(y)).count();
@@ -198,10 +196,12 @@ fn slot_differs(a: &Text, b: &Text) -> bool {
     let tail = ends.take_while(|(x, y)| x.means(y)).count();
     let (slot_a, slot_b) = (&a.tokens[head..a.tokens.len() - tail], &b.tokens[head..b.tokens.len() - tail]);
     let has_frame = a.tokens[..head].iter().chain(&a.tokens[a.tokens.len() - tail..]).any(Token::is_content);
+    let new_in_a = slot_a.iter().any(|token| token.is_content() && !has_like(a, token, b));
+    let new_in_b = slot_b.iter().any(|token| token.is_content() && !has_like(b, token, a));
     has_frame
         && slot_a.len().max(slot_b.len()) <= SLOT_WORDS_MAX
-        && slot_a.iter().any(|token| token.is_content() && !has_like(a, token, b))
-        && slot_b.iter().any(|token| token.is_content() && !has_like(b, token, a))
+        && (new_in_a && new_in_b
+            || head > 0 && (new_in_a && slot_b.is_empty() || new_in_b && slot_a.is_empty()))
 }
 
 /// Content of `a` whose like `b` lacks.

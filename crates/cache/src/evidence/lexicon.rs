@@ -52,7 +52,7 @@ pub(super) struct Senses {
     pub(super) poles: [Option<Pole>; MEANINGS_MAX],
     pub(super) synonyms: [u16; MEANINGS_MAX],
     pub(super) date: Option<DateWord>,
-    pub(super) unit: Option<Named>,
+    pub(super) units: [Option<Named>; 2],
     pub(super) name: Option<Named>,
     pub(super) number: Option<NumberWord>,
     /// Words of the longest phrase that starts with this word.
@@ -67,14 +67,25 @@ impl Senses {
             || self.poles[0].is_some()
             || self.synonyms[0] != 0
             || self.date.is_some()
-            || self.unit.is_some()
+            || self.units[0].is_some()
             || self.name.is_some()
             || self.number.is_some()
+    }
+
+    /// Whether both may stand for one unit ("pounds" are weight or money).
+    pub(super) fn shares_unit(&self, other: &Self) -> bool {
+        self.units.iter().flatten().any(|a| other.units.iter().flatten().any(|b| a.id == b.id))
     }
 
     fn add_pole(&mut self, pole: Pole) {
         if let Some(free) = self.poles.iter_mut().find(|p| p.is_none_or(|p| p == pole)) {
             *free = Some(pole);
+        }
+    }
+
+    fn add_unit(&mut self, unit: Named) {
+        if let Some(free) = self.units.iter_mut().find(|u| u.is_none()) {
+            *free = Some(unit);
         }
     }
 
@@ -122,7 +133,7 @@ impl Lexicon {
         lexicon.read_antonyms(include_str!("data/antonyms.txt"));
         lexicon.read_synonyms(include_str!("data/synonyms.txt"));
         lexicon.read_dates(include_str!("data/dates.txt"));
-        lexicon.read_named(include_str!("data/units.txt"), |senses, named| senses.unit = Some(named));
+        lexicon.read_named(include_str!("data/units.txt"), Senses::add_unit);
         lexicon.read_named(include_str!("data/names.txt"), |senses, named| senses.name = Some(named));
         lexicon.read_numbers(include_str!("data/numbers.txt"));
         lexicon.index_stems();
@@ -198,7 +209,8 @@ impl Lexicon {
 
     fn index_stems(&mut self) {
         for (word, senses) in &self.words {
-            let is_inflected = senses.poles[0].is_some() || senses.synonyms[0] != 0 || senses.unit.is_some();
+            let is_inflected =
+                senses.poles[0].is_some() || senses.synonyms[0] != 0 || senses.units[0].is_some();
             if !is_inflected || senses.is_stop || word.contains(' ') {
                 continue;
             }

@@ -105,3 +105,6 @@ fn length_ratio(a: usize, b: usize) -> f32 {
         longer => a.min(b) as f32 / longer as f32,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -175,7 +175,7 @@ struct Flags {
 /// Letters that may follow digits directly and leave a number: units, "x", "am", "pm".
 fn is_suffix(rest: &str) -> bool {
     matches!(rest, "x" | "am" | "pm" | "s" | "m" | "h" | "d" | "g" | "l" | "c" | "f" | "w" | "v" | "b" | "in")
-        || super::lexicon::lexicon().exact(rest).is_some_and(|senses| senses.unit.is_some())
+        || super::lexicon::lexicon().exact(rest).is_some_and(|senses| senses.units[0].is_some())
 }
 
 /// A command's option: "-r", "--force".

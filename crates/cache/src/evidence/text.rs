@@ -32,7 +32,8 @@ impl Text {
     pub(super) fn read(text: &str) -> Self {
         let scan = Scan::read(text);
         let mut tokens = resolve(&scan, lexicon());
-        read_numbers(&mut tokens, &scan.normal);
+        join_particles(&mut tokens, &scan, lexicon());
+        read_numbers(&mut tokens);
         Self { normal: scan.normal, tokens }
     }
 
@@ -61,7 +62,7 @@ impl Token {
         let (a, b) = (&self.senses, &other.senses);
         a.name.is_some_and(|a| b.name.is_some_and(|b| a.id == b.id))
             || a.date.is_some_and(|a| b.date.is_some_and(|b| a.id == b.id))
-            || a.unit.is_some_and(|a| b.unit.is_some_and(|b| a.id == b.id))
+            || a.shares_unit(b)
             || a.synonyms.iter().any(|id| *id != 0 && b.synonyms.contains(id))
             || a.poles.iter().flatten().any(|pole| b.poles.contains(&Some(*pole)))
     }
@@ -124,8 +125,8 @@ fn disambiguate(token: &mut Token, scan: &Scan, at: usize, count: usize) {
     if token.senses.name.is_some_and(|name| name.is_ambiguous) && !token.is_proper {
         token.senses.name = None;
     }
-    if token.senses.unit.is_some_and(|unit| unit.is_ambiguous) && !is_number(before) {
-        token.senses.unit = None;
+    if token.senses.units.iter().flatten().any(|unit| unit.is_ambiguous) && !is_number(before) {
+        token.senses.units = [None; 2];
     }
     if token.senses.date.is_some_and(|date| date.is_ambiguous) {
         let is_led = before.is_some_and(|word| LEADS_A_DATE.contains(&scan.text(word)));
@@ -137,7 +138,7 @@ fn disambiguate(token: &mut Token, scan: &Scan, at: usize, count: usize) {
         match scan.text(&scan.words[at]) {
             "second" => {
                 token.senses.number = Some(NumberWord::Value { value: 2.0, is_weak: false });
-                token.senses.unit = None;
+                token.senses.units = [None; 2];
             }
             "one" | "ones" => token.senses.number = None,
             _ => {}
@@ -152,8 +153,30 @@ const LEADS_A_DATE: [&str; 17] = [
 
 const LEADS_AN_ORDINAL: [&str; 9] = ["the", "my", "our", "your", "his", "her", "their", "which", "this"];
 
+/// Words between a verb and its particle, at most.
+const PARTICLE_REACH: usize = 5;
+
+/// Sees "turn dark mode off" as "turn off".
+fn join_particles(tokens: &mut [Token], scan: &Scan, lexicon: &Lexicon) {
+    let word = |token: &Token| &scan.normal[token.start as usize..token.end as usize];
+    for at in 1..tokens.len() {
+        let phrase = match word(&tokens[at]) {
+            "on" => "turn on",
+            "off" => "turn off",
+            _ => continue,
+        };
+        let before = &tokens[at.saturating_sub(PARTICLE_REACH)..at];
+        if before.iter().any(|token| TAKES_A_PARTICLE.contains(&stem(word(token)))) {
+            tokens[at].senses.poles =
+                lexicon.exact(phrase).map_or_else(Default::default, |senses| senses.poles);
+        }
+    }
+}
+
+const TAKES_A_PARTICLE: [&str; 6] = ["turn", "switch", "toggl", "power", "leav", "set"];
+
 /// Gives number words their values: "twenty five", "two hundred", "5 million".
-fn read_numbers(tokens: &mut Vec<Token>, normal: &str) {
+fn read_numbers(tokens: &mut Vec<Token>) {
     let mut read: Vec<Token> = Vec::with_capacity(tokens.len());
     for mut token in tokens.drain(..) {
         if let Some(word) = token.senses.number {
@@ -169,15 +192,14 @@ fn read_numbers(tokens: &mut Vec<Token>, normal: &str) {
         read.push(token);
     }
     mark_years(&mut read);
-    debug_assert!(read.iter().all(|token| token.end as usize <= normal.len()));
     *tokens = read;
 }
 
 /// A year stands alone: what has a unit after it is a quantity.
 fn mark_years(tokens: &mut [Token]) {
     for at in 0..tokens.len() {
-        let has_unit = tokens.get(at + 1).is_some_and(|next| next.senses.unit.is_some())
-            || at > 0 && tokens[at - 1].senses.unit.is_some();
+        let has_unit = tokens.get(at + 1).is_some_and(|next| next.senses.units[0].is_some())
+            || at > 0 && tokens[at - 1].senses.units[0].is_some();
         if let Some(number) = tokens[at].number.as_mut() {
             number.is_year = number.looks_like_year && !has_unit;
         }
