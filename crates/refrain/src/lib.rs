@@ -25,7 +25,7 @@ use std::process::ExitCode;
 pub use cli::Cli;
 use cli::{Command, KeyCommand};
 
-/// What [`run`] returns when the configuration, not the world around it, is wrong.
+/// What [`run`] returns when the configuration or the command line, not the world around them, is wrong.
 const EXIT_CONFIG: u8 = 2;
 
 /// Does what the command line says; returns when it is done.
@@ -47,15 +47,14 @@ fn print(text: &str) -> anyhow::Result<ExitCode> {
 
 /// Says on stderr why the program ends: mistakes of the configuration one a line, as a compiler does.
 fn report(error: &anyhow::Error) -> ExitCode {
+    let (text, code) = if let Some(errors) = error.downcast_ref::<refrain_config::Errors>() {
+        (format!("{errors}\n\n{}", origin::MISTAKES_HINT), ExitCode::from(EXIT_CONFIG))
+    } else if error.is::<origin::NothingToServe>() {
+        (format!("refrain: {error}"), ExitCode::from(EXIT_CONFIG))
+    } else {
+        (format!("refrain: {error:#}"), ExitCode::FAILURE)
+    };
     // Nobody is left to tell if stderr is closed.
-    match error.downcast_ref::<refrain_config::Errors>() {
-        Some(errors) => {
-            let _ = writeln!(io::stderr(), "{errors}\n\n{}", origin::MISTAKES_HINT);
-            ExitCode::from(EXIT_CONFIG)
-        }
-        None => {
-            let _ = writeln!(io::stderr(), "refrain: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let _ = writeln!(io::stderr(), "{text}");
+    code
 }

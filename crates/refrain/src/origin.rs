@@ -19,6 +19,18 @@ const NOTHING_TO_SERVE: &str = "nothing to serve; give either\n  \
      --config FILE    (or REFRAIN_CONFIG=FILE) to serve what a file says, or\n  \
      --upstream URL   to cache in front of one server, such as --upstream http://127.0.0.1:11434";
 
+/// The command line says too little.
+#[derive(Debug)]
+pub(crate) struct NothingToServe;
+
+impl std::error::Error for NothingToServe {}
+
+impl std::fmt::Display for NothingToServe {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(NOTHING_TO_SERVE)
+    }
+}
+
 /// Where the configuration comes from.
 #[derive(Clone, Debug)]
 pub(crate) struct Origin {
@@ -38,13 +50,13 @@ impl Origin {
     /// What the command line says.
     ///
     /// # Errors
-    /// Neither a file nor an upstream is named; the message shows both ways.
-    pub(crate) fn new(arguments: &ServeArguments) -> anyhow::Result<Self> {
+    /// Neither a file nor an upstream is named.
+    pub(crate) fn new(arguments: &ServeArguments) -> Result<Self, NothingToServe> {
         let ServeArguments { config, upstream, listen, admin, log } = arguments.clone();
         let base = match (config, upstream) {
             (Some(file), _) => Base::File(file),
             (None, Some(url)) => Base::Upstream(url),
-            (None, None) => anyhow::bail!(NOTHING_TO_SERVE),
+            (None, None) => return Err(NothingToServe),
         };
         Ok(Self { base, listen, admin, log })
     }
