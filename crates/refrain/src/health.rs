@@ -6,15 +6,22 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use refrain_cache::{CacheError, SelfTest};
-use refrain_core::Settings;
+use refrain_cache::{CacheError, Embedder, Embedding, ProbeVectors, SelfTest};
 use refrain_core::settings::Store;
+use refrain_core::{ExactOnly, Settings};
 use refrain_proxy::AnswerCache;
+
+/// A question and its paraphrase, for the self-test.
+const QUESTION: &str = "Are you ready to answer questions?";
+const PARAPHRASE: &str = "Is it the case that you are ready for answering questions?";
+
+/// A model that was just loaded takes long for its first text, perhaps longer than a request would wait.
+const EMBED_TRIES: usize = 5;
 
 /// What was found at start.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Health {
-    /// The store's self-test; none if it was not run.
+    /// The store's self-test; none without a store.
     pub(crate) store: Option<SelfTest>,
     /// The embedder.
     pub(crate) embedder: EmbedderHealth,
@@ -32,17 +39,46 @@ pub(crate) enum EmbedderHealth {
     Failed(String),
 }
 
-/// Opens the cache.
+/// Opens the cache and tests it.
 ///
 /// # Errors
 /// The store can't be opened.
 pub(crate) async fn open(settings: &Settings) -> anyhow::Result<(Option<Arc<AnswerCache>>, Health)> {
     let for_opening = settings.clone();
     let opened = tokio::task::spawn_blocking(move || open_blocking(for_opening)).await;
-    let (cache, embedder) = opened.context("the cache's start was interrupted")??;
-    let health = Health { store: None, embedder };
+    let (cache, mut embedder) = opened.context("the cache's start was interrupted")??;
+    let mut store = None;
+    if let Some(cache) = &cache {
+        let vectors = match &cache.embedder {
+            Some(embedder) => probe_vectors(embedder).await.map(Some),
+            None => Ok(None),
+        };
+        if let Err(reason) = vectors {
+            embedder = EmbedderHealth::Failed(format!("it embeds no text at start: {}", reason.as_str()));
+        }
+        store = Some(cache.self_test(vectors.unwrap_or(None)).await);
+    }
+    let health = Health { store, embedder };
     health.log(settings);
     Ok((cache.map(Arc::new), health))
+}
+
+async fn probe_vectors(embedder: &Embedder) -> Result<ProbeVectors, ExactOnly> {
+    Ok(ProbeVectors {
+        question: embed(embedder, QUESTION).await?,
+        paraphrase: embed(embedder, PARAPHRASE).await?,
+    })
+}
+
+async fn embed(embedder: &Embedder, text: &str) -> Result<Embedding, ExactOnly> {
+    let mut result = embedder.embed(text.to_owned()).await;
+    for _ in 1..EMBED_TRIES {
+        if !matches!(result, Err(ExactOnly::EmbedderSlow)) {
+            break;
+        }
+        result = embedder.embed(text.to_owned()).await;
+    }
+    result
 }
 
 fn open_blocking(mut settings: Settings) -> anyhow::Result<(Option<AnswerCache>, EmbedderHealth)> {
@@ -74,7 +110,7 @@ impl Health {
         }
         if let EmbedderHealth::Failed(reason) = &self.embedder {
             let routes: Vec<&str> = semantic_routes(settings).collect();
-            tracing::warn!(reason, ?routes, "no embedder: these routes serve exact repeats only");
+            tracing::warn!(reason, ?routes, "no working embedder: these routes serve exact repeats only");
         }
         if settings.store == Store::Off {
             tracing::warn!("store is off: every request is passed through");
@@ -113,11 +149,12 @@ mod tests {
         let (cache, health) = open(&Settings { embedder: Some(embedder), ..settings() }).await.unwrap();
         assert!(cache.unwrap().embedder.is_none());
         assert_eq!(health.degraded(), ["embedder"]);
+        assert!(health.store.unwrap().passed());
     }
 
     #[tokio::test]
     async fn no_store_is_no_cache() {
         let (cache, health) = open(&Settings { store: Store::Off, ..settings() }).await.unwrap();
-        assert!(cache.is_none() && health.degraded().is_empty());
+        assert!(cache.is_none() && health.store.is_none() && health.degraded().is_empty());
     }
 }

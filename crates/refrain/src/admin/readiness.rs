@@ -57,28 +57,20 @@ fn config(running: &Running) -> Value {
 }
 
 fn store(health: &Health, snapshot: &Snapshot) -> Value {
-    let Some(cache) = &snapshot.cache else { return json!({ "state": "off" }) };
-    let state = match health.store {
-        Some(test) if !test.passed() => "degraded",
-        _ => "ok",
-    };
+    let (Some(test), Some(cache)) = (health.store, &snapshot.cache) else { return json!({ "state": "off" }) };
+    let SelfTest { write, exact_read, paraphrase_read, other_user_misses, removed } = test;
     let stats = cache.store.stats();
     json!({
-        "state": state,
-        "self_test": health.store.map(self_test),
+        "state": if test.passed() { "ok" } else { "degraded" },
+        "self_test": {
+            "write": write,
+            "exact_read": exact_read,
+            "paraphrase_read": paraphrase_read,
+            "other_user_misses": other_user_misses,
+            "removed": removed,
+        },
         "entries": stats.entries,
         "on_disk": stats.disk.map(|disk| disk.entries),
-    })
-}
-
-fn self_test(test: SelfTest) -> Value {
-    let SelfTest { write, exact_read, paraphrase_read, other_user_misses, removed } = test;
-    json!({
-        "write": write,
-        "exact_read": exact_read,
-        "paraphrase_read": paraphrase_read,
-        "other_user_misses": other_user_misses,
-        "removed": removed,
     })
 }
 

@@ -126,6 +126,7 @@ async fn a_ready_process_reports_its_parts_and_turns_unready_when_it_drains() {
     let (status, report) = bench.json("GET /readyz").await;
     assert_eq!((status, &report["ready"], &report["degraded"]), (200, &true.into(), &serde_json::json!([])));
     assert_eq!(report["store"]["state"], "ok");
+    assert_eq!(report["store"]["self_test"]["exact_read"], true);
     assert_eq!(report["embedder"]["state"], "off");
     assert_eq!(report["upstreams"][0]["pool"], "p");
     assert_eq!(report["config"]["generation"], 1);
@@ -144,6 +145,7 @@ async fn metrics_hold_what_is_pulled_and_config_no_secret() {
     for line in [
         "refrain_process_ready 1",
         "refrain_store_entries 0",
+        "refrain_store_up 1",
         "refrain_upstream_cooling{pool=\"p\",endpoint=\"127.0.0.1:1\"} 0",
         "refrain_config_last_reload_successful 1",
         "refrain_config_reloads_total{result=\"refused\"} 0",

@@ -5,12 +5,16 @@ use std::io::{self, IsTerminal as _};
 use anyhow::Context as _;
 use refrain_core::settings::{Log, LogFormat};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer as _, Registry, fmt, reload};
 
 /// Lines that wait for stderr; more are dropped and counted.
 const QUEUE_LINES_MAX: usize = 16 * 1024;
+
+/// The storage engine's and ONNX Runtime's news are for their authors. A filter that names them wins over this.
+const QUIET: &str = "fjall=warn,lsm_tree=warn,ort=warn";
 
 /// The running log. Dropping it writes what waits.
 pub(crate) struct Logs {
@@ -93,9 +97,13 @@ impl LinesDropped {
 /// # Errors
 /// What is wrong, with an example of what is right.
 pub(crate) fn parse(filter: &str) -> anyhow::Result<EnvFilter> {
-    EnvFilter::try_new(filter).with_context(|| {
+    let read = EnvFilter::try_new(filter).with_context(|| {
         format!("log.filter {filter:?} can't be read; use one like \"info,refrain_upstream=debug\"")
-    })
+    })?;
+    if read.max_level_hint().is_some_and(|level| level < LevelFilter::INFO) {
+        return Ok(read);
+    }
+    Ok(EnvFilter::try_new(format!("{QUIET},{filter}"))?)
 }
 
 #[cfg(test)]
@@ -107,5 +115,19 @@ mod tests {
         assert!(parse("info,refrain_upstream=debug").is_ok());
         let error = parse("refrain=loud").unwrap_err().to_string();
         assert!(error.contains("log.filter \"refrain=loud\"") && error.contains("use one like"), "{error}");
+    }
+
+    #[test]
+    fn libraries_below_are_quiet_unless_they_are_named() {
+        let check = |filter: &str, expected: &str| {
+            let text = parse(filter).unwrap().to_string();
+            let mut directives: Vec<&str> = text.split(',').collect();
+            directives.sort_unstable();
+            assert_eq!(directives.join(","), expected, "{filter}");
+        };
+        check("info", "fjall=warn,info,lsm_tree=warn,ort=warn");
+        check("info,fjall=debug", "fjall=debug,info,lsm_tree=warn,ort=warn");
+        check("error", "error");
+        check("off", "off");
     }
 }
