@@ -43,8 +43,9 @@ pub struct Cli {
 /// How to serve.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ServeArguments {
-    /// TOML file that says what to serve
-    #[arg(long, value_name = "FILE", env = "REFRAIN_CONFIG", conflicts_with = "upstream")]
+    /// TOML file that says what to serve [env: REFRAIN_CONFIG, unless --upstream is given]
+    // Not clap's `env`: a variable that is set for good would conflict with every --upstream.
+    #[arg(long, value_name = "FILE", conflicts_with = "upstream")]
     pub config: Option<PathBuf>,
     /// Serve this one server without a file: exact caching in memory, for this machine only
     #[arg(long, value_name = "URL")]

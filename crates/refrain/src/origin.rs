@@ -14,6 +14,9 @@ use crate::cli::ServeArguments;
 pub(crate) const MISTAKES_HINT: &str =
     "the configuration was not applied; `refrain schema` lists every setting, `refrain --help` has examples";
 
+/// Names the config file if the command line names nothing.
+const CONFIG_VARIABLE: &str = "REFRAIN_CONFIG";
+
 /// Said when there is nothing to serve.
 const NOTHING_TO_SERVE: &str = "nothing to serve; give either\n  \
      --config FILE    (or REFRAIN_CONFIG=FILE) to serve what a file says, or\n  \
@@ -47,18 +50,23 @@ enum Base {
 }
 
 impl Origin {
-    /// What the command line says.
+    /// What the command line says; `file` is the one that the environment names, for a command line that names nothing.
     ///
     /// # Errors
     /// Neither a file nor an upstream is named.
-    pub(crate) fn new(arguments: &ServeArguments) -> Result<Self, NothingToServe> {
+    pub(crate) fn new(arguments: &ServeArguments, file: Option<PathBuf>) -> Result<Self, NothingToServe> {
         let ServeArguments { config, upstream, listen, admin, log } = arguments.clone();
-        let base = match (config, upstream) {
-            (Some(file), _) => Base::File(file),
-            (None, Some(url)) => Base::Upstream(url),
-            (None, None) => return Err(NothingToServe),
+        let base = match (config, upstream, file) {
+            (Some(file), _, _) | (None, None, Some(file)) => Base::File(file),
+            (None, Some(url), _) => Base::Upstream(url),
+            (None, None, None) => return Err(NothingToServe),
         };
         Ok(Self { base, listen, admin, log })
+    }
+
+    /// The file that the environment names.
+    pub(crate) fn file_of_environment() -> Option<PathBuf> {
+        std::env::var_os(CONFIG_VARIABLE).filter(|name| !name.is_empty()).map(PathBuf::from)
     }
 
     /// A file alone.
@@ -150,14 +158,28 @@ mod tests {
 
     #[test]
     fn without_a_file_or_an_upstream_the_error_shows_both_ways() {
-        let error = Origin::new(&ServeArguments::default()).unwrap_err().to_string();
+        let error = Origin::new(&ServeArguments::default(), None).unwrap_err().to_string();
         assert!(error.contains("--config FILE") && error.contains("--upstream URL"), "{error}");
     }
 
     #[test]
+    fn the_environment_names_a_file_only_if_the_command_line_names_nothing() {
+        let chosen = |arguments: &ServeArguments| {
+            Origin::new(arguments, Some("environment.toml".into())).unwrap().config_file().cloned()
+        };
+        let file = ServeArguments { config: Some("line.toml".into()), ..ServeArguments::default() };
+        assert_eq!(chosen(&file), Some("line.toml".into()));
+        assert_eq!(chosen(&upstream("127.0.0.1:0", "127.0.0.1:0")), None);
+        assert_eq!(chosen(&ServeArguments::default()), Some("environment.toml".into()));
+    }
+
+    #[test]
     fn the_command_line_wins_over_defaults() {
-        let settings =
-            Origin::new(&upstream("127.0.0.1:1234", "127.0.0.1:2345")).unwrap().load().unwrap().settings;
+        let settings = Origin::new(&upstream("127.0.0.1:1234", "127.0.0.1:2345"), None)
+            .unwrap()
+            .load()
+            .unwrap()
+            .settings;
         assert_eq!(settings.listeners[0].address.port(), 1234);
         assert_eq!(settings.admin.unwrap().address.port(), 2345);
         assert_eq!(settings.log.filter, "debug");

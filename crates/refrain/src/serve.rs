@@ -35,7 +35,7 @@ const CONTROL_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// # Errors
 /// What is wrong before logging starts; what goes wrong later is logged.
 pub(crate) fn serve(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
-    let origin = Origin::new(arguments)?;
+    let origin = Origin::new(arguments, Origin::file_of_environment())?;
     let loaded = origin.load()?;
     let logs = Logs::start(&loaded.settings.log)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
