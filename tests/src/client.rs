@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use http::header::HOST;
-use http::{HeaderMap, Request};
+use http::{HeaderMap, HeaderValue, Request};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -114,7 +114,7 @@ impl Client {
             request = request.header(HOST, authority);
         }
         for (name, value) in &ask.headers {
-            request = request.header(name, value);
+            request = request.header(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
         request.body(Full::new(ask.body())).unwrap()
     }

@@ -17,6 +17,7 @@ pub struct Person {
     name: String,
     tenant: String,
     kind: Kind,
+    user: Option<String>,
     role: &'static str,
     models: Vec<String>,
 }
@@ -28,6 +29,7 @@ impl Person {
             name: name.into(),
             tenant: tenant.into(),
             kind: Kind::Personal,
+            user: None,
             role: "caller",
             models: vec![],
         }
@@ -36,6 +38,12 @@ impl Person {
     /// A front end that speaks for many.
     pub fn service(name: &str, tenant: &str) -> Self {
         Self { kind: Kind::Service, ..Self::new(name, tenant) }
+    }
+
+    /// Whose key has another name than the person.
+    pub fn user(mut self, user: &str) -> Self {
+        self.user = Some(user.into());
+        self
     }
 
     /// With role admin.
@@ -65,8 +73,10 @@ impl Person {
         write!(hash, ":{}", hasher.finalize().to_hex()).unwrap();
         let kind = if self.kind == Kind::Personal { "personal" } else { "service" };
         let Self { name, tenant, role, models, .. } = self;
+        let user = self.user.as_ref().unwrap_or(name);
+        let user = if self.kind == Kind::Personal { format!("user = {user:?}\n") } else { String::new() };
         format!(
-            "[key.{name}-{tenant}]\ntenant = {tenant:?}\nkind = {kind:?}\nrole = {role:?}\nmodels = {models:?}\nhash = {hash:?}\n"
+            "[key.{name}-{tenant}]\ntenant = {tenant:?}\nkind = {kind:?}\n{user}role = {role:?}\nmodels = {models:?}\nhash = {hash:?}\n"
         )
     }
 }

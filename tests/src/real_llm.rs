@@ -1,20 +1,21 @@
 //! The real llama.cpp server with Gemma-3-270M, one a test process.
 
-use std::io::{BufRead, BufReader, Read};
-use std::net::TcpListener;
+use std::fs::File;
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
-use crate::{Ask, Client, Manifest, within_time};
+use crate::refrain::free_address;
+use crate::{Ask, Client, Manifest};
 
 /// Reading the weights on a busy machine.
-const START_DEADLINE: Duration = Duration::from_secs(120);
+const START_DEADLINE: Duration = Duration::from_secs(90);
 
 /// A running `llama-server`.
 pub struct RealLlm {
-    port: u16,
+    address: SocketAddr,
     /// Its shell ends it when this process is gone and the pipe to it closes: statics are never dropped.
     _shell: Child,
 }
@@ -34,46 +35,36 @@ impl RealLlm {
 
     /// Its base URL.
     pub fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        format!("http://{}", self.address)
     }
 
     async fn start(more: &[&str]) -> Self {
         let manifest = Manifest::load();
-        let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
-        let mut shell = Command::new("sh")
-            .args([
-                "-c",
-                r#""$@" 2>&1 >/dev/null & server=$!; echo started; cat >/dev/null; kill $server"#,
-                "sh",
-            ])
+        let address = free_address().await;
+        let said = tempfile::NamedTempFile::new().unwrap();
+        let shell = Command::new("sh")
+            .args(["-c", r#""$@" & server=$!; read -r end; kill $server"#, "sh"])
             .arg(manifest.llama_server())
-            .args([
-                "--host",
-                "127.0.0.1",
-                "--port",
-                &port.to_string(),
-                "--alias",
-                "gemma",
-                "--offline",
-                "--no-webui",
-            ])
+            .args(["--host", &address.ip().to_string(), "--port", &address.port().to_string()])
+            .args(["--alias", "gemma", "--offline", "--no-webui"])
             .args(["--threads", "2", "--ctx-size", "2048", "--parallel", "1", "--model"])
             .arg(manifest.gguf())
             .args(more)
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
+            .stdout(File::create(said.path()).unwrap())
+            .stderr(File::options().append(true).open(said.path()).unwrap())
             .spawn()
             .unwrap();
-        let mut first = String::new();
-        BufReader::new(shell.stdout.take().unwrap().take(64)).read_line(&mut first).unwrap();
-        within_time(START_DEADLINE, "llama-server's readiness", ready(port)).await;
-        Self { port, _shell: shell }
+        if tokio::time::timeout(START_DEADLINE, ready(address)).await.is_err() {
+            let said = std::fs::read_to_string(said.path()).unwrap_or_default();
+            panic!("llama-server is not ready after {START_DEADLINE:?}:\n{said}");
+        }
+        Self { address, _shell: shell }
     }
 }
 
-async fn ready(port: u16) {
-    let client = Client::http(([127, 0, 0, 1], port).into());
+async fn ready(address: SocketAddr) {
+    let client = Client::http(address);
     let mut interval = tokio::time::interval(Duration::from_millis(50));
     loop {
         interval.tick().await;

@@ -25,7 +25,7 @@ pub fn answer(content_type: &str, body: &str) -> String {
 
 /// The text within an answer, or within a piece of one.
 fn text_of(value: &Value) -> String {
-    const PLACES: [&str; 8] = [
+    const TEXTS: [&str; 7] = [
         "/choices/0/message/content",
         "/choices/0/delta/content",
         "/choices/0/text",
@@ -33,14 +33,11 @@ fn text_of(value: &Value) -> String {
         "/response",
         "/content/0/text",
         "/delta/text",
-        "/data/0/embedding",
     ];
-    let found = PLACES.iter().find_map(|place| value.pointer(place)).filter(|found| !found.is_null());
-    match found {
-        Some(Value::String(text)) => text.clone(),
-        Some(other) => other.to_string(),
-        None => String::new(),
-    }
+    const VECTORS: [&str; 2] = ["/data/0/embedding", "/embeddings"];
+    let text = TEXTS.iter().find_map(|place| value.pointer(place)?.as_str());
+    let vector = || VECTORS.iter().find_map(|place| value.pointer(place)).map(Value::to_string);
+    text.map(str::to_owned).or_else(vector).unwrap_or_default()
 }
 
 fn parse(text: &str) -> Value {

@@ -3,8 +3,13 @@
 //! OpenAI's and Anthropic's talk to the real llama.cpp server (`real_llm`), Ollama's to the fake Ollama.
 
 use refrain_tests::fake::FakeUpstream;
-use refrain_tests::{Config, RealLlm, Refrain, eventually, python, within};
+use refrain_tests::{Config, RealLlm, Refrain, python, within};
 use serde_json::{Value, json};
+
+use crate::model_known;
+
+const RIVER: &str = "The capital of River is";
+const MOUNTAIN: &str = "The capital of Mountain is";
 
 /// What a script printed for one call.
 struct Call(Value);
@@ -51,7 +56,7 @@ async fn check_pairs(script: &str, refrain: &Refrain, jobs: &[Value]) {
 
 /// A streamed miss serves a whole hit and the other way round, alike in everything that both forms have.
 async fn check_crosswise(script: &str, refrain: &Refrain, job: impl Fn(&str, bool) -> Value, alike: &[&str]) {
-    let jobs = [job("River", true), job("River", false), job("Mountain", false), job("Mountain", true)];
+    let jobs = [job(RIVER, true), job(RIVER, false), job(MOUNTAIN, false), job(MOUNTAIN, true)];
     let results = calls(script, refrain, &jobs).await;
     for pair in results.chunks(2) {
         let [miss, hit] = pair else { panic!("pairs") };
@@ -69,8 +74,13 @@ async fn before_the_real_llm() -> Refrain {
     Refrain::start(&Config::new(&RealLlm::shared().await.url())).await
 }
 
+/// A base model babbles, or only closes its turn: going on with a begun sentence it says several words and stops.
+fn begun(sentence: &str) -> Value {
+    json!([{"role": "user", "content": "Name a place."}, {"role": "assistant", "content": sentence}])
+}
+
 fn openai_chat(text: &str, stream: bool, usage: bool) -> Value {
-    let messages = json!([{"role": "user", "content": text}]);
+    let messages = begun(text);
     let mut arguments = json!({
         "model": "gemma", "messages": messages, "temperature": 0, "max_tokens": 64, "stop": ["\n", "."], "stream": stream,
     });
@@ -81,7 +91,7 @@ fn openai_chat(text: &str, stream: bool, usage: bool) -> Value {
 }
 
 fn anthropic_message(text: &str, stream: bool) -> Value {
-    let messages = json!([{"role": "user", "content": text}]);
+    let messages = begun(text);
     json!({"call": "messages", "stream": stream, "arguments": {
         "model": "gemma", "messages": messages, "max_tokens": 64, "stop_sequences": ["\n", "."],
         "extra_body": {"temperature": 0},
@@ -196,7 +206,7 @@ async fn ollama_client_hits_parse_like_their_misses_before_the_fake_ollama() {
         let messages = json!([{"role": "user", "content": text}]);
         job("chat", json!({"model": "m", "messages": messages, "stream": stream}))
     };
-    known(&refrain).await;
+    model_known(&refrain).await;
     let jobs = [
         chat("one", false),
         chat("two", true),
@@ -279,10 +289,4 @@ async fn curl(arguments: &[&str]) -> String {
     let output = within("curl", output).await.expect("curl is installed");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-/// Waits until the fake Ollama's models are known; until then, requests bypass the cache.
-async fn known(refrain: &Refrain) {
-    let ask = refrain_tests::Ask::ollama_generate("warm-up");
-    eventually("the model's identity", async || refrain.send(&ask).await.is_hit().then_some(())).await;
 }

@@ -1,6 +1,6 @@
 //! The end: answers under way are finished, nobody new is let in, and then the process is gone.
 
-use refrain_tests::fake::{Gate, openai};
+use refrain_tests::fake::{Answer, Gate, openai};
 use refrain_tests::{Ask, Client, Raw, eventually};
 
 use crate::{start, start_with};
@@ -51,5 +51,37 @@ async fn the_drain_timeout_ends_what_does_not_end_by_itself() {
     refrain.ended().await;
     let (rest, _) = stream.rest().await;
     assert!(!String::from_utf8_lossy(&rest).contains("[DONE]"));
+    fake.abandoned(1).await;
+}
+
+#[tokio::test]
+async fn sigterm_lets_a_whole_answer_end_and_closes_its_connection() {
+    let (fake, mut refrain) = start().await;
+    let gate = Gate::default();
+    let message = serde_json::json!({"role": "assistant", "content": "late"});
+    fake.next(Answer::json(200, &openai::chat_whole(1, &message, "stop", 1)).gate(0, &gate));
+    let client = Client::http(refrain.address());
+    let asking = async { client.send(&Ask::chat("slow")).await };
+    let ending = async {
+        fake.posted(1).await;
+        refrain.sigterm();
+        gate.open();
+        refrain.ended().await
+    };
+    let (reply, status) = tokio::join!(asking, ending);
+    assert_eq!((reply.status, reply.answer().as_str()), (200, "late"));
+    assert!(status.success());
+}
+
+#[tokio::test]
+async fn a_second_sigterm_stops_at_once() {
+    let (fake, mut refrain) = start().await;
+    fake.next(openai::chat_stream(&["first ", "second"], "stop").hang(3));
+    let mut stream = refrain.open(&Ask::chat("endless").streamed()).await;
+    stream.until("first ").await;
+    refrain.sigterm();
+    refrain.logged(0, "draining").await;
+    refrain.sigterm();
+    assert!(!refrain.ended().await.success());
     fake.abandoned(1).await;
 }

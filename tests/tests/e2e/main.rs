@@ -8,6 +8,7 @@
 
 mod bad_answers;
 mod bad_input;
+mod boundaries;
 mod bypasses;
 mod clients;
 mod connections;
@@ -24,7 +25,7 @@ mod single_flight;
 mod upstream_requests;
 
 use refrain_tests::fake::FakeUpstream;
-use refrain_tests::{Config, Refrain};
+use refrain_tests::{Ask, Config, Refrain, eventually};
 
 /// A fake upstream and a Refrain before it with default settings.
 async fn start() -> (FakeUpstream, Refrain) {
@@ -36,4 +37,11 @@ async fn start_with(change: impl FnOnce(Config) -> Config) -> (FakeUpstream, Ref
     let fake = FakeUpstream::start().await;
     let refrain = Refrain::start(&change(Config::new(&fake.url()))).await;
     (fake, refrain)
+}
+
+/// Waits until the digests of a fake Ollama's models are known: they are learned soon after the start, and until then
+/// requests bypass the cache.
+async fn model_known(refrain: &Refrain) {
+    let ask = Ask::ollama_generate("warm-up");
+    eventually("the model's identity", async || refrain.send(&ask).await.is_hit().then_some(())).await;
 }

@@ -1,7 +1,7 @@
 //! What operators see: numbers that move, logs without anybody's words, and no secrets anywhere.
 
 use refrain_tests::fake::{Answer, openai};
-use refrain_tests::{Ask, Config, Person, Refrain, fake::FakeUpstream};
+use refrain_tests::{Ask, Config, Person, Refrain, fake::FakeUpstream, refrain_binary, within};
 use serde_json::json;
 
 use crate::{start, start_with};
@@ -122,4 +122,23 @@ async fn a_drop_in_for_an_upstream_needs_no_file() {
     assert_eq!(miss.cache_status(), "refrain; fwd=miss");
     assert!(refrain.send(&ask).await.is_hit());
     assert_eq!(refrain.send(&Ask::post("/api/pull", json!({"model": "m"}))).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_key_made_by_the_binary_opens_the_door() {
+    let make = ["key", "new", "--tenant", "acme", "--name", "ann"];
+    let output = tokio::process::Command::new(refrain_binary()).args(make).kill_on_drop(true).output();
+    let output = within("refrain key new", output).await.unwrap();
+    assert!(output.status.success());
+    let said = String::from_utf8(output.stdout).unwrap();
+    let block = said.lines().skip_while(|line| !line.trim_start().starts_with("[key."));
+    let table: Vec<&str> = block.take_while(|line| !line.trim().is_empty()).collect();
+    let token =
+        said.split_whitespace().find(|word| word.len() > 30 && !word.contains("blake3")).expect("a key");
+    let fake = FakeUpstream::start().await;
+    let config = Config::new(&fake.url()).people(&[]).tables(&table.join("\n"));
+    let refrain = Refrain::start(&config).await;
+    let ask = Ask::chat("hello").header("authorization", &format!("Bearer {token}"));
+    assert_eq!(refrain.send(&ask).await.cache_status(), "refrain; fwd=miss");
+    assert_eq!(refrain.send(&Ask::chat("hello")).await.status, 401);
 }

@@ -201,3 +201,16 @@ async fn cached_or_miss(refrain: &Refrain, ask: &Ask) -> String {
     };
     eventually("the model's identity", look).await
 }
+
+#[tokio::test]
+async fn a_data_folder_in_use_is_refused() {
+    let (fake, refrain) = on_disk().await;
+    let dir = refrain.dir().join("data");
+    let second = Config::new(&fake.url()).tables(&format!("[store]\ndir = {dir:?}"));
+    let (status, output) = Refrain::run_to_end(&second).await;
+    assert!(!status.success(), "{output}");
+    assert!(output.contains(dir.to_str().unwrap()), "{output}");
+    // The first is as it was.
+    refrain.send(&Ask::chat("mine")).await;
+    assert!(refrain.send(&Ask::chat("mine")).await.is_hit());
+}
