@@ -79,8 +79,7 @@ impl Refusal {
 pub fn decide(question: &str, candidates: &[CandidateView<'_>], plan: &SemanticPlan) -> Decision {
     let mut refused = None;
     for (index, candidate) in candidates.iter().enumerate() {
-        // Written so that NaN is refused.
-        if !(candidate.similarity >= plan.threshold) {
+        if candidate.similarity.is_nan() || candidate.similarity < plan.threshold {
             continue;
         }
         let evidence = weigh(question, candidates, index);

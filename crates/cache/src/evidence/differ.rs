@@ -95,7 +95,8 @@ pub(super) fn names_differ(a: &Text, b: &Text) -> bool {
     (alone_a.any && alone_b.any)
         || alone_a.known
         || alone_b.known
-        || places_swapped(a, b)
+        || roles_swapped(a, b)
+        || is_exchanged(a, b)
         || slot_differs(a, b)
 }
 
@@ -119,11 +120,14 @@ fn names_alone(a: &Text, b: &Text) -> Alone {
 /// Whether `b` says the same, or the same mistyped.
 fn has_like(a: &Text, token: &Token, b: &Text) -> bool {
     b.tokens.iter().any(|other| {
-        token.means(other)
-            || !(token.senses.is_known() && other.senses.is_known())
-                && !(token.is_code || other.is_code)
-                && is_typo(a.word(token), b.word(other))
+        token.means(other) || may_be_mistyped(token, other) && is_typo(a.word(token), b.word(other))
     })
+}
+
+/// Two known words are two words, and codes are meant as they are.
+fn may_be_mistyped(a: &Token, b: &Token) -> bool {
+    let are_known = a.senses.is_known() && b.senses.is_known();
+    !are_known && !a.is_code && !b.is_code
 }
 
 /// "iops" for "input output operations per second".
@@ -156,7 +160,7 @@ const ROLES: [&str; 10] = ["from", "to", "into", "than", "before", "after", "wit
 const ROLE_REACH: usize = 3;
 
 /// "from A to B" and "from B to A": one thing loses a role that another gains.
-fn places_swapped(a: &Text, b: &Text) -> bool {
+fn roles_swapped(a: &Text, b: &Text) -> bool {
     ROLES.iter().any(|role| {
         let (in_a, in_b) = (governed(a, role), governed(b, role));
         if in_a.is_empty() || in_b.is_empty() {
@@ -182,6 +186,34 @@ fn governed<'a>(text: &'a Text, role: &str) -> Vec<&'a Token> {
         found.extend(after.take(ROLE_REACH).take_while(|token| token.is_content()));
     }
     found
+}
+
+/// Words between two things that change places, at most.
+const EXCHANGE_REACH: usize = 6;
+
+/// "visa for X from Y" and "visa for Y from X": two things with the same words between them, the other way round.
+fn is_exchanged(a: &Text, b: &Text) -> bool {
+    ordered_pairs(a).any(|(x, between, y)| {
+        ordered_pairs(b).any(|(p, also_between, q)| {
+            between.len() == also_between.len()
+                && p.key == y.key
+                && q.key == x.key
+                && between.iter().zip(also_between).all(|(one, other)| one.key == other.key)
+                && !between.iter().all(|token| SYMMETRIC.contains(&a.word(token)))
+        })
+    })
+}
+
+/// Words whose two sides may change places.
+const SYMMETRIC: [&str; 8] = ["and", "or", "vs", "versus", "with", "the", "a", "an"];
+
+/// Two different contents, and the words between them.
+fn ordered_pairs(text: &Text) -> impl Iterator<Item = (&Token, &[Token], &Token)> {
+    let tokens = &text.tokens;
+    let pairs = (0..tokens.len())
+        .flat_map(move |at| (at + 2..tokens.len().min(at + 2 + EXCHANGE_REACH)).map(move |end| (at, end)));
+    let pairs = pairs.map(|(at, end)| (&tokens[at], &tokens[at + 1..end], &tokens[end]));
+    pairs.filter(|(x, _, y)| x.is_content() && y.is_content() && x.key != y.key)
 }
 
 /// Words of a slot, at most.

@@ -51,7 +51,10 @@ impl Scan {
     fn chunk(&mut self, chunk: &str) {
         let bare = chunk.trim_matches(EDGES);
         if bare.is_empty() {
-            return;
+            // Bold marks and bullets aside, a lone asterisk is an operator.
+            return if chunk == "*" {
+                self.push(chunk, Flags { is_code: true, ..Flags::default() })
+            };
         }
         if !bare.chars().any(char::is_alphanumeric) {
             self.symbol(bare);

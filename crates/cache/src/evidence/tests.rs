@@ -114,6 +114,7 @@ fn other_names_are_seen() {
             ("what does foo_bar return", "what does foo_baz return"),
             ("open /etc/hosts", "open /etc/passwd"),
             ("what does git reset --hard do", "what does git reset --soft do"),
+            ("48 * 12", "48 + 12"),
             ("difference of a == b", "difference of a === b"),
             ("weather in New York", "weather in New Orleans"),
             ("how do I replace a boiler", "how do I replace a radiator"),
@@ -133,6 +134,9 @@ fn the_same_names_in_swapped_places_are_seen() {
             ("convert a dict to a string", "convert a string to a dict"),
             ("is tea better than coffee", "is coffee better than tea"),
             ("use butter instead of oil", "use oil instead of butter"),
+            ("do citizens of Norway need a visa for Canada", "do citizens of Canada need a visa for Norway"),
+            ("1000 gbp in eur", "1000 eur in gbp"),
+            ("did Smith beat Jones", "did Jones beat Smith"),
             ("migrate from mysql to postgres", "migrate from postgres to mysql"),
         ],
     );

@@ -178,9 +178,9 @@ proptest! {
             }
             prop_assert_eq!(index.len(), model.len());
         }
-        for v in 0..vectors.len() {
+        for (v, vector) in vectors.iter().enumerate() {
             let held = model.values().filter(|held| **held == v).count();
-            let found = index.nearest(&P, &vectors[v], 1);
+            let found = index.nearest(&P, vector, 1);
             prop_assert_eq!(held > 0, found.first().is_some_and(|n| n.similarity > 0.999));
             if let Some(best) = found.first() {
                 prop_assert!(held == 0 || model[&best.id] == v);
