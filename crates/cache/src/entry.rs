@@ -3,26 +3,25 @@
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use refrain_core::{Api, RouteId, TenantId, UserId};
-use refrain_llm::answer::{Answer, Rendering};
+use refrain_core::{Api, RouteId, TenantId, Usage, UserId};
+use refrain_llm::answer::{Answer, DecodeError, Rendering};
 
 use crate::key::CacheKey;
 
 /// Counted for an entry's own fields, its place in the map and allocations that nobody counts.
 const OVERHEAD_BYTES: usize = 512;
-/// Heap of a decoded answer relative to its record, from above: a streamed chunk takes some 8 bytes of a record and, as
-/// two vectors, up to 100 in memory. Answers that came whole are charged too much by it.
-const DECODED_FACTOR: usize = 12;
-
 /// A stored answer.
+///
+/// Holds the answer encoded: decoded it takes up to twelve times the memory, and is needed once a rendering only.
 #[derive(Debug)]
 pub struct Entry {
     /// Where it belongs.
     pub key: CacheKey,
     /// What is known of it.
     pub meta: EntryMeta,
-    /// The answer.
-    pub answer: Answer,
+    /// Token counts of the answer.
+    pub usage: Usage,
+    encoded: Bytes,
     record_bytes: usize,
     rendered: [OnceLock<Bytes>; 3],
 }
@@ -54,9 +53,35 @@ pub struct EntryMeta {
 
 impl Entry {
     /// Puts an answer under its key.
-    pub fn new(key: CacheKey, meta: EntryMeta, answer: Answer) -> Self {
-        let record_bytes = answer.encode().len() + meta.bytes();
-        Self { key, meta, answer, record_bytes, rendered: Default::default() }
+    pub fn new(key: CacheKey, meta: EntryMeta, answer: &Answer) -> Self {
+        Self::of_encoded(key, meta, answer.usage(), answer.encode().into())
+    }
+
+    /// Puts an answer that was encoded before under its key.
+    ///
+    /// # Errors
+    /// It is not an answer of this version.
+    pub(crate) fn decode(key: CacheKey, meta: EntryMeta, encoded: &[u8]) -> Result<Self, DecodeError> {
+        let usage = Answer::decode(encoded)?.usage();
+        Ok(Self::of_encoded(key, meta, usage, Bytes::copy_from_slice(encoded)))
+    }
+
+    fn of_encoded(key: CacheKey, meta: EntryMeta, usage: Usage, encoded: Bytes) -> Self {
+        let record_bytes = encoded.len() + meta.bytes();
+        Self { key, meta, usage, encoded, record_bytes, rendered: Default::default() }
+    }
+
+    /// The answer.
+    ///
+    /// # Errors
+    /// None in an entry that was made by this process or read from a record whose digest was right.
+    pub fn answer(&self) -> Result<Answer, DecodeError> {
+        Answer::decode(&self.encoded)
+    }
+
+    /// The answer as the record holds it.
+    pub(crate) fn encoded(&self) -> &[u8] {
+        &self.encoded
     }
 
     /// Whether it may still be served.
@@ -84,10 +109,10 @@ impl Entry {
         let _ = self.rendered[form(rendering)].set(body);
     }
 
-    /// Bytes of memory that it takes now, kept bodies included (estimated from above).
+    /// Bytes of memory that it takes now, kept bodies included.
     pub(crate) fn charge(&self) -> usize {
         let kept: usize = self.rendered.iter().filter_map(OnceLock::get).map(Bytes::len).sum();
-        OVERHEAD_BYTES + self.record_bytes * DECODED_FACTOR + kept
+        OVERHEAD_BYTES + self.record_bytes + kept
     }
 
     /// Whether it is the entry of this very question: the key was found, the second digest must agree.

@@ -72,7 +72,7 @@ fn check(dir: &std::path::Path) -> usize {
 async fn is_right(store: &Store, number: u64) -> bool {
     let Found::Hit(entry) = store.find(&key(1, number), NOW_MS).await else { return false };
     let version = entry.meta.upstream_ms;
-    assert_eq!(entry.answer, answer(&text(number, version)));
+    assert_eq!(entry.answer().unwrap(), answer(&text(number, version)));
     assert_eq!(vector(number).len(), DIMENSIONS);
     true
 }
@@ -86,7 +86,7 @@ fn write_until_killed(dir: &std::path::Path) -> ! {
         for number in 0..KEYS {
             let mut meta = meta(NOW_MS + 3_600_000 + version % 7);
             meta.upstream_ms = version;
-            let entry = Entry::new(key(1, number), meta, answer(&text(number, version)));
+            let entry = Entry::new(key(1, number), meta, &answer(&text(number, version)));
             let _ = store.insert(entry, Some(vector(number)));
             if number % 10 == version % 10 {
                 let _ = store.remove(&key(1, number));

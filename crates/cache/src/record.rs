@@ -8,7 +8,6 @@
 //! ```
 
 use refrain_core::{Api, RouteId, TenantId, UserId};
-use refrain_llm::answer::Answer;
 
 use crate::embedder::Embedding;
 use crate::entry::{Entry, EntryMeta};
@@ -154,7 +153,7 @@ fn body_of(entry: &Entry) -> Vec<u8> {
         body.text(name);
         body.text(value);
     }
-    body.bytes(&entry.answer.encode());
+    body.bytes(entry.encoded());
     body.into_bytes()
 }
 
@@ -173,9 +172,9 @@ fn entry_of(key: [u8; 32], body: &[u8]) -> Option<Entry> {
         embed_text: fields.optional()?.map(str::to_owned),
         replay_headers: headers_of(&mut fields)?,
     };
-    let answer = Answer::decode(fields.bytes()?).ok()?;
+    let encoded = fields.bytes()?;
     fields.end()?;
-    Some(Entry::new(CacheKey { partition, key, fingerprint }, meta, answer))
+    Entry::decode(CacheKey { partition, key, fingerprint }, meta, encoded).ok()
 }
 
 fn headers_of(fields: &mut Fields<'_>) -> Option<Vec<(String, String)>> {

@@ -59,7 +59,7 @@ impl<H: Clone> Cache<H> {
         let (Some(mine), Some(theirs), Some(answer)) = (mine, theirs, probe_answer()) else {
             return SelfTest::default();
         };
-        let entry = Entry::new(mine, probe_meta(), answer.clone());
+        let entry = Entry::new(mine, probe_meta(), &answer);
         let question = vectors.as_ref().map(|vectors| vectors.question.clone());
         let mut report =
             SelfTest { write: self.store.insert(entry, question).is_ok(), ..SelfTest::default() };
@@ -83,7 +83,7 @@ impl<H: Clone> Cache<H> {
     }
 
     async fn finds(&self, key: &CacheKey, answer: &Answer) -> bool {
-        matches!(self.store.find(key, unix_ms()).await, Found::Hit(entry) if entry.answer == *answer)
+        matches!(self.store.find(key, unix_ms()).await, Found::Hit(entry) if entry.answer().as_ref() == Ok(answer))
     }
 
     async fn is_near(&self, key: &CacheKey, vector: &Embedding) -> bool {

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use refrain_core::Skip;
 use refrain_core::settings::EmbeddedStore;
-use refrain_llm::answer::Rendering;
+use refrain_llm::answer::{DecodeError, Rendering};
 
 use crate::disk::{Disk, DiskOptions};
 use crate::embedder::Embedding;
@@ -174,13 +174,16 @@ impl Store {
     }
 
     /// The body for a client; kept with the entry, within its memory bound, for the next one.
-    pub fn render(&self, entry: &Arc<Entry>, rendering: Rendering) -> Bytes {
+    ///
+    /// # Errors
+    /// See [`Entry::answer`].
+    pub fn render(&self, entry: &Arc<Entry>, rendering: Rendering) -> Result<Bytes, DecodeError> {
         if let Some(body) = entry.kept(rendering) {
-            return body.clone();
+            return Ok(body.clone());
         }
-        let body = entry.answer.render(rendering);
+        let body = entry.answer()?.render(rendering);
         self.shared.keep(entry, rendering, &body);
-        body
+        Ok(body)
     }
 
     /// Waits until everything inserted so far would survive a power failure.

@@ -28,14 +28,14 @@ fn is_miss(found: &Found) -> bool {
 }
 
 fn long_lived(number: u64) -> Entry {
-    Entry::new(key(1, number), meta(NOW_MS + 3_600_000), answer(&format!("answer {number}")))
+    Entry::new(key(1, number), meta(NOW_MS + 3_600_000), &answer(&format!("answer {number}")))
 }
 
 #[tokio::test]
 async fn an_entry_is_found_by_its_own_three_digests_only() {
     let store = open(&settings(None));
     store.insert(entry(1), None).unwrap();
-    assert_eq!(hit(store.find(&key(1, 1), NOW_MS).await).answer, answer("answer 1"));
+    assert_eq!(hit(store.find(&key(1, 1), NOW_MS).await).answer().unwrap(), answer("answer 1"));
     assert!(is_miss(&store.find(&key(1, 2), NOW_MS).await));
     let mut colliding = key(1, 1);
     colliding.fingerprint[0] ^= 1;
@@ -61,7 +61,7 @@ async fn nearest_stays_within_the_partition_and_comes_best_first() {
     for number in 0..20 {
         store.insert(entry(number), Some(vector(number))).unwrap();
     }
-    let other = Entry::new(key(2, 100), meta(NOW_MS + 1000), answer("other"));
+    let other = Entry::new(key(2, 100), meta(NOW_MS + 1000), &answer("other"));
     store.insert(other, Some(vector(7))).unwrap();
     let found = store.nearest(&[1; 32], &vector(7), 5, NOW_MS).await;
     assert_eq!(found.len(), 5);
@@ -89,7 +89,7 @@ async fn a_removed_entry_is_found_by_nobody() {
 async fn memory_stays_within_its_bound_and_vectors_of_evicted_entries_go() {
     let store = open(&settings(None));
     for number in 0..4000 {
-        let long = Entry::new(key(1, number), meta(NOW_MS + 1000), answer(&"x".repeat(4000)));
+        let long = Entry::new(key(1, number), meta(NOW_MS + 1000), &answer(&"x".repeat(4000)));
         store.insert(long, Some(vector(number))).unwrap();
     }
     let stats = store.stats();
@@ -103,16 +103,16 @@ async fn kept_bodies_are_charged() {
     let store = open(&settings(None));
     let stored = store.insert(entry(1), None).unwrap();
     let before = store.stats().bytes;
-    let body = store.render(&stored, Rendering::Whole);
+    let body = store.render(&stored, Rendering::Whole).unwrap();
     assert_eq!(store.stats().bytes, before + body.len() as u64);
-    assert_eq!(store.render(&stored, Rendering::Whole).as_ptr(), body.as_ptr());
+    assert_eq!(store.render(&stored, Rendering::Whole).unwrap().as_ptr(), body.as_ptr());
 }
 
 #[tokio::test]
 async fn what_is_too_large_is_refused_with_its_reason() {
     let small = EmbeddedStore { entry_bytes_max: 1000, ..settings(None) };
     let store = open(&small);
-    let large = Entry::new(key(1, 1), meta(NOW_MS + 1000), answer(&"x".repeat(2000)));
+    let large = Entry::new(key(1, 1), meta(NOW_MS + 1000), &answer(&"x".repeat(2000)));
     assert_eq!(store.insert(large, None).unwrap_err(), Skip::TooLarge);
     assert!(is_miss(&store.find(&key(1, 1), NOW_MS).await));
 }
@@ -132,7 +132,7 @@ async fn what_was_stored_is_there_after_a_restart_with_its_vectors() {
     let disk = store.stats().disk.unwrap();
     assert_eq!((disk.entries, disk.vectors_rebuilt, store.stats().entries), (200, 200, 0));
     let found = hit(store.find(&key(1, 42), NOW_MS).await);
-    assert_eq!((&found.answer, found.key), (&answer("answer 42"), key(1, 42)));
+    assert_eq!((&found.answer().unwrap(), found.key), (&answer("answer 42"), key(1, 42)));
     assert_eq!(store.stats().entries, 1);
     let near = store.nearest(&[1; 32], &vector(99), 3, NOW_MS).await;
     assert_eq!((near.len(), near[0].entry.key), (3, key(1, 99)));
@@ -160,7 +160,7 @@ async fn a_newer_answer_replaces_the_older_one_over_a_restart() {
     let settings = settings(Some(dir.path()));
     let store = open(&settings);
     for (text, ttl_ms) in [("old", 9_000_000), ("new", 3_600_000)] {
-        let entry = Entry::new(key(1, 1), meta(NOW_MS + ttl_ms), answer(text));
+        let entry = Entry::new(key(1, 1), meta(NOW_MS + ttl_ms), &answer(text));
         store.insert(entry, None).unwrap();
         store.flush().await.unwrap();
     }
@@ -168,7 +168,7 @@ async fn a_newer_answer_replaces_the_older_one_over_a_restart() {
     store.close();
     drop(store);
     let store = open(&settings);
-    assert_eq!(hit(store.find(&key(1, 1), NOW_MS).await).answer, answer("new"));
+    assert_eq!(hit(store.find(&key(1, 1), NOW_MS).await).answer().unwrap(), answer("new"));
     store.close();
 }
 
@@ -179,7 +179,7 @@ async fn the_disk_stays_within_its_bound_and_loses_what_expires_first() {
     let store = open(&settings);
     let now = NOW_MS;
     for number in 0..300 {
-        let entry = Entry::new(key(1, number), meta(now + 3_600_000 + number), answer("x"));
+        let entry = Entry::new(key(1, number), meta(now + 3_600_000 + number), &answer("x"));
         store.insert(entry, None).unwrap();
     }
     store.flush().await.unwrap();
@@ -250,7 +250,7 @@ async fn what_has_expired_leaves_the_disk_at_the_next_start() {
     let settings = settings(Some(dir.path()));
     let store = open(&settings);
     store.insert(long_lived(1), None).unwrap();
-    store.insert(Entry::new(key(1, 2), meta(unix_ms() - 1), answer("late")), Some(vector(2))).unwrap();
+    store.insert(Entry::new(key(1, 2), meta(unix_ms() - 1), &answer("late")), Some(vector(2))).unwrap();
     store.close();
     drop(store);
     let store = open(&settings);
@@ -308,7 +308,7 @@ async fn a_damaged_file_gives_right_answers_or_none() {
         let store = open(&settings);
         for number in 0..100 {
             if let Found::Hit(entry) = store.find(&key(1, number), NOW_MS).await {
-                assert_eq!(entry.answer, answer(&format!("answer {number}")));
+                assert_eq!(entry.answer().unwrap(), answer(&format!("answer {number}")));
                 found += 1;
             }
         }

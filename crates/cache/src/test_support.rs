@@ -48,7 +48,7 @@ pub(crate) fn meta(expires_at_ms: u64) -> EntryMeta {
 
 /// An entry of partition 1 that says its number and lives for an hour after [`NOW_MS`].
 pub(crate) fn entry(number: u64) -> Entry {
-    Entry::new(key(1, number), meta(NOW_MS + 3_600_000), answer(&format!("answer {number}")))
+    Entry::new(key(1, number), meta(NOW_MS + 3_600_000), &answer(&format!("answer {number}")))
 }
 
 /// A unit vector; vectors of neighbouring numbers are close, but not equal.

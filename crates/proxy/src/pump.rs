@@ -66,8 +66,8 @@ impl Generation {
         let settle = |answer: Result<Answer, Skip>| {
             let judged = answer.and_then(|answer| store::judge(answer, &miss.plan, &asked.request.prompt));
             let kept = judged.and_then(|answer| {
-                let entry = store::entry(&state, (&asked, &miss), &identity, &head, answer, begun.elapsed());
-                let usage = entry.answer.usage();
+                let entry = store::entry(&state, (&asked, &miss), &identity, &head, &answer, begun.elapsed());
+                let usage = entry.usage;
                 cache.store.insert(entry, miss.embedding.clone()).map(|_| state.metrics.stored(usage))
             });
             if let Err(skip) = kept {

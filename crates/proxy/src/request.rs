@@ -135,8 +135,8 @@ async fn path(
     let miss = match lookup::find(cache, admitted.state(), prompt, keyed, note).await {
         Lookup::Hit(hit) => {
             note.status = Some(CacheStatus::Hit { tier: hit.tier, ttl_s: respond::ttl_s(&hit) });
-            admitted.state().metrics.saved(hit.entry.answer.usage());
-            return Ok(respond::hit(cache, &hit, prompt));
+            admitted.state().metrics.saved(hit.entry.usage);
+            return respond::hit(cache, &hit, prompt);
         }
         Lookup::NotCached => {
             note.status = Some(CacheStatus::NotCached);

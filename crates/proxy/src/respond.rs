@@ -15,9 +15,19 @@ use crate::lookup::Hit;
 use crate::snapshot::AnswerCache;
 
 /// The answer of an entry, in the form that this client asked for.
-pub(crate) fn hit(cache: &AnswerCache, hit: &Hit, prompt: &Prompt) -> Response<Body> {
+///
+/// # Errors
+/// The entry can't be read: a bug, since its record's digest was right.
+pub(crate) fn hit(cache: &AnswerCache, hit: &Hit, prompt: &Prompt) -> Result<Response<Body>, Failure> {
     let rendering = rendering(prompt);
-    let mut response = Response::new(Body::full(cache.store.render(&hit.entry, rendering)));
+    let body = cache.store.render(&hit.entry, rendering).map_err(|error| {
+        tracing::error!(%error, "a stored answer can't be read");
+        Failure::new(
+            Code::Internal,
+            "a stored answer can't be read; ask again with `Cache-Control: no-cache`",
+        )
+    })?;
+    let mut response = Response::new(Body::full(body));
     let headers = response.headers_mut();
     for (name, value) in &hit.entry.meta.replay_headers {
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
@@ -26,7 +36,7 @@ pub(crate) fn hit(cache: &AnswerCache, hit: &Hit, prompt: &Prompt) -> Response<B
     }
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type(prompt.api, rendering)));
     headers.insert(AGE, HeaderValue::from(hit.entry.age_ms(unix_ms()) / 1000));
-    response
+    Ok(response)
 }
 
 /// Seconds that an entry may still be served.

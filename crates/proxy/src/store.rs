@@ -33,7 +33,7 @@ pub(crate) fn entry(
     (asked, miss): (&Asked, &Miss),
     identity: &Identity,
     head: &FlightHead,
-    answer: Answer,
+    answer: &Answer,
     took: Duration,
 ) -> Entry {
     let prompt = &asked.request.prompt;
