@@ -2,7 +2,6 @@
 
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test")]
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,28 +10,9 @@ use refrain_cache::{
 };
 use refrain_core::{ExactOnly, SemanticPlan, Veto, settings};
 
-const SET_UP: &str = "run `cargo xtask setup`";
+mod setup;
 
-/// What `cargo xtask setup` wrote down.
-fn settings() -> settings::Embedder {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.refrain");
-    let dir = std::env::var_os("REFRAIN_SETUP_DIR").map_or(root, PathBuf::from);
-    let manifest = std::fs::read_to_string(dir.join("manifest.json")).expect(SET_UP);
-    let manifest: serde_json::Value = serde_json::from_str(&manifest).expect(SET_UP);
-    let path = |name: &str| PathBuf::from(manifest[name].as_str().expect(SET_UP));
-    settings::Embedder {
-        model_dir: path("model_dir"),
-        runtime_library: path("onnxruntime"),
-        threads: 1,
-        queue_max: 64,
-        budget: Duration::from_secs(30),
-        window_tokens: 256,
-    }
-}
-
-fn open() -> Embedder {
-    Embedder::open(&settings()).expect(SET_UP)
-}
+use setup::{SET_UP, open, settings};
 
 #[tokio::test]
 async fn a_text_becomes_a_unit_vector_and_always_the_same() {
