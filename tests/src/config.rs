@@ -14,6 +14,7 @@ pub struct Config {
     pool: String,
     route: String,
     cache: String,
+    caches: bool,
     semantic: Option<String>,
     listener: String,
     runtime: String,
@@ -32,6 +33,7 @@ impl Config {
             pool: String::new(),
             route: String::new(),
             cache: String::new(),
+            caches: true,
             semantic: None,
             listener: String::new(),
             runtime: String::new(),
@@ -69,6 +71,12 @@ impl Config {
     /// Lines for `[route.all.cache]`.
     pub fn cache(mut self, lines: &str) -> Self {
         writeln!(self.cache, "{lines}").unwrap();
+        self
+    }
+
+    /// The route says nothing of caching.
+    pub fn without_cache(mut self) -> Self {
+        self.caches = false;
         self
     }
 
@@ -117,9 +125,11 @@ impl Config {
              [runtime]\nworkers = 2\n{runtime}\n\
              [pool.llm]\nkind = {kind:?}\nendpoints = [{upstream:?}]\n{pool}\n\
              [route.all]\npool = \"llm\"\n{route}\n\
-             [route.all.cache]\n{cache}\n\
              [log]\nfilter = \"debug\"\naccess_sample = 1\n\n"
         );
+        if self.caches {
+            writeln!(text, "[route.all.cache]\n{cache}").unwrap();
+        }
         if self.on_disk {
             writeln!(text, "[store]\ndir = {:?}\n", dir.join("data")).unwrap();
         }

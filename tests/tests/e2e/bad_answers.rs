@@ -270,3 +270,15 @@ async fn bytes_after_the_terminator_change_nothing() {
     assert!(hit.is_hit(), "{}", hit.cache_status());
     assert_eq!(hit.answer(), "hello");
 }
+
+#[tokio::test]
+async fn a_connection_that_the_upstream_closed_meanwhile_is_no_error() {
+    let (fake, refrain) = start().await;
+    for nth in 0..20 {
+        let message = json!({"role": "assistant", "content": "bye"});
+        // Closes without having said so.
+        fake.next(Answer::json(200, &openai::chat_whole(1, &message, "stop", 1)).then_close());
+        let reply = refrain.send(&Ask::chat(&format!("question {nth}"))).await;
+        assert_eq!(reply.status, 200, "{nth}: {}", reply.text());
+    }
+}

@@ -15,6 +15,7 @@ mod connections;
 mod directives;
 mod drain;
 mod exact;
+mod fidelity;
 mod isolation;
 mod observability;
 mod paths;
@@ -22,6 +23,7 @@ mod reload;
 mod restart;
 mod semantic;
 mod single_flight;
+mod store;
 mod upstream_requests;
 
 use refrain_tests::fake::FakeUpstream;
