@@ -57,6 +57,14 @@ fn evidence_20_words() -> refrain_cache::Lexical {
     compare(black_box(STORED), black_box(ASKED))
 }
 
+/// As long as the model's window allows.
+#[divan::bench]
+fn evidence_250_words(bencher: Bencher) {
+    let stored = [STORED; 13].join(" ");
+    let asked = [ASKED; 13].join(" ");
+    bencher.bench_local(|| compare(black_box(&stored), black_box(&asked)));
+}
+
 #[divan::bench]
 fn decide_8_candidates(bencher: Bencher) {
     let plan = SemanticPlan { threshold: 0.8, candidates: 8, vetoes: Veto::ALL.to_vec(), shadow: false };

@@ -1,7 +1,13 @@
 //! How often the decision is wrong, with the real model on labelled pairs. `--nocapture` shows the tables that
 //! docs/decisions/0005-semantic-decision.md quotes.
 
-#![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test")]
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that shows its table"
+)]
+#![allow(dead_code, reason = "`setup` holds more than this file needs")]
 
 use refrain_cache::{CandidateView, Decision, Embedder, decide};
 use refrain_core::{SemanticPlan, Veto};

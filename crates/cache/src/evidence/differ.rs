@@ -192,28 +192,32 @@ fn governed<'a>(text: &'a Text, role: &str) -> Vec<&'a Token> {
 const EXCHANGE_REACH: usize = 6;
 
 /// "visa for X from Y" and "visa for Y from X": two things with the same words between them, the other way round.
+///
+/// By hashes, since texts of some hundred words have some thousand such pairs.
 fn is_exchanged(a: &Text, b: &Text) -> bool {
-    ordered_pairs(a).any(|(x, between, y)| {
-        ordered_pairs(b).any(|(p, also_between, q)| {
-            between.len() == also_between.len()
-                && p.key == y.key
-                && q.key == x.key
-                && between.iter().zip(also_between).all(|(one, other)| one.key == other.key)
-                && !between.iter().all(|token| SYMMETRIC.contains(&a.word(token)))
-        })
-    })
+    let mut in_b: Vec<u64> = ordered_pairs(b).map(|(x, between, y)| fingerprint(x, between, y)).collect();
+    in_b.sort_unstable();
+    ordered_pairs(a).any(|(x, between, y)| in_b.binary_search(&fingerprint(y, between, x)).is_ok())
+}
+
+fn fingerprint(x: &Token, between: &[Token], y: &Token) -> u64 {
+    let keys = between.iter().chain([y]).map(|token| token.key);
+    keys.fold(x.key, |hash, key| (hash.rotate_left(23) ^ key).wrapping_mul(0x9e37_79b9_7f4a_7c15))
 }
 
 /// Words whose two sides may change places.
 const SYMMETRIC: [&str; 8] = ["and", "or", "vs", "versus", "with", "the", "a", "an"];
 
-/// Two different contents, and the words between them.
+/// Two different contents, and the words between them that tell their places apart.
 fn ordered_pairs(text: &Text) -> impl Iterator<Item = (&Token, &[Token], &Token)> {
     let tokens = &text.tokens;
     let pairs = (0..tokens.len())
         .flat_map(move |at| (at + 2..tokens.len().min(at + 2 + EXCHANGE_REACH)).map(move |end| (at, end)));
     let pairs = pairs.map(|(at, end)| (&tokens[at], &tokens[at + 1..end], &tokens[end]));
-    pairs.filter(|(x, _, y)| x.is_content() && y.is_content() && x.key != y.key)
+    pairs.filter(|(x, between, y)| {
+        let is_symmetric = || between.iter().all(|token| SYMMETRIC.contains(&text.word(token)));
+        x.is_content() && y.is_content() && x.key != y.key && !is_symmetric()
+    })
 }
 
 /// Words of a slot, at most.

@@ -7,10 +7,10 @@ use refrain_cache::Embedder;
 use refrain_core::settings;
 
 /// What to do where something is missing.
-pub const SET_UP: &str = "run `cargo xtask setup`";
+pub(crate) const SET_UP: &str = "run `cargo xtask setup`";
 
 /// One thread on the model that the manifest names, and time enough.
-pub fn settings() -> settings::Embedder {
+pub(crate) fn settings() -> settings::Embedder {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.refrain");
     let dir = std::env::var_os("REFRAIN_SETUP_DIR").map_or(root, PathBuf::from);
     let manifest = std::fs::read_to_string(dir.join("manifest.json")).expect(SET_UP);
@@ -27,6 +27,6 @@ pub fn settings() -> settings::Embedder {
 }
 
 /// The embedder with these settings.
-pub fn open() -> Embedder {
+pub(crate) fn open() -> Embedder {
     Embedder::open(&settings()).expect(SET_UP)
 }
