@@ -1,7 +1,7 @@
 //! Clients that send nonsense: an error in their dialect with the right status, nothing sent upstream, nothing stored,
 //! and the process as it was.
 
-use refrain_tests::{Ask, Config, Raw, Refrain, fake::FakeUpstream};
+use refrain_tests::{Ask, Client, Config, Raw, Refrain, fake::FakeUpstream};
 use serde_json::{Value, json};
 
 use crate::bad_answers::check_error_shape;
@@ -356,4 +356,73 @@ async fn an_address_in_use_is_told_and_not_shared() {
     let (status, output) = Refrain::run_to_end(&config).await;
     assert!(!status.success(), "{output}");
     assert!(output.contains(&fake.address().to_string()) && output.contains("another server"), "{output}");
+}
+
+/// The bytes of an HTTP/2 frame.
+fn h2_frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut frame = vec![length[1], length[2], length[3], kind, flags];
+    frame.extend(stream.to_be_bytes());
+    frame.extend(payload);
+    frame
+}
+
+const H2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
+
+#[tokio::test]
+async fn broken_http2_ends_its_connection_only() {
+    let (fake, refrain) = start().await;
+    let (data, headers, settings, window, continuation) = (0, 1, 4, 8, 9);
+    let frames: [Vec<u8>; 6] = [
+        h2_frame(data, 0, 1, b"data for no stream"),
+        h2_frame(headers, 4, 1, &[0xff; 64]),
+        h2_frame(headers, 4, 2, &[0x82]),
+        h2_frame(settings, 0, 0, &[1, 2, 3]),
+        h2_frame(window, 0, 0, &[0, 0, 0, 0]),
+        h2_frame(continuation, 0, 1, &[0x82]),
+    ];
+    for frame in frames {
+        let mut raw = Raw::connect(refrain.address()).await;
+        raw.send([H2_PREFACE, &frame].concat()).await;
+        raw.rest().await;
+    }
+    assert_eq!(fake.posts(), 0);
+    check_alive(&refrain).await;
+}
+
+#[tokio::test]
+async fn a_flood_of_reset_http2_streams_is_ended() {
+    let (_fake, refrain) = start().await;
+    let mut raw = Raw::connect(refrain.address()).await;
+    raw.send(H2_PREFACE).await;
+    // GET / by indexed fields, reset at once: CVE-2023-44487.
+    let fields = [0x82, 0x84, 0x86, 0x41, 0x01, b'x'];
+    for stream in (1..40_000).step_by(2) {
+        let opened = h2_frame(1, 5, stream, &fields);
+        raw.send([opened, h2_frame(3, 0, stream, &[0, 0, 0, 8])].concat()).await;
+    }
+    raw.rest().await;
+    check_alive(&refrain).await;
+}
+
+#[tokio::test]
+async fn huge_headers_over_http2_are_a_431() {
+    let (fake, refrain) = start().await;
+    let ask = Ask::get("/api/version").header("x-long", &"x".repeat(100 * 1024));
+    match Client::h2(refrain.address()).try_open(&ask).await {
+        Ok(reply) => assert_eq!(reply.status, 431),
+        Err(error) => assert!(!error.is_empty()),
+    }
+    assert!(fake.requests("/api/version").is_empty());
+    check_alive(&refrain).await;
+}
+
+#[tokio::test]
+async fn a_large_body_within_the_limit_passes_over_both_http_versions() {
+    let (fake, refrain) = start().await;
+    for client in [Client::http(refrain.address()), Client::h2(refrain.address())] {
+        let ask = Ask::chat(&"x".repeat(8 * 1024 * 1024)).cache_control("no-cache, no-store");
+        assert_eq!(client.send(&ask).await.status, 200);
+        assert_eq!(fake.last_post().body, ask.body());
+    }
 }
