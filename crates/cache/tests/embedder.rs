@@ -3,7 +3,6 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a test")]
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use refrain_cache::{
     CandidateView, DIMENSIONS, Decision, EmbedError, Embedder, Refusal, VectorIndex, decide,
@@ -72,14 +71,6 @@ async fn a_text_beyond_the_window_has_no_vector() {
 }
 
 #[tokio::test]
-async fn a_budget_that_has_run_out_costs_the_caller_nothing_more() {
-    let embedder =
-        Embedder::open(&settings::Embedder { budget: Duration::ZERO, ..settings() }).expect(SET_UP);
-    assert_eq!(embedder.embed("How do I reset my password?".into()).await, Err(ExactOnly::EmbedderSlow));
-    assert_eq!(embedder.stats().slow, 1);
-}
-
-#[tokio::test]
 async fn a_full_queue_refuses_at_once() {
     let embedder =
         Arc::new(Embedder::open(&settings::Embedder { queue_max: 2, ..settings() }).expect(SET_UP));
@@ -106,7 +97,8 @@ async fn a_caller_that_leaves_takes_its_text_along() {
     }
     embedder.embed("the last one".into()).await.unwrap();
     let stats = embedder.stats();
-    assert!(stats.abandoned >= 8, "{stats:?}");
+    assert!(stats.abandoned >= 1, "{stats:?}");
+    assert_eq!(stats.done + stats.abandoned, 11, "{stats:?}");
 }
 
 #[test]

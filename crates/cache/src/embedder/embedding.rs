@@ -1,5 +1,6 @@
 //! A text's vector.
 
+use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -7,7 +8,7 @@ use std::sync::Arc;
 pub const DIMENSIONS: usize = 384;
 
 /// A unit vector of [`DIMENSIONS`] finite numbers. Cloning shares it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct Embedding(Arc<[f32; DIMENSIONS]>);
 
 impl Embedding {
@@ -39,6 +40,13 @@ impl Embedding {
     /// Cosine similarity, -1 to 1.
     pub fn cosine(&self, other: &Self) -> f32 {
         self.0.iter().zip(other.0.iter()).map(|(a, b)| a * b).sum::<f32>().clamp(-1.0, 1.0)
+    }
+}
+
+/// A vector tells what its text was about, so it stays out of logs.
+impl fmt::Debug for Embedding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Embedding(..)")
     }
 }
 

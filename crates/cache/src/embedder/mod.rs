@@ -246,3 +246,56 @@ impl Drop for Worker {
         self.queue.leave();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An embedder whose one thread never comes to take a text.
+    fn stuck(queue_max: usize) -> Embedder {
+        let queue = Arc::new(Queue::new(queue_max));
+        queue.join();
+        Embedder {
+            queue,
+            counters: Arc::default(),
+            budget: Duration::from_millis(20),
+            window_tokens: 256,
+            identity: [0; 32],
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_text_over_its_budget_is_given_up_and_leaves_the_queue() {
+        let embedder = stuck(1);
+        assert_eq!(embedder.embed("one".into()).await, Err(ExactOnly::EmbedderSlow));
+        assert_eq!(embedder.stats().slow, 1);
+        // Its place is free for the next one.
+        assert_eq!(embedder.embed("two".into()).await, Err(ExactOnly::EmbedderSlow));
+        assert_eq!(embedder.stats().abandoned, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_queue_refuses_at_once() {
+        let embedder = stuck(1);
+        let (first, second) = tokio::join!(embedder.embed("one".into()), embedder.embed("two".into()));
+        assert_eq!((first, second), (Err(ExactOnly::EmbedderSlow), Err(ExactOnly::EmbedderBusy)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dead_thread_leaves_nobody_waiting() {
+        let embedder = stuck(4);
+        let die = async { embedder.queue.leave() };
+        let (waiting, ()) = tokio::join!(embedder.embed("one".into()), die);
+        assert_eq!(waiting, Err(ExactOnly::EmbedderDown));
+        assert_eq!(embedder.embed("two".into()).await, Err(ExactOnly::EmbedderDown));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_cannot_fit_the_window_is_not_queued() {
+        let embedder = stuck(4);
+        for text in ["word ".repeat(255), "x".repeat(TEXT_BYTES_MAX + 1)] {
+            assert_eq!(embedder.embed(text).await, Err(ExactOnly::TooLong));
+        }
+        assert_eq!((embedder.stats().too_long, embedder.stats().queued), (2, 0));
+    }
+}

@@ -193,11 +193,22 @@ const EXCHANGE_REACH: usize = 6;
 
 /// "visa for X from Y" and "visa for Y from X": two things with the same words between them, the other way round.
 ///
-/// By hashes, since texts of some hundred words have some thousand such pairs.
+/// A text that says it both ways says nothing here. By hashes, since texts of some hundred words have some thousand such
+/// pairs.
 fn is_exchanged(a: &Text, b: &Text) -> bool {
-    let mut in_b: Vec<u64> = ordered_pairs(b).map(|(x, between, y)| fingerprint(x, between, y)).collect();
-    in_b.sort_unstable();
-    ordered_pairs(a).any(|(x, between, y)| in_b.binary_search(&fingerprint(y, between, x)).is_ok())
+    let (in_a, in_b) = (fingerprints(a), fingerprints(b));
+    let holds = |prints: &[u64], print: u64| prints.binary_search(&print).is_ok();
+    ordered_pairs(a).any(|(x, between, y)| {
+        let (this, other) = (fingerprint(x, between, y), fingerprint(y, between, x));
+        holds(&in_b, other) && !holds(&in_b, this) && !holds(&in_a, other)
+    })
+}
+
+fn fingerprints(text: &Text) -> Vec<u64> {
+    let mut prints: Vec<u64> =
+        ordered_pairs(text).map(|(x, between, y)| fingerprint(x, between, y)).collect();
+    prints.sort_unstable();
+    prints
 }
 
 fn fingerprint(x: &Token, between: &[Token], y: &Token) -> u64 {
