@@ -25,8 +25,13 @@ pub struct KeyParts<'a> {
     pub scope: ScopeId<'a>,
     /// Hash of the policies and their configuration; empty without any.
     pub policy: &'a [u8],
-    /// Request headers that change the answer (`anthropic-beta`, `anthropic-version`), in a fixed order.
-    pub headers: &'a [(&'a str, &'a str)],
+    /// The pool that answers: equal names of models don't make equal models.
+    pub pool: &'a str,
+    /// The query of the request's target, as the upstream is sent it.
+    pub query: &'a str,
+    /// Every field of the request headers that change the answer (`anthropic-beta`, forwarded credentials, ...), by name
+    /// in a fixed order, values in theirs.
+    pub headers: &'a [(&'a str, &'a [u8])],
     /// Canonical body without the embedded text: [`refrain_core::Prompt::partition_body`].
     pub partition_body: &'a [u8],
     /// The text that semantic look-up compares; none: the body holds everything.
@@ -89,6 +94,8 @@ pub(crate) enum Tag {
     Text = 11,
     Name = 12,
     Value = 13,
+    Pool = 14,
+    Query = 15,
 }
 
 /// Hashes parts so that none can run into its neighbour: each as tag, length, bytes; each list with its count in front.
@@ -107,6 +114,8 @@ impl PartHasher {
             namespace,
             scope,
             policy,
+            pool,
+            query,
             headers,
             partition_body,
             embed_text: _, // The caller adds it, or leaves it out for the partition.
@@ -118,7 +127,9 @@ impl PartHasher {
         self.part(Tag::Namespace, namespace.as_bytes());
         scope.hash_into(self);
         self.part(Tag::Policy, policy);
-        self.list(Tag::Headers, headers.iter().map(|(name, value)| (*name, value.as_bytes())));
+        self.part(Tag::Pool, pool.as_bytes());
+        self.part(Tag::Query, query.as_bytes());
+        self.list(Tag::Headers, headers.iter().copied());
         self.part(Tag::Body, partition_body);
         self.list(Tag::Extra, extra.iter().copied());
     }

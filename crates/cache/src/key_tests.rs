@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use proptest::prelude::*;
 use refrain_core::{Bypass, Identity, Role, Scope, TenantId, UserId};
@@ -11,7 +11,7 @@ struct Parts {
     api: usize,
     scope: Scope,
     identity: Identity,
-    texts: [String; 3],
+    texts: [String; 5],
     policy: Vec<u8>,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
@@ -21,7 +21,7 @@ struct Parts {
 
 impl Parts {
     fn key(&self) -> CacheKey {
-        let headers: Vec<_> = self.headers.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
+        let headers: Vec<_> = self.headers.iter().map(|(n, v)| (n.as_str(), v.as_bytes())).collect();
         let extra: Vec<_> = self.extra.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect();
         let parts = KeyParts {
             api: Api::ALL[self.api],
@@ -30,6 +30,8 @@ impl Parts {
             namespace: &self.texts[2],
             scope: ScopeId::of(&self.scope, &self.identity).unwrap(),
             policy: &self.policy,
+            pool: &self.texts[3],
+            query: &self.texts[4],
             headers: &headers,
             partition_body: &self.body,
             embed_text: self.embed_text.as_deref(),
@@ -43,7 +45,7 @@ fn identity(tenant: &str, user: Option<&str>) -> Identity {
     Identity {
         tenant: TenantId::new(tenant),
         user: user.map(UserId::new),
-        claims: BTreeMap::from([("group".to_owned(), "g".to_owned())]),
+        claims: ["group", "n", "p", "x", "abc"].map(|name| (name.to_owned(), "g".to_owned())).into(),
         role: Role::Caller,
     }
 }
@@ -51,7 +53,7 @@ fn identity(tenant: &str, user: Option<&str>) -> Identity {
 prop_compose! {
     fn parts()(
         api in 0..Api::ALL.len(),
-        texts in proptest::array::uniform3("[a-c]{0,3}"),
+        texts in proptest::array::uniform5("[a-c]{0,3}"),
         policy in proptest::collection::vec(0u8..3, 0..3),
         headers in proptest::collection::vec(("[a-c]{0,2}", "[a-c]{0,2}"), 0..3),
         body in proptest::collection::vec(0u8..3, 0..4),
@@ -63,7 +65,7 @@ prop_compose! {
             Just(Scope::User),
             Just(Scope::Tenant),
             Just(Scope::Claim("group".to_owned())),
-            "[a-c]{0,3}".prop_map(Scope::WithinUser),
+            Just(Scope::WithinUser("abc".to_owned())),
         ],
     ) -> Parts {
         Parts { api, scope, identity: identity(&tenant, Some(&user)), texts, policy, headers, body, embed_text, extra }
@@ -89,19 +91,19 @@ proptest! {
     }
 
     #[test]
-    fn any_change_of_one_part_changes_key_and_fingerprint(parts in parts(), which in 0usize..12) {
+    fn any_change_of_one_part_changes_key_and_fingerprint(parts in parts(), which in 0usize..14) {
         let mut changed = parts.clone();
-        let in_partition = which != 11;
+        let in_partition = which != 13;
         match which {
             0 => changed.api = (parts.api + 1) % Api::ALL.len(),
-            1..=3 => changed.texts[which - 1].push('x'),
-            4 => changed.policy.push(9),
-            5 => changed.headers.push((String::new(), String::new())),
-            6 => changed.body.push(9),
-            7 => changed.extra.push((String::new(), Vec::new())),
-            8 => changed.identity.tenant = TenantId::new(format!("{}x", parts.identity.tenant)),
-            9 => changed.scope = Scope::WithinUser("x".to_owned()),
-            10 => {
+            1..=5 => changed.texts[which - 1].push('x'),
+            6 => changed.policy.push(9),
+            7 => changed.headers.push((String::new(), String::new())),
+            8 => changed.body.push(9),
+            9 => changed.extra.push((String::new(), Vec::new())),
+            10 => changed.identity.tenant = TenantId::new(format!("{}x", parts.identity.tenant)),
+            11 => changed.scope = Scope::WithinUser("x".to_owned()),
+            12 => {
                 changed.scope = Scope::Shared("x".to_owned());
             }
             _ => changed.embed_text = Some(format!("{}x", parts.embed_text.clone().unwrap_or_default())),
@@ -172,6 +174,8 @@ fn a_scope_without_its_name_is_a_bypass() {
     assert_eq!(ScopeId::of(&Scope::User, &nobody), Err(Bypass::NoUser));
     assert_eq!(ScopeId::of(&Scope::WithinUser("p".into()), &nobody), Err(Bypass::NoUser));
     assert_eq!(ScopeId::of(&Scope::Claim("absent".into()), &nobody), Err(Bypass::NoClaim));
+    let somebody = identity("t", Some("u"));
+    assert_eq!(ScopeId::of(&Scope::WithinUser("absent".into()), &somebody), Err(Bypass::NoClaim));
     assert!(ScopeId::of(&Scope::Claim("group".into()), &nobody).is_ok());
 }
 
@@ -186,6 +190,8 @@ fn another_secret_gives_another_key() {
         namespace: "",
         scope: ScopeId::of(&scope, &who).unwrap(),
         policy: &[],
+        pool: "",
+        query: "",
         headers: &[],
         partition_body: b"{}",
         embed_text: Some("hello"),

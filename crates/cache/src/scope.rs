@@ -14,7 +14,7 @@ enum Members<'a> {
     User { tenant: &'a str, user: &'a str },
     Tenant { tenant: &'a str },
     Claim { tenant: &'a str, claim: &'a str, value: &'a str },
-    WithinUser { tenant: &'a str, user: &'a str, part: &'a str },
+    WithinUser { tenant: &'a str, user: &'a str, claim: &'a str, value: &'a str },
     Shared { name: &'a str },
 }
 
@@ -33,7 +33,11 @@ impl<'a> ScopeId<'a> {
                 let value = identity.claims.get(claim).ok_or(Bypass::NoClaim)?;
                 Members::Claim { tenant, claim, value }
             }
-            Scope::WithinUser(part) => Members::WithinUser { tenant, user: user()?, part },
+            Scope::WithinUser(claim) => {
+                let user = user()?;
+                let value = identity.claims.get(claim).ok_or(Bypass::NoClaim)?;
+                Members::WithinUser { tenant, user, claim, value }
+            }
             Scope::Shared(name) => Members::Shared { name },
         }))
     }
@@ -43,7 +47,7 @@ impl<'a> ScopeId<'a> {
             Members::User { tenant, user } => (1, &[tenant, user]),
             Members::Tenant { tenant } => (2, &[tenant]),
             Members::Claim { tenant, claim, value } => (3, &[tenant, claim, value]),
-            Members::WithinUser { tenant, user, part } => (4, &[tenant, user, part]),
+            Members::WithinUser { tenant, user, claim, value } => (4, &[tenant, user, claim, value]),
             Members::Shared { name } => (5, &[name]),
         };
         hasher.number(Tag::Scope, kind);

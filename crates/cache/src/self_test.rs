@@ -105,6 +105,8 @@ impl<H: Clone> Cache<H> {
             namespace: "\0self-test",
             scope: ScopeId::of(&Scope::User, &identity).ok()?,
             policy: &[],
+            pool: "",
+            query: "",
             headers: &[],
             partition_body: nonce,
             embed_text: Some("ready?"),

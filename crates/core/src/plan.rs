@@ -11,7 +11,7 @@ pub enum Scope {
     Tenant,
     /// Callers of the tenant with the same value of a verified claim.
     Claim(String),
-    /// A part of the user: a project, a session.
+    /// A part of the user, by a verified claim: a project, a session. Without the claim: no cache.
     WithinUser(String),
     /// Everybody who is given the same name, over all tenants. Must be written by the operator.
     Shared(String),

@@ -44,15 +44,15 @@ pub(crate) async fn serve(
     drop(snapshot);
     match tls {
         None => {
-            let Ok(Some(protocol)) = timeout(limits.head_timeout, detect(&stream)).await else { return };
+            let Some(Some(protocol)) = begun(&limits, &drain, detect(&stream)).await else { return };
             drive(worker, listener, stream, protocol, &limits, drain).await;
         }
         Some(config) => {
-            let handshake = timeout(limits.head_timeout, TlsAcceptor::from(config).accept(stream)).await;
+            let handshake = begun(&limits, &drain, TlsAcceptor::from(config).accept(stream)).await;
             let stream = match handshake {
-                Ok(Ok(stream)) => stream,
-                Ok(Err(error)) => return tracing::debug!(%peer, %error, "TLS handshake failed"),
-                Err(_) => return tracing::debug!(%peer, "TLS handshake timed out"),
+                Some(Ok(stream)) => stream,
+                Some(Err(error)) => return tracing::debug!(%peer, %error, "TLS handshake failed"),
+                None => return tracing::debug!(%peer, "TLS handshake not completed"),
             };
             let protocol = match stream.get_ref().1.alpn_protocol() {
                 Some(b"h2") => Protocol::Http2,
@@ -60,6 +60,14 @@ pub(crate) async fn serve(
             };
             drive(worker, listener, stream, protocol, &limits, drain).await;
         }
+    }
+}
+
+/// What a connection begins with: none if it takes too long, or if the server drains (nothing was asked yet).
+async fn begun<T>(limits: &Limits, drain: &Drain, beginning: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        begun = timeout(limits.head_timeout, beginning) => begun.ok(),
+        () = drain.begun() => None,
     }
 }
 

@@ -70,6 +70,7 @@ async fn next(body: &mut Incoming, patience: Duration) -> Result<Option<Bytes>, 
     }
 }
 
-fn too_large(bytes_max: usize) -> Failure {
+/// The failure of a body over the limit.
+pub(crate) fn too_large(bytes_max: usize) -> Failure {
     Failure::new(Code::BodyTooLarge, format!("the body is larger than {bytes_max} bytes"))
 }

@@ -11,12 +11,15 @@ use refrain_core::{Bypass, ExactOnly, Plan, Prompt, SemanticPlan};
 
 use crate::auth::Caller;
 use crate::cache_status::{CacheStatus, Tier};
+use crate::head::Head;
 use crate::request::Note;
 use crate::route::RouteState;
 use crate::snapshot::AnswerCache;
 
 /// Request headers that can change an answer.
 const KEYED_HEADERS: [&str; 2] = ["anthropic-beta", "anthropic-version"];
+/// Where they are passed on, the upstream may answer by whom it sees.
+const FORWARDED_CREDENTIALS: [&str; 3] = ["authorization", "cookie", "x-api-key"];
 
 /// What the look-up found.
 pub(crate) enum Lookup {
@@ -53,15 +56,12 @@ pub(crate) fn key(
     cache: &AnswerCache,
     state: &RouteState,
     caller: &Caller,
-    headers: &HeaderMap,
+    head: &Head,
     prompt: &Prompt,
     (model, plan): (&str, &Plan),
 ) -> Result<CacheKey, Bypass> {
     let identity = state.pool.model_identity(model).ok_or(Bypass::ModelUnknown)?;
-    let mut keyed = [("", ""); KEYED_HEADERS.len()];
-    for (slot, name) in keyed.iter_mut().zip(KEYED_HEADERS) {
-        *slot = (name, headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default());
-    }
+    let head = &head.parts;
     Ok(cache.key(&KeyParts {
         api: prompt.api,
         model,
@@ -69,11 +69,20 @@ pub(crate) fn key(
         namespace: &state.route.cache.namespace,
         scope: ScopeId::of(&plan.scope, &caller.identity)?,
         policy: &[],
-        headers: &keyed,
+        pool: state.pool.id().as_str(),
+        query: head.uri.query().unwrap_or_default(),
+        headers: &keyed_headers(&head.headers, state.route.forward_credentials),
         partition_body: &prompt.partition_body,
         embed_text: prompt.embed_text.as_deref().ok(),
         extra: &[],
     }))
+}
+
+/// Every field of the keyed headers. Most requests have none: then nothing is allocated.
+fn keyed_headers(headers: &HeaderMap, forward_credentials: bool) -> Vec<(&'static str, &[u8])> {
+    let credentials: &[&'static str] = if forward_credentials { &FORWARDED_CREDENTIALS } else { &[] };
+    let names = KEYED_HEADERS.iter().chain(credentials);
+    names.flat_map(|&name| headers.get_all(name).iter().map(move |value| (name, value.as_bytes()))).collect()
 }
 
 /// Looks for an answer.
@@ -95,9 +104,7 @@ pub(crate) async fn find(
         Found::Miss => CacheStatus::Miss,
     };
     let (embedding, similar) = match &plan.semantic {
-        Some(semantic) if !plan.directives.no_cache => {
-            similar(cache, state, prompt, (&key, &plan, semantic), note).await
-        }
+        Some(semantic) => similar(cache, state, prompt, (&key, &plan, semantic), note).await,
         _ => (None, None),
     };
     if let Some(entry) = similar {
@@ -130,6 +137,10 @@ async fn similar(
             return (None, None);
         }
     };
+    // The vector is still needed: the fresh answer replaces the entry, and similar questions must find it.
+    if plan.directives.no_cache {
+        return (Some(embedding), None);
+    }
     let question = prompt.embed_text.as_deref().unwrap_or_default();
     let candidates = cache.store.nearest(&key.partition, &embedding, semantic.candidates, unix_ms()).await;
     let usable: Vec<_> = candidates.iter().filter(|candidate| may_serve(&candidate.entry, plan)).collect();

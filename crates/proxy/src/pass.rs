@@ -1,6 +1,8 @@
 //! Past the cache: the request goes upstream as it is, and the answer comes back as it is.
 
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -46,12 +48,17 @@ pub(crate) async fn streamed(
     if let Some(bytes_max) = bytes_max {
         ingest::refuse_length(&admitted.routed.head.parts.headers, bytes_max)?;
     }
-    let body = if body.is_end_stream() {
-        UpstreamBody::empty()
-    } else {
-        UpstreamBody::stream(Bounded { body, left: bytes_max.map_or(u64::MAX, |max| max as u64) })
-    };
-    send(worker, admitted, body).await
+    if body.is_end_stream() {
+        return send(worker, admitted, UpstreamBody::empty()).await;
+    }
+    let over = Arc::new(AtomicBool::new(false));
+    let left = bytes_max.map_or(u64::MAX, |max| max as u64);
+    let bounded = UpstreamBody::stream(Bounded { body, left, over: over.clone() });
+    let sent = send(worker, admitted, bounded).await;
+    match bytes_max {
+        Some(bytes_max) if sent.is_err() && over.load(Ordering::Relaxed) => Err(ingest::too_large(bytes_max)),
+        _ => sent,
+    }
 }
 
 async fn send(worker: &Worker, admitted: &Admitted, body: UpstreamBody) -> Result<Response<Body>, Failure> {
@@ -94,6 +101,8 @@ pub(crate) fn announced(headers: &HeaderMap) -> Option<u64> {
 struct Bounded {
     body: Incoming,
     left: u64,
+    /// Told here, since the error itself is lost in the client's connection.
+    over: Arc<AtomicBool>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -113,7 +122,11 @@ impl HttpBody for Bounded {
         Poll::Ready(frame.map(|frame| {
             let frame = frame?;
             let length = frame.data_ref().map_or(0, Bytes::len) as u64;
-            this.left = this.left.checked_sub(length).ok_or(OverLimit)?;
+            let Some(left) = this.left.checked_sub(length) else {
+                this.over.store(true, Ordering::Relaxed);
+                return Err(OverLimit.into());
+            };
+            this.left = left;
             Ok(frame)
         }))
     }

@@ -151,7 +151,7 @@ async fn path(
     if part == Part::Joined {
         note.status = Some(CacheStatus::Collapsed);
     }
-    respond::generated(&head, reader, &asked.request.prompt, bytes_max).await
+    respond::generated((&head, part), reader, &asked.request.prompt, bytes_max).await
 }
 
 fn identify(snapshot: &Snapshot, routed: &Routed) -> Result<Caller, Failure> {
@@ -167,10 +167,11 @@ fn plan_and_key<'a>(
     asked: &Asked,
 ) -> Result<(&'a Arc<AnswerCache>, (CacheKey, Plan)), Bypass> {
     let cache = snapshot.cache.as_ref().ok_or(Bypass::CacheOff)?;
-    let headers = &admitted.routed.head.parts.headers;
+    let head = &admitted.routed.head;
     let prompt = &asked.request.prompt;
-    let mut plan = plan::decide(&admitted.state().route, &snapshot.settings.store, headers, prompt)?;
-    let key = lookup::key(cache, admitted.state(), &admitted.caller, headers, prompt, (&asked.model, &plan))?;
+    let mut plan =
+        plan::decide(&admitted.state().route, &snapshot.settings.store, &head.parts.headers, prompt)?;
+    let key = lookup::key(cache, admitted.state(), &admitted.caller, head, prompt, (&asked.model, &plan))?;
     let identity = &admitted.caller.identity;
     if admitted.state().repeats.is_repeat(&key, identity, Instant::now()) {
         admitted.state().metrics.bypass(Bypass::Regenerate);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::header::{AGE, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue};
+use http::header::{AGE, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, SET_COOKIE};
 use http::{Response, StatusCode};
 use refrain_cache::{Reader, unix_ms};
 use refrain_core::{Code, Dialect, Prompt, Skip};
@@ -10,7 +10,7 @@ use refrain_llm::answer::{AnswerReader, Form, Rendering, content_type};
 
 use crate::body::{Body, Relay, Source};
 use crate::failure::Failure;
-use crate::generate::{FlightHead, code_of};
+use crate::generate::{FlightHead, Part, code_of};
 use crate::lookup::Hit;
 use crate::snapshot::AnswerCache;
 
@@ -52,16 +52,21 @@ pub(crate) fn ttl_s(hit: &Hit) -> u64 {
 /// # Cancel safety
 /// Safe: dropping the future leaves the flight.
 pub(crate) async fn generated(
-    head: &FlightHead,
+    (head, part): (&FlightHead, Part),
     reader: Reader<Arc<FlightHead>>,
     prompt: &Prompt,
     bytes_max: usize,
 ) -> Result<Response<Body>, Failure> {
     let wanted = if prompt.stream { Form::Stream } else { Form::Whole };
-    match head.form {
-        Some(form) if form != wanted => converted(head, form, reader, prompt, bytes_max).await,
-        _ => Ok(relayed(head, reader, prompt)),
+    let mut response = match head.form {
+        Some(form) if form != wanted => converted(head, form, reader, prompt, bytes_max).await?,
+        _ => relayed(head, reader, prompt),
+    };
+    if part == Part::Joined {
+        // It was set for whoever led.
+        response.headers_mut().remove(SET_COOKIE);
     }
+    Ok(response)
 }
 
 fn relayed(head: &FlightHead, reader: Reader<Arc<FlightHead>>, prompt: &Prompt) -> Response<Body> {
