@@ -59,7 +59,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     setup::run(&setup::Args::to_bench())?;
     let manifest = Manifest::load(&workspace::setup_dir())?;
-    let refrain = crate::run::build()?;
+    let refrain = crate::run::build(crate::run::Profile::Release)?;
     let dir = workspace::setup_dir().join("bench");
     std::fs::create_dir_all(&dir).with_context(|| format!("can't create {}", dir.display()))?;
     let bench = Bench {

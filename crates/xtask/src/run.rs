@@ -17,7 +17,7 @@ use crate::llama::LlamaServer;
 use crate::manifest::Manifest;
 use crate::{setup, workspace};
 use proxy::Proxy;
-pub(crate) use proxy::build;
+pub(crate) use proxy::{Profile, build};
 use relay::Relay;
 pub(crate) use rows::body;
 #[cfg(test)]
@@ -56,7 +56,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     setup::run(&setup::Args::to_run())?;
     let setup_dir = workspace::setup_dir();
     let manifest = Manifest::load(&setup_dir)?;
-    let program = args.binary.clone().map_or_else(build, Ok)?;
+    let program = args.binary.clone().map_or_else(|| build(Profile::Release), Ok)?;
 
     let dir = setup_dir.join("run");
     std::fs::create_dir_all(&dir).with_context(|| format!("can't create {}", dir.display()))?;

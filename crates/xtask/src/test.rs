@@ -3,6 +3,7 @@
 use anyhow::Result;
 
 use crate::manifest::{Manifest, require};
+use crate::run::{Profile, build};
 use crate::{command, setup, workspace};
 
 /// What to hand on.
@@ -18,8 +19,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     setup::run(&setup::Args::default())?;
     let manifest = Manifest::load(&workspace::setup_dir())?;
     let nextest = require("cargo-nextest", "tools", manifest.nextest.as_ref())?;
+    // Once, instead of once a test process.
+    let refrain = build(Profile::Dev)?;
     let mut tests = std::process::Command::new(nextest);
     tests.current_dir(workspace::root()).args(["nextest", "run", "--workspace"]).args(&args.nextest);
+    tests.env("REFRAIN_BIN", refrain);
     command::clean_environment(&mut tests);
     command::run(&mut tests)
 }

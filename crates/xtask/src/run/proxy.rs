@@ -37,10 +37,22 @@ impl Proxy {
     }
 }
 
-/// Builds the release binary with cargo's own progress and gives its path.
-pub(crate) fn build() -> Result<PathBuf> {
+/// How the binary is built.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Profile {
+    /// As users have it.
+    Release,
+    /// As the tests are built, so that they share their dependencies.
+    Dev,
+}
+
+/// Builds the binary with cargo's own progress and gives its path.
+pub(crate) fn build(profile: Profile) -> Result<PathBuf> {
     let mut cargo = command::cargo();
-    cargo.args(["build", "--release", "--package", "refrain", "--message-format", "json-render-diagnostics"]);
+    cargo.args(["build", "--package", "refrain", "--message-format", "json-render-diagnostics"]);
+    if profile == Profile::Release {
+        cargo.arg("--release");
+    }
     let messages = command::stdout(cargo.stderr(Stdio::inherit()))?;
     executable(&messages).context("cargo built no binary `refrain`")
 }
