@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
-use crate::refrain::free_address;
+use crate::refrain::free_addresses;
 use crate::{Ask, Client, Manifest};
 
 /// Reading the weights on a busy machine.
@@ -40,7 +40,7 @@ impl RealLlm {
 
     async fn start(more: &[&str]) -> Self {
         let manifest = Manifest::load();
-        let address = free_address().await;
+        let [address] = free_addresses().await;
         let said = tempfile::NamedTempFile::new().unwrap();
         let shell = Command::new("sh")
             .args(["-c", r#""$@" & server=$!; read -r end; kill $server"#, "sh"])

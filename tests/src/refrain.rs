@@ -45,7 +45,7 @@ impl Refrain {
     pub async fn start(config: &Config) -> Self {
         let dir = Arc::new(tempfile::tempdir().unwrap());
         for _ in 0..STARTS_MAX {
-            let (data, admin) = (free_address().await, free_address().await);
+            let [data, admin] = free_addresses().await;
             let path = dir.path().join("refrain.toml");
             std::fs::write(&path, config.render(data, admin, dir.path())).unwrap();
             let arguments = ["--config".as_ref(), path.as_os_str()];
@@ -62,7 +62,7 @@ impl Refrain {
     /// Starts one without a config file: `refrain --upstream URL`.
     pub async fn start_for(upstream: &str) -> Self {
         let dir = Arc::new(tempfile::tempdir().unwrap());
-        let (data, admin) = (free_address().await, free_address().await);
+        let [data, admin] = free_addresses().await;
         let (listen, admin_text) = (data.to_string(), admin.to_string());
         let arguments =
             ["--upstream", upstream, "--listen", &listen, "--admin", &admin_text].map(AsRef::as_ref);
@@ -74,7 +74,7 @@ impl Refrain {
     /// Runs the binary with a config to its end: for configs that must be refused.
     pub async fn run_to_end(config: &Config) -> (ExitStatus, String) {
         let dir = tempfile::tempdir().unwrap();
-        let (data, admin) = (free_address().await, free_address().await);
+        let [data, admin] = free_addresses().await;
         let path = dir.path().join("refrain.toml");
         std::fs::write(&path, config.render(data, admin, dir.path())).unwrap();
         let output = Command::new(refrain_binary()).arg("--config").arg(path).kill_on_drop(true).output();
@@ -269,11 +269,15 @@ async fn eventually_ready(admin: SocketAddr) {
     }
 }
 
-/// An address that was free a moment ago. Refrain shares its ports among its workers, so that two processes of the tests
-/// could share one unnoticed: on Linux, where all of 127/8 is this machine, each process has its own address.
-pub(crate) async fn free_address() -> SocketAddr {
+/// Different addresses that were free a moment ago. Refrain shares its ports among its workers, so that two processes of
+/// the tests could share one unnoticed: on Linux, where all of 127/8 is this machine, each process has its own address.
+pub(crate) async fn free_addresses<const N: usize>() -> [SocketAddr; N] {
     let [_, a, b, c] = std::process::id().to_be_bytes();
     let own = Ipv4Addr::new(127, 64 + a % 64, b, c.max(1));
     let ip = if cfg!(target_os = "linux") { own } else { Ipv4Addr::LOCALHOST };
-    TcpListener::bind((ip, 0)).await.unwrap().local_addr().unwrap()
+    let mut held = Vec::new();
+    for _ in 0..N {
+        held.push(TcpListener::bind((ip, 0)).await.unwrap());
+    }
+    std::array::from_fn(|nth| held[nth].local_addr().unwrap())
 }
