@@ -68,6 +68,16 @@ async fn an_upstreams_cookie_reaches_nobody_but_the_one_it_was_set_for() {
 }
 
 #[tokio::test]
+async fn callers_with_other_upstream_credentials_do_not_share_where_those_are_forwarded() {
+    let (_fake, refrain) = start_with(|config| config.route("forward_credentials = true")).await;
+    let ask = |credential: &str| Ask::chat("whose account?").header("authorization", credential);
+    check_miss(&refrain, &ask("Bearer one")).await;
+    check_miss(&refrain, &ask("Bearer two")).await;
+    check_miss(&refrain, &Ask::chat("whose account?")).await;
+    assert!(refrain.send(&ask("Bearer one")).await.is_hit());
+}
+
+#[tokio::test]
 async fn pools_do_not_share_even_under_one_namespace() {
     let other = FakeUpstream::start().await;
     let tables = format!(
