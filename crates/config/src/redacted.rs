@@ -256,7 +256,7 @@ fn scope(scope: &Scope) -> Value {
 fn semantic(semantic: &RouteSemantic) -> Value {
     let RouteSemantic { threshold, candidates, vetoes, shadow } = semantic;
     json!({
-        // Through text: 0.95 as f64 would print as 0.949999988.
+        // Through text: 0.9 as f64 would print as 0.899999976.
         "threshold": threshold.to_string().parse::<f64>().unwrap_or(f64::from(*threshold)),
         "candidates": candidates,
         "vetoes": vetoes.iter().map(|veto: &Veto| veto.as_str()).collect::<Vec<_>>(),

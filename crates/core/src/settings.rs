@@ -448,7 +448,7 @@ impl Default for Admin {
 
 impl Default for RouteSemantic {
     fn default() -> Self {
-        Self { threshold: 0.95, candidates: 8, vetoes: Veto::ALL.to_vec(), shadow: false }
+        Self { threshold: 0.90, candidates: 8, vetoes: Veto::ALL.to_vec(), shadow: false }
     }
 }
 

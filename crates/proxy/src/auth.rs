@@ -7,7 +7,7 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use parking_lot::RwLock;
 use refrain_core::settings::{ApiKey, KeyHash, KeyKind, Listener};
-use refrain_core::{Code, Identity};
+use refrain_core::{Code, Identity, Role};
 use subtle::ConstantTimeEq;
 
 use crate::failure::Failure;
@@ -34,6 +34,8 @@ pub struct Keys {
     /// digest's own key is random, so that the map's timing tells nothing.
     verified: RwLock<HashMap<[u8; 32], usize>>,
     digest_key: [u8; 32],
+    /// Made once: most listeners without keys have no other caller.
+    anonymous: [Caller; 2],
 }
 
 impl Keys {
@@ -43,6 +45,7 @@ impl Keys {
             keys: keys.iter().map(|key| (key.hash.clone(), caller(key))).collect(),
             verified: RwLock::default(),
             digest_key: rand::random(),
+            anonymous: [Role::Caller, Role::Admin].map(anonymous),
         }
     }
 
@@ -57,10 +60,13 @@ impl Keys {
             Some(credential) => self.find(credential).cloned().ok_or_else(|| {
                 Failure::new(Code::Unauthorized, "unknown API key; check the key or ask its operator")
             }),
-            None if listener.allow_anonymous => Ok(Caller {
-                identity: Arc::new(Identity::anonymous(listener.anonymous_role)),
-                models: Arc::default(),
-            }),
+            None if listener.allow_anonymous => {
+                let [caller, admin] = &self.anonymous;
+                Ok(match listener.anonymous_role {
+                    Role::Caller => caller.clone(),
+                    Role::Admin => admin.clone(),
+                })
+            }
             None => Err(Failure::new(Code::Unauthorized, "send an API key as `Authorization: Bearer <key>`")),
         }
     }
@@ -99,6 +105,10 @@ fn credential(headers: &HeaderMap) -> Option<&str> {
     bearer.or_else(|| headers.get("x-api-key").and_then(|value| value.to_str().ok()))
 }
 
+fn anonymous(role: Role) -> Caller {
+    Caller { identity: Arc::new(Identity::anonymous(role)), models: Arc::default() }
+}
+
 fn caller(key: &ApiKey) -> Caller {
     let ApiKey { id: _, tenant, kind, user, role, models, hash: _ } = key;
     let user = match kind {
@@ -112,7 +122,7 @@ fn caller(key: &ApiKey) -> Caller {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use refrain_core::{KeyId, Role, TenantId, UserId};
+    use refrain_core::{KeyId, TenantId, UserId};
 
     fn key(name: &str, token: &str, kind: KeyKind) -> ApiKey {
         ApiKey {

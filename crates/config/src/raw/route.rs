@@ -112,7 +112,7 @@ pub(crate) enum Regenerate {
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Semantic {
-    /// Smallest cosine similarity of a hit, 0 to 1. Default 0.95.
+    /// Smallest cosine similarity of a hit, 0 to 1. Default 0.9.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub(crate) threshold: Option<f32>,
     /// Similar questions that are looked at. Default 8.
