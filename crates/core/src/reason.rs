@@ -107,6 +107,8 @@ reasons! {
         ToolsOffered = "tools_offered",
         /// Larger than the route's or the store's limit.
         TooLarge = "too_large",
+        /// The endpoint that answered has another build of the model than the one the key names.
+        ModelChanged = "model_changed",
         /// Everybody who waited for it left.
         Cancelled = "cancelled",
         /// The store's write queue was full.

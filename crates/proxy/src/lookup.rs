@@ -21,6 +21,16 @@ const KEYED_HEADERS: [&str; 2] = ["anthropic-beta", "anthropic-version"];
 /// Where they are passed on, the upstream may answer by whom it sees.
 const FORWARDED_CREDENTIALS: [&str; 3] = ["authorization", "cookie", "x-api-key"];
 
+/// What names a request's entry, and what may be done with it.
+pub(crate) struct Keyed {
+    /// The request's digests.
+    pub(crate) key: CacheKey,
+    /// Which build of the model the key names.
+    pub(crate) model_identity: Arc<str>,
+    /// The plan.
+    pub(crate) plan: Plan,
+}
+
 /// What the look-up found.
 pub(crate) enum Lookup {
     /// A stored answer that may be served.
@@ -43,6 +53,8 @@ pub(crate) struct Hit {
 pub(crate) struct Miss {
     /// The request's digests.
     pub(crate) key: CacheKey,
+    /// Which build of the model the key names.
+    pub(crate) model_identity: Arc<str>,
     /// The plan.
     pub(crate) plan: Plan,
     /// The question's vector, if one was made.
@@ -58,11 +70,11 @@ pub(crate) fn key(
     caller: &Caller,
     head: &Head,
     prompt: &Prompt,
-    (model, plan): (&str, &Plan),
-) -> Result<CacheKey, Bypass> {
+    (model, plan): (&str, Plan),
+) -> Result<Keyed, Bypass> {
     let identity = state.pool.model_identity(model).ok_or(Bypass::ModelUnknown)?;
     let head = &head.parts;
-    Ok(cache.key(&KeyParts {
+    let key = cache.key(&KeyParts {
         api: prompt.api,
         model,
         model_identity: &identity,
@@ -75,7 +87,8 @@ pub(crate) fn key(
         partition_body: &prompt.partition_body,
         embed_text: prompt.embed_text.as_deref().ok(),
         extra: &[],
-    }))
+    });
+    Ok(Keyed { key, model_identity: identity, plan })
 }
 
 /// Every field of the keyed headers. Most requests have none: then nothing is allocated.
@@ -93,9 +106,10 @@ pub(crate) async fn find(
     cache: &AnswerCache,
     state: &RouteState,
     prompt: &Prompt,
-    (key, plan): (CacheKey, Plan),
+    keyed: Keyed,
     note: &mut Note,
 ) -> Lookup {
+    let Keyed { key, model_identity, plan } = keyed;
     let status = match cache.store.find(&key, unix_ms()).await {
         Found::Hit(entry) if may_serve(&entry, &plan) => {
             return Lookup::Hit(Hit { entry, tier: Tier::Exact });
@@ -113,7 +127,7 @@ pub(crate) async fn find(
     if plan.directives.only_if_cached {
         return Lookup::NotCached;
     }
-    Lookup::Miss(Box::new(Miss { key, plan, embedding, status }))
+    Lookup::Miss(Box::new(Miss { key, model_identity, plan, embedding, status }))
 }
 
 /// Whether the client's directives allow a fresh entry.

@@ -60,11 +60,18 @@ impl Generation {
         let Self { client, state, cache, request, asked, identity, miss } = self;
         let response = client.send(&state.pool, request).await?;
         state.metrics.first_byte(response.timings.first_byte);
+        let model_now = state.pool.model_identity_at(&response.endpoint, &asked.model);
+        let is_model_keyed = model_now.as_deref() == Some(&*miss.model_identity);
         let (head, mut body) = head_of(response, asked.request.prompt.api.dialect());
         lead.head(head.clone());
         let mut tee = Tee::new(&head, &asked, &miss);
         let settle = |answer: Result<Answer, Skip>| {
-            let judged = answer.and_then(|answer| store::judge(answer, &miss.plan, &asked.request.prompt));
+            let judged = answer.and_then(|answer| {
+                if !is_model_keyed {
+                    return Err(Skip::ModelChanged);
+                }
+                store::judge(answer, &miss.plan, &asked.request.prompt)
+            });
             let kept = judged.and_then(|answer| {
                 let entry = store::entry(&state, (&asked, &miss), &identity, &head, &answer, begun.elapsed());
                 let usage = entry.usage;

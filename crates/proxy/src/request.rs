@@ -6,8 +6,8 @@ use std::time::Instant;
 use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
-use refrain_cache::{CacheKey, Refusal};
-use refrain_core::{Api, Bypass, Code, Dialect, ListenerId, Plan, Role};
+use refrain_cache::Refusal;
+use refrain_core::{Api, Bypass, Code, Dialect, ListenerId, Role};
 
 use crate::access::AccessLine;
 use crate::ask::Asked;
@@ -16,7 +16,7 @@ use crate::body::Body;
 use crate::cache_status::CacheStatus;
 use crate::failure::Failure;
 use crate::generate::Part;
-use crate::lookup::Lookup;
+use crate::lookup::{Keyed, Lookup};
 use crate::metrics::{self, Outcome};
 use crate::paths::PathClass;
 use crate::route::{ROOT, RouteState, Routed};
@@ -165,19 +165,19 @@ fn plan_and_key<'a>(
     snapshot: &'a Snapshot,
     admitted: &Admitted,
     asked: &Asked,
-) -> Result<(&'a Arc<AnswerCache>, (CacheKey, Plan)), Bypass> {
+) -> Result<(&'a Arc<AnswerCache>, Keyed), Bypass> {
     let cache = snapshot.cache.as_ref().ok_or(Bypass::CacheOff)?;
     let head = &admitted.routed.head;
     let prompt = &asked.request.prompt;
-    let mut plan =
-        plan::decide(&admitted.state().route, &snapshot.settings.store, &head.parts.headers, prompt)?;
-    let key = lookup::key(cache, admitted.state(), &admitted.caller, head, prompt, (&asked.model, &plan))?;
+    let plan = plan::decide(&admitted.state().route, &snapshot.settings.store, &head.parts.headers, prompt)?;
+    let mut keyed =
+        lookup::key(cache, admitted.state(), &admitted.caller, head, prompt, (&asked.model, plan))?;
     let identity = &admitted.caller.identity;
-    if admitted.state().repeats.is_repeat(&key, identity, Instant::now()) {
+    if admitted.state().repeats.is_repeat(&keyed.key, identity, Instant::now()) {
         admitted.state().metrics.bypass(Bypass::Regenerate);
-        plan.directives.no_cache = true;
+        keyed.plan.directives.no_cache = true;
     }
-    Ok((cache, (key, plan)))
+    Ok((cache, keyed))
 }
 
 fn root(method: &Method) -> Result<Response<Body>, Failure> {

@@ -16,7 +16,7 @@ use refrain_core::{Drain, Settings, Tasks};
 use refrain_proxy::{AnswerCache, Live, Server, Snapshot};
 use refrain_upstream::{Client, ClientTls, Upstreams, keep_identities};
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::admin::AdminListener;
 use crate::cli::ServeArguments;
@@ -29,6 +29,9 @@ use crate::telemetry::{self, Logs};
 
 /// How long the control side's own tasks may take to end.
 const CONTROL_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long the start waits for what endpoints say of their models.
+const IDENTITIES_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Serves until told to stop.
 ///
@@ -89,8 +92,16 @@ impl Side {
         let admin = self.start_admin(&settings).await?;
         let (cache, health) = health::open(&settings).await?;
         let live = live(settings, cache)?;
+        let client = Client::new(ClientTls::native(), self.tasks.clone());
+        // So that the first requests know their models. An Ollama that is away holds the start up no longer than this.
+        let upstreams = live.load_full().upstreams.clone();
+        if timeout(IDENTITIES_TIMEOUT, upstreams.refresh_identities(&client)).await.is_err() {
+            tracing::warn!(
+                "not every endpoint has told its models yet; requests for them are not cached until it does"
+            );
+        }
         let server = Server::start(&live)?;
-        self.start_upkeep(&live);
+        self.start_upkeep(&live, client);
         let (asks, requests) = mpsc::channel(reload::REQUESTS_MAX);
         let reloader = Reloader {
             watcher: watcher(&origin, files),
@@ -114,9 +125,8 @@ impl Side {
         Ok(Some(address))
     }
 
-    fn start_upkeep(&self, live: &Live) {
+    fn start_upkeep(&self, live: &Live, client: Client) {
         let (live, drain) = (live.clone(), self.tasks.draining());
-        let client = Client::new(ClientTls::native(), self.tasks.clone());
         self.tasks.spawn(keep_identities(move || live.load().upstreams.clone(), client, drain));
         self.tasks.spawn(keep_metrics(self.control.clone(), self.tasks.draining()));
     }

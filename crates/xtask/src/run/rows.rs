@@ -23,6 +23,8 @@ struct Row {
     title: &'static str,
     question: &'static str,
     stream: bool,
+    /// Whether it asks the upstream to keep the answer (`store`), which no cache may stand between.
+    stateful: bool,
     headers: &'static [(&'static str, &'static str)],
     expected: Expected,
 }
@@ -37,12 +39,13 @@ enum Expected {
 
 const MISS: Expected = Expected::Forwarded("miss");
 
-const ROWS: [Row; 7] = [
-    Row { title: "miss", question: QUESTION, stream: false, headers: &[], expected: MISS },
+const ROWS: [Row; 8] = [
+    Row { title: "miss", question: QUESTION, stream: false, stateful: false, headers: &[], expected: MISS },
     Row {
         title: "exact hit",
         question: QUESTION,
         stream: false,
+        stateful: false,
         headers: &[],
         expected: Expected::Hit { tier: "exact", question: QUESTION },
     },
@@ -50,6 +53,7 @@ const ROWS: [Row; 7] = [
         title: "semantic hit (a paraphrase)",
         question: PARAPHRASE,
         stream: false,
+        stateful: false,
         headers: &[],
         expected: Expected::Hit { tier: "semantic", question: QUESTION },
     },
@@ -57,6 +61,7 @@ const ROWS: [Row; 7] = [
         title: "streamed hit",
         question: QUESTION,
         stream: true,
+        stateful: false,
         headers: &[],
         expected: Expected::Hit { tier: "exact", question: QUESTION },
     },
@@ -64,6 +69,7 @@ const ROWS: [Row; 7] = [
         title: "miss, streamed (10 miles)",
         question: TEN_MILES,
         stream: true,
+        stateful: false,
         headers: &[],
         expected: MISS,
     },
@@ -71,15 +77,25 @@ const ROWS: [Row; 7] = [
         title: "near miss (20 miles)",
         question: TWENTY_MILES,
         stream: false,
+        stateful: false,
         headers: &[],
         expected: MISS,
     },
     Row {
-        title: "bypass (no-store, no-cache)",
+        title: "no-store, no-cache",
         question: QUESTION,
         stream: false,
+        stateful: false,
         headers: &[("cache-control", "no-store, no-cache")],
         expected: Expected::Forwarded("request"),
+    },
+    Row {
+        title: "bypass (keeps state upstream)",
+        question: QUESTION,
+        stream: false,
+        stateful: true,
+        headers: &[],
+        expected: Expected::Forwarded("bypass"),
     },
 ];
 
@@ -105,6 +121,10 @@ pub(super) fn ask_all(data: SocketAddr, model: &str, relay: &Relay) -> Result<us
 
 /// A chat request whose answer ends naturally: base models never stop by themselves, so a line's end stops it.
 pub(crate) fn body(model: &str, question: &str, stream: bool) -> String {
+    request(model, question, stream).to_string()
+}
+
+fn request(model: &str, question: &str, stream: bool) -> Value {
     json!({
         "model": model,
         "messages": [{ "role": "user", "content": question }],
@@ -113,7 +133,6 @@ pub(crate) fn body(model: &str, question: &str, stream: bool) -> String {
         "stop": ["\n"],
         "stream": stream,
     })
-    .to_string()
 }
 
 /// Everything that is asked, for tests of the upstream.
@@ -132,7 +151,11 @@ struct Outcome {
 fn ask(client: &Client, url: &str, model: &str, row: &Row, relay: &Relay) -> Result<Outcome> {
     relay.take();
     let start = Instant::now();
-    let answer = client.post(url, &body(model, row.question, row.stream), row.headers)?;
+    let mut request = request(model, row.question, row.stream);
+    if row.stateful {
+        request["store"] = true.into();
+    }
+    let answer = client.post(url, &request.to_string(), row.headers)?;
     let total = start.elapsed();
     let text = text(&answer, row.stream).with_context(|| format!("{}: {}", row.title, answer.body))?;
     Ok(Outcome { cache_status: answer.cache_status, text, total, upstream: relay.take() })
@@ -230,7 +253,8 @@ mod tests {
     const EXACT: Expected = Expected::Hit { tier: "exact", question: QUESTION };
 
     fn check(expected: Expected, cache_status: &str, text: &str, asked: bool, ok: bool) {
-        let row = Row { title: "row", question: QUESTION, stream: false, headers: &[], expected };
+        let row =
+            Row { title: "row", question: QUESTION, stream: false, stateful: false, headers: &[], expected };
         let outcome = Outcome {
             cache_status: cache_status.into(),
             text: text.into(),
