@@ -329,6 +329,15 @@ fn an_unchanged_body_is_the_same_bytes() {
 }
 
 #[test]
+fn a_clients_cache_salt_never_goes_upstream_and_makes_no_other_question() {
+    let body = |salt: &str| format!(r#"{{"model":"m",{salt}"messages":[{{"role":"user","content":"hi"}}]}}"#);
+    let salted = chat(&body(r#""cache_salt":"mine","#));
+    let sent = salted.upstream_body(&Rewrite::default());
+    assert_eq!(sent, body(r#""cache_salt":null,"#));
+    assert_eq!(salted.prompt.partition_body, chat(&body("")).prompt.partition_body);
+}
+
+#[test]
 fn rewrites_touch_only_their_places() {
     let edited = |body: &str, expected: &str| assert_eq!(upstream(body, Some("a\"b"), true), expected);
     edited(

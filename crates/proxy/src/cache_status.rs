@@ -1,6 +1,7 @@
 //! The `Cache-Status` field of RFC 9211: what the cache did with a request.
 
 use std::fmt::Write;
+use std::sync::LazyLock;
 
 use http::HeaderValue;
 use refrain_core::Bypass;
@@ -61,10 +62,7 @@ impl CacheStatus {
             Self::Miss => HeaderValue::from_static("refrain; fwd=miss"),
             Self::Collapsed => HeaderValue::from_static("refrain; fwd=miss; collapsed"),
             Self::Request => HeaderValue::from_static("refrain; fwd=request"),
-            Self::Bypass(reason) => {
-                let value = format!("refrain; fwd=bypass; detail={}", reason.as_str());
-                HeaderValue::from_str(&value).unwrap_or(HeaderValue::from_static("refrain; fwd=bypass"))
-            }
+            Self::Bypass(reason) => bypass_header(reason),
             Self::NotCached => HeaderValue::from_static("refrain"),
         }
     }
@@ -81,6 +79,15 @@ impl CacheStatus {
             Self::NotCached => Outcome::Error,
         }
     }
+}
+
+/// Made once a reason: routes that don't cache send it with every response.
+fn bypass_header(reason: Bypass) -> HeaderValue {
+    static HEADERS: LazyLock<Vec<HeaderValue>> = LazyLock::new(|| {
+        let value = |reason: &Bypass| format!("refrain; fwd=bypass; detail={}", reason.as_str());
+        Bypass::ALL.iter().filter_map(|reason| HeaderValue::try_from(value(reason)).ok()).collect()
+    });
+    HEADERS.get(reason as usize).cloned().unwrap_or(HeaderValue::from_static("refrain; fwd=bypass"))
 }
 
 #[cfg(test)]
@@ -107,5 +114,9 @@ mod tests {
         assert_eq!(all[0].header(), "refrain; hit; ttl=7; detail=exact");
         assert_eq!(all[5].header(), "refrain; fwd=bypass; detail=no_user");
         assert_eq!(all[6].header(), "refrain");
+        for &reason in Bypass::ALL {
+            let expected = format!("refrain; fwd=bypass; detail={}", reason.as_str());
+            assert_eq!(CacheStatus::Bypass(reason).header(), expected);
+        }
     }
 }

@@ -8,6 +8,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulConnection;
 use refrain_core::settings::Limits;
 use refrain_core::{Drain, ListenerId, Tasks};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -100,27 +101,10 @@ async fn drive<S>(
     });
     let io = TokioIo::new(stream);
     let ended = match protocol {
-        Protocol::Http1 => {
-            let connection = http1_builder(limits).serve_connection(io, service);
-            let mut connection = std::pin::pin!(connection);
-            tokio::select! {
-                ended = connection.as_mut() => ended,
-                () = drain.begun() => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            }
-        }
+        Protocol::Http1 => until_end(http1_builder(limits).serve_connection(io, service), &drain).await,
         Protocol::Http2 => {
-            let connection = http2_builder(limits, &worker.tasks).serve_connection(io, service);
-            let mut connection = std::pin::pin!(connection);
-            tokio::select! {
-                ended = connection.as_mut() => ended,
-                () = drain.begun() => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            }
+            let builder = http2_builder(limits, &worker.tasks);
+            until_end(builder.serve_connection(io, service), &drain).await
         }
     };
     if let Err(error) = ended {
@@ -139,6 +123,21 @@ where
 {
     fn execute(&self, task: F) {
         self.0.spawn(task);
+    }
+}
+
+/// Serves until the client leaves; once the server drains, until what is under way has been answered.
+async fn until_end<C>(connection: C, drain: &Drain) -> Result<(), C::Error>
+where
+    C: GracefulConnection,
+{
+    let mut connection = std::pin::pin!(connection);
+    tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = drain.begun() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
     }
 }
 

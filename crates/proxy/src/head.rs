@@ -2,7 +2,7 @@
 
 use http::header::HOST;
 use http::request::Parts;
-use http::uri::{Authority, PathAndQuery};
+use http::uri::PathAndQuery;
 use refrain_core::{Code, Dialect, ListenerId};
 
 use crate::failure::Failure;
@@ -56,10 +56,17 @@ pub(crate) fn check(listener: &ListenerId, parts: Parts) -> Result<Head, Failure
 
 /// Whether a path means the same to every reader: routes and upstreams must not disagree about it.
 fn is_plain(path: &str) -> bool {
-    path.starts_with('/')
-        && !path.contains("//")
-        && !path.split('/').any(|segment| segment == "." || segment == "..")
-        && has_plain_encoding(path)
+    let bytes = path.as_bytes();
+    let begins_odd = |segment: &[u8]| {
+        matches!(segment, [b'/', ..] | [b'.'] | [b'.', b'/', ..] | [b'.', b'.'] | [b'.', b'.', b'/', ..])
+    };
+    let is_odd = |(at, byte): (usize, &u8)| match byte {
+        b'/' => begins_odd(&bytes[at + 1..]),
+        _ => false,
+    };
+    bytes.first() == Some(&b'/')
+        && !bytes.iter().enumerate().any(is_odd)
+        && (!bytes.contains(&b'%') || has_plain_encoding(path))
 }
 
 /// Whether no percent-encoding hides a dot, a slash or a control character. Model names may hold an encoded slash.
@@ -84,11 +91,26 @@ fn host(parts: &Parts) -> Result<String, Failure> {
         return Ok(authority.host().to_ascii_lowercase());
     }
     let Some(field) = field else { return Ok(String::new()) };
-    let text = field.to_str().ok().filter(|text| !text.contains('@'));
-    let authority = text.and_then(|text| text.parse::<Authority>().ok());
-    authority
-        .map(|authority| authority.host().to_ascii_lowercase())
+    let host = field.to_str().ok().and_then(without_port);
+    host.map(str::to_ascii_lowercase)
         .ok_or_else(|| Failure::new(Code::BadRequest, "the Host field is not a host"))
+}
+
+/// The host of `host[:port]`: a name, an IPv4 address, or an IPv6 address in brackets (which stay).
+fn without_port(text: &str) -> Option<&str> {
+    let (host, port, is_allowed): (_, _, fn(u8) -> bool) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let end = rest.find(']')? + 2;
+            (&text[..end], &text[end..], |byte| byte.is_ascii_hexdigit() || b"[]:.".contains(&byte))
+        }
+        None => {
+            let end = text.find(':').unwrap_or(text.len());
+            (&text[..end], &text[end..], |byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+        }
+    };
+    let is_port = port.is_empty()
+        || port.strip_prefix(':').is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()));
+    (is_port && !host.is_empty() && host.bytes().all(is_allowed)).then_some(host)
 }
 
 #[cfg(test)]
@@ -114,7 +136,9 @@ mod tests {
 
     #[test]
     fn two_hosts_or_a_broken_one_are_refused() {
-        for hosts in [&["a", "b"][..], &["a b"], &["user@a"], &["a/b"]] {
+        for hosts in
+            [&["a", "b"][..], &["a b"], &["user@a"], &["a/b"], &["[::1"], &["a:b"], &["[a]b"], &[":80"]]
+        {
             assert_eq!(checked("/", hosts).err().map(|f| f.code), Some(Code::BadRequest), "{hosts:?}");
         }
     }

@@ -71,7 +71,8 @@ pub fn parse(api: Api, body: &Bytes, limits: &ParseLimits) -> Result<ParsedReque
     let question = read(api, fields)?;
     let reports = question.include_usage || !question.stream;
     let usage = if reports { None } else { Places::usage_edit(api, fields) };
-    let places = Places { model: model.span(), usage };
+    let salt = fields.any("cache_salt").map(Value::span);
+    let places = Places { model: model.span(), usage, salt };
     let prompt = prompt(api, name.into_owned(), question, &document);
     Ok(ParsedRequest { prompt, body: body.clone(), places })
 }
@@ -122,6 +123,8 @@ fn is_keyed(name: &str, value: Value<'_>) -> bool {
         "model" => false,
         "stream" | "stream_options" | "user" | "metadata" | "store" | "prompt_cache_key" | "request_id"
         | "keep_alive" => false,
+        // It does not reach the upstream.
+        "cache_salt" => false,
         // Clients send it where they mean "no tools".
         "tools" => value.kind() != json::Kind::Array || value.elements().next().is_some(),
         _ => true,

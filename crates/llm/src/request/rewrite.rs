@@ -23,6 +23,8 @@ pub(super) struct Places {
     pub(super) model: Range<usize>,
     /// Where and what to write so that an OpenAI stream reports usage; none if it does, or isn't a stream.
     pub(super) usage: Option<(Range<usize>, &'static str)>,
+    /// A client's `cache_salt`: never goes upstream, since it chooses whose prefix cache the client shares.
+    pub(super) salt: Option<Range<usize>>,
 }
 
 impl Places {
@@ -53,7 +55,9 @@ impl Places {
         });
         let usage = self.usage.as_ref().filter(|_| include_usage);
         let usage = usage.map(|(span, text)| (span.clone(), (*text).to_owned()));
-        let mut edits: Vec<(Range<usize>, String)> = model.into_iter().chain(usage).collect();
+        // As `null` it is absent to the servers that know it, and the rest of the body keeps its bytes.
+        let salt = self.salt.clone().map(|span| (span, "null".to_owned()));
+        let mut edits: Vec<(Range<usize>, String)> = model.into_iter().chain(usage).chain(salt).collect();
         if edits.is_empty() {
             return body.clone();
         }
