@@ -7,18 +7,20 @@ use std::sync::Arc;
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
-use refrain_cache::{FlightEnd, Joined, Lead, Reader};
+use refrain_cache::{FlightEnd, Found, Joined, Lead, Reader, unix_ms};
 use refrain_core::{Bypass, Code, Dialect};
 use refrain_llm::answer::Form;
 use refrain_llm::request::Rewrite;
 use refrain_upstream::{UpstreamBody, UpstreamRequest};
 
 use crate::ask::Asked;
+use crate::cache_status::Tier;
 use crate::failure::Failure;
-use crate::lookup::Miss;
+use crate::lookup::{self, Hit, Miss};
 use crate::pump::Generation;
 use crate::request::{Admitted, Note};
 use crate::snapshot::AnswerCache;
+use crate::store::Keeper;
 use crate::upstream_headers::{self, Encoding};
 use crate::worker::Worker;
 
@@ -47,6 +49,24 @@ pub(crate) enum Part {
     Joined,
 }
 
+/// Where the answer comes from after all.
+pub(crate) enum Generated {
+    /// It is being generated.
+    Flight(Flight),
+    /// Another request had it stored between this one's look-up and its turn.
+    Stored(Hit),
+}
+
+/// An answer under way whose head is known.
+pub(crate) struct Flight {
+    /// The upstream's head.
+    pub(crate) head: Arc<FlightHead>,
+    /// The body.
+    pub(crate) reader: Reader<Arc<FlightHead>>,
+    /// How this client came to it.
+    pub(crate) part: Part,
+}
+
 /// Starts or joins the generation of the answer, and waits for its head.
 ///
 /// # Errors
@@ -58,24 +78,36 @@ pub(crate) async fn answer(
     worker: &Arc<Worker>,
     cache: &Arc<AnswerCache>,
     admitted: &Admitted,
-    (asked, miss): (Asked, Miss),
+    (asked, miss): (&Arc<Asked>, Miss),
     note: &mut Note,
-) -> Result<(Arc<FlightHead>, Reader<Arc<FlightHead>>, Part, Arc<Asked>), Failure> {
-    let (asked, miss) = (Arc::new(asked), Arc::new(miss));
+) -> Result<Generated, Failure> {
+    let miss = Arc::new(miss);
     for _ in 0..LEADERS_MAX {
         let (lead, mut reader) = join(cache, admitted, &miss, note);
         let part = if lead.is_some() { Part::Led } else { Part::Joined };
         if let Some(lead) = lead {
-            let generation = generation(worker, cache, admitted, &asked, &miss)?;
+            if let Some(hit) = stored_meanwhile(cache, &miss).await {
+                return Ok(Generated::Stored(hit));
+            }
+            let generation = generation(worker, cache, admitted, asked, &miss)?;
             worker.tasks.spawn(generation.pump(lead));
         }
         match reader.head().await {
-            Ok(head) => return Ok((head, reader, part, asked)),
+            Ok(head) => return Ok(Generated::Flight(Flight { head, reader, part })),
             Err(FlightEnd::LeaderGone) if part == Part::Joined => {}
             Err(end) => return Err(Failure::from(end)),
         }
     }
     Err(Failure::from(FlightEnd::LeaderGone))
+}
+
+/// An entry is stored before its flight ends, so who leads after a miss looks once more: embedding takes longer than some
+/// generations.
+async fn stored_meanwhile(cache: &AnswerCache, miss: &Miss) -> Option<Hit> {
+    match cache.store.find(&miss.key, unix_ms()).await {
+        Found::Hit(entry) if lookup::may_serve(&entry, &miss.plan) => Some(Hit { entry, tier: Tier::Exact }),
+        Found::Hit(_) | Found::Miss => None,
+    }
 }
 
 /// The code that a flight's end means to a reader.
@@ -145,15 +177,14 @@ fn generation(
         body: UpstreamBody::Full(asked.request.upstream_body(&rewrite)),
         timeouts: state.route.timeouts,
     };
-    Ok(Generation {
-        client: worker.client.clone(),
+    let keeper = Keeper {
         state: state.clone(),
         cache: cache.clone(),
-        request,
         asked: asked.clone(),
         identity: admitted.caller.identity.clone(),
         miss: miss.clone(),
-    })
+    };
+    Ok(Generation { client: worker.client.clone(), request, keeper })
 }
 
 /// How a body of this type comes in a dialect.

@@ -7,7 +7,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
 use refrain_cache::Refusal;
-use refrain_core::{Api, Bypass, Code, Dialect, ListenerId, Role};
+use refrain_core::{Api, Bypass, Code, Dialect, ListenerId, Prompt, Role};
 
 use crate::access::AccessLine;
 use crate::ask::Asked;
@@ -15,8 +15,8 @@ use crate::auth::Caller;
 use crate::body::Body;
 use crate::cache_status::CacheStatus;
 use crate::failure::Failure;
-use crate::generate::Part;
-use crate::lookup::{Keyed, Lookup};
+use crate::generate::{Generated, Part};
+use crate::lookup::{Hit, Keyed, Lookup};
 use crate::metrics::{self, Outcome};
 use crate::paths::PathClass;
 use crate::route::{ROOT, RouteState, Routed};
@@ -131,27 +131,39 @@ async fn path(
             return pass::whole(worker, &admitted, &asked).await;
         }
     };
+    let asked = Arc::new(asked);
     let prompt = &asked.request.prompt;
     let miss = match lookup::find(cache, admitted.state(), prompt, keyed, note).await {
-        Lookup::Hit(hit) => {
-            note.status = Some(CacheStatus::Hit { tier: hit.tier, ttl_s: respond::ttl_s(&hit) });
-            admitted.state().metrics.saved(hit.entry.usage);
-            return respond::hit(cache, &hit, prompt);
-        }
+        Lookup::Hit(hit) => return serve_hit(cache, &admitted, &hit, prompt, note),
         Lookup::NotCached => {
             note.status = Some(CacheStatus::NotCached);
             return Err(Failure::new(Code::NotCached, "nothing fresh is stored for this request"));
         }
         Lookup::Miss(miss) => miss,
     };
-    let (status, bytes_max) = (miss.status, miss.plan.entry_bytes_max);
-    note.status = Some(status);
-    let (head, reader, part, asked) =
-        generate::answer(worker, cache, &admitted, (asked, *miss), note).await?;
-    if part == Part::Joined {
-        note.status = Some(CacheStatus::Collapsed);
+    let bytes_max = miss.plan.entry_bytes_max;
+    note.status = Some(miss.status);
+    match generate::answer(worker, cache, &admitted, (&asked, *miss), note).await? {
+        Generated::Stored(hit) => serve_hit(cache, &admitted, &hit, prompt, note),
+        Generated::Flight(flight) => {
+            if flight.part == Part::Joined {
+                note.status = Some(CacheStatus::Collapsed);
+            }
+            respond::generated(flight, prompt, bytes_max).await
+        }
     }
-    respond::generated((&head, part), reader, &asked.request.prompt, bytes_max).await
+}
+
+fn serve_hit(
+    cache: &AnswerCache,
+    admitted: &Admitted,
+    hit: &Hit,
+    prompt: &Prompt,
+    note: &mut Note,
+) -> Result<Response<Body>, Failure> {
+    note.status = Some(CacheStatus::Hit { tier: hit.tier, ttl_s: respond::ttl_s(hit) });
+    admitted.state().metrics.saved(hit.entry.usage);
+    respond::hit(cache, hit, prompt)
 }
 
 fn identify(snapshot: &Snapshot, routed: &Routed) -> Result<Caller, Failure> {

@@ -10,7 +10,7 @@ use refrain_llm::answer::{AnswerReader, Form, Rendering, content_type};
 
 use crate::body::{Body, Relay, Source};
 use crate::failure::Failure;
-use crate::generate::{FlightHead, Part, code_of};
+use crate::generate::{Flight, FlightHead, Part, code_of};
 use crate::lookup::Hit;
 use crate::snapshot::AnswerCache;
 
@@ -52,15 +52,15 @@ pub(crate) fn ttl_s(hit: &Hit) -> u64 {
 /// # Cancel safety
 /// Safe: dropping the future leaves the flight.
 pub(crate) async fn generated(
-    (head, part): (&FlightHead, Part),
-    reader: Reader<Arc<FlightHead>>,
+    flight: Flight,
     prompt: &Prompt,
     bytes_max: usize,
 ) -> Result<Response<Body>, Failure> {
+    let Flight { head, reader, part } = flight;
     let wanted = if prompt.stream { Form::Stream } else { Form::Whole };
     let mut response = match head.form {
-        Some(form) if form != wanted => converted(head, form, reader, prompt, bytes_max).await?,
-        _ => relayed(head, reader, prompt),
+        Some(form) if form != wanted => converted(&head, form, reader, prompt, bytes_max).await?,
+        _ => relayed(&head, reader, prompt),
     };
     if part == Part::Joined {
         // It was set for whoever led.
