@@ -67,7 +67,7 @@ impl Drop for AccessLine {
             outcome = self.outcome,
             detail = self.detail,
             error = self.error.map_or("-", Code::as_str),
-            ms = self.begun.elapsed().as_secs_f64() * 1e3,
+            ms = (self.begun.elapsed().as_secs_f64() * 1e6).round() / 1e3,
             bytes = self.bytes,
             "request"
         );

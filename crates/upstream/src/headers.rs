@@ -18,18 +18,24 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
         headers.remove(CONTENT_LENGTH);
     }
     // One look at the names is cheaper than a hash for each that is mostly absent.
-    if !headers.keys().any(is_hop_by_hop) {
-        return;
+    let mut present = [false; HOP_BY_HOP_COUNT];
+    for place in headers.keys().filter_map(|name| HOP_BY_HOP.iter().position(|hop| hop == name)) {
+        present[place] = true;
     }
-    for name in named_by_connection(headers) {
-        headers.remove(name);
+    if present[0] {
+        for name in named_by_connection(headers) {
+            headers.remove(name);
+        }
     }
-    for name in HOP_BY_HOP {
+    for (name, _) in HOP_BY_HOP.iter().zip(present).filter(|(_, present)| *present) {
         headers.remove(name);
     }
 }
 
-const HOP_BY_HOP: [HeaderName; 9] = [
+const HOP_BY_HOP_COUNT: usize = 9;
+
+/// `Connection` first.
+const HOP_BY_HOP: [HeaderName; HOP_BY_HOP_COUNT] = [
     CONNECTION,
     KEEP_ALIVE,
     TE,
@@ -41,13 +47,13 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     PROXY_AUTHORIZATION,
 ];
 
-fn is_hop_by_hop(name: &HeaderName) -> bool {
-    HOP_BY_HOP.contains(name)
-}
+/// Options that name no field of their own, or one that goes anyway.
+const OPTIONS: [&str; 2] = ["keep-alive", "close"];
 
 /// Fields that `Connection` names. `Content-Length` and `Host` can't be named away: that would change the framing.
 fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     tokens(headers)
+        .filter(|token| !OPTIONS.iter().any(|option| token.eq_ignore_ascii_case(option)))
         .filter(|token| !token.eq_ignore_ascii_case("content-length") && !token.eq_ignore_ascii_case("host"))
         .filter_map(|token| HeaderName::from_bytes(token.as_bytes()).ok())
         .collect()

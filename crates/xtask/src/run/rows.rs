@@ -239,7 +239,7 @@ fn print_row(row: &Row, outcome: &Outcome, ok: bool) {
 
 fn print_line(cells: &[&str; 6]) {
     let [row, expected, status, upstream, own, ok] = cells;
-    println!("{row:<28} {expected:<18} {status:<44} {upstream:>11} {own:>8}  {ok}");
+    println!("{row:<30} {expected:<18} {status:<44} {upstream:>11} {own:>8}  {ok}");
 }
 
 fn milliseconds(time: Duration) -> String {
