@@ -72,7 +72,9 @@ pub(crate) async fn generated(
 fn relayed(head: &FlightHead, reader: Reader<Arc<FlightHead>>, prompt: &Prompt) -> Response<Body> {
     let dialect = prompt.api.dialect();
     let is_stream = head.form == Some(Form::Stream);
-    let mut relay = Relay::new(Source::Flight(reader), is_stream.then_some(dialect), head.length);
+    // A stream may be edited on its way, and may end in an error event: no length is promised.
+    let length = if is_stream { None } else { head.length };
+    let mut relay = Relay::new(Source::Flight(reader), is_stream.then_some(dialect), length);
     if is_stream && dialect == Dialect::OpenAi && !prompt.include_usage {
         relay = relay.without_usage();
     }

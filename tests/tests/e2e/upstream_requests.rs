@@ -1,6 +1,6 @@
 //! What the upstream is sent: nothing of the client's credentials, nothing of its connection, everything else unchanged.
 
-use refrain_tests::fake::FakeUpstream;
+use refrain_tests::fake::{Answer, FakeUpstream, openai};
 use refrain_tests::{Ask, Config, Person, Raw, Refrain};
 use serde_json::json;
 
@@ -109,6 +109,17 @@ async fn a_streamed_ask_gets_include_usage_and_its_chunk_is_hidden() {
     assert!(!reply.text().contains("completion_tokens"), "{}", reply.text());
     assert!(!reply.text().contains("\"choices\":[]"), "{}", reply.text());
     assert!(reply.text().ends_with("data: [DONE]\n\n"));
+}
+
+#[tokio::test]
+async fn a_stream_of_announced_length_may_lose_its_usage_chunk() {
+    let (fake, refrain) = start().await;
+    let events = openai::chat_events(&["Hel".to_owned(), "lo".to_owned()], "stop", true).concat();
+    fake.next(Answer::whole(200, "text/event-stream", &events));
+    let reply = refrain.send(&Ask::chat("announced").streamed()).await;
+    assert_eq!(reply.answer(), "Hello");
+    assert!(!reply.text().contains("completion_tokens"), "{}", reply.text());
+    assert!(reply.text().ends_with("data: [DONE]\n\n"), "{}", reply.text());
 }
 
 #[tokio::test]
