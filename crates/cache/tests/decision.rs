@@ -1,5 +1,5 @@
 //! How often the decision is wrong, with the real model on labelled pairs. `--nocapture` shows the tables that
-//! docs/decisions/0005-semantic-decision.md quotes.
+//! docs/decisions/0004-semantic-decision.md quotes.
 
 #![allow(
     clippy::expect_used,

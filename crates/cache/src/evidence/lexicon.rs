@@ -1,7 +1,7 @@
 //! The word lists, read once from the data files beside this one into a single table.
 //!
 //! The lists hold general English and well-known names. A few entries were added after reading errors on the development
-//! halves of the labelled pairs: docs/decisions/0005-semantic-decision.md.
+//! halves of the labelled pairs: docs/decisions/0004-semantic-decision.md.
 
 use std::collections::HashMap;
 use std::sync::LazyLock;

@@ -4,8 +4,8 @@
 //! too, reads by a [`Reader`], so that nobody's leaving ends the answer for others; the pump hears of it when all have left.
 //! Works across threads and runtimes; no lock is held over an await.
 //!
-//! Order at the end, so that a late comer finds either the flight or the entry: [`Lead::finish`], insert into the store,
-//! and only then drop the [`Lead`], which removes the flight.
+//! Order at the end, so that a late comer finds either the flight or the entry: insert into the store, and only then drop
+//! the [`Lead`], which removes the flight. [`Lead::finish`] may come before or after the insertion.
 
 mod log;
 mod reader;
