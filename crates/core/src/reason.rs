@@ -41,12 +41,8 @@ reasons! {
         Sampled = "sampled",
         /// The upstream model's identity (digest, revision) isn't known yet.
         ModelUnknown = "model_unknown",
-        /// The store can't answer.
-        StoreDown = "store_down",
         /// The user asked the same again: a wish for another answer.
         Regenerate = "regenerate",
-        /// The client forbade both look-up and storing.
-        ClientAsked = "client_asked",
         /// The same question lately had an answer that could not be stored: waiting for it would help nobody.
         HitForPass = "hit_for_pass",
     }
@@ -55,8 +51,6 @@ reasons! {
 reasons! {
     /// Why only the exact tier was asked.
     ExactOnly {
-        /// The route has no semantic tier.
-        SemanticOff = "semantic_off",
         /// Semantic look-up isn't defined for this API.
         Api = "api",
         /// The request offers tools.

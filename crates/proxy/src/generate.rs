@@ -4,6 +4,7 @@
 //! flight. So a client that leaves ends nothing for the others, and the upstream is cancelled when nobody is left.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
@@ -11,7 +12,7 @@ use refrain_cache::{FlightEnd, Found, Joined, Lead, Reader, unix_ms};
 use refrain_core::{Bypass, Code, Dialect};
 use refrain_llm::answer::Form;
 use refrain_llm::request::Rewrite;
-use refrain_upstream::{UpstreamBody, UpstreamRequest};
+use refrain_upstream::UpstreamBody;
 
 use crate::ask::Asked;
 use crate::cache_status::Tier;
@@ -94,7 +95,12 @@ pub(crate) async fn answer(
         }
         match reader.head().await {
             Ok(head) => return Ok(Generated::Flight(Flight { head, reader, part })),
-            Err(FlightEnd::LeaderGone) if part == Part::Joined => {}
+            // Its leader found it stored, or died. Looking first keeps a crowd from leading one after the other.
+            Err(FlightEnd::LeaderGone) if part == Part::Joined => {
+                if let Some(hit) = stored_meanwhile(cache, &miss).await {
+                    return Ok(Generated::Stored(hit));
+                }
+            }
             Err(end) => return Err(Failure::from(end)),
         }
     }
@@ -165,24 +171,15 @@ fn generation(
         // So that a whole rendering of a streamed answer has its usage.
         include_usage: prompt.stream && !prompt.include_usage,
     };
-    let head = &admitted.routed.head;
-    let request = UpstreamRequest {
-        method: head.parts.method.clone(),
-        path_and_query: head.path_and_query()?,
-        headers: upstream_headers::for_upstream(
-            &head.parts.headers,
-            state.route.forward_credentials,
-            Encoding::Identity,
-        ),
-        body: UpstreamBody::Full(asked.request.upstream_body(&rewrite)),
-        timeouts: state.route.timeouts,
-    };
+    let body = UpstreamBody::Full(asked.request.upstream_body(&rewrite));
+    let request = upstream_headers::request(admitted, Encoding::Identity, body)?;
     let keeper = Keeper {
         state: state.clone(),
         cache: cache.clone(),
         asked: asked.clone(),
         identity: admitted.caller.identity.clone(),
         miss: miss.clone(),
+        is_settled: AtomicBool::new(false),
     };
     Ok(Generation { client: worker.client.clone(), request, keeper })
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Response, StatusCode};
 use refrain_core::Code;
-use refrain_upstream::{EndpointState, UpstreamBody, UpstreamError, UpstreamRequest};
+use refrain_upstream::{EndpointState, UpstreamBody, UpstreamError};
 use serde_json::{Map, Value};
 
 use crate::body::Body;
@@ -61,18 +61,8 @@ async fn fetch(
     admitted: &Admitted,
     endpoint: &Arc<EndpointState>,
 ) -> Result<Map<String, Value>, Failure> {
-    let (head, state) = (&admitted.routed.head, admitted.state());
-    let request = UpstreamRequest {
-        method: Method::GET,
-        path_and_query: head.path_and_query()?,
-        headers: upstream_headers::for_upstream(
-            &head.parts.headers,
-            state.route.forward_credentials,
-            Encoding::Identity,
-        ),
-        body: UpstreamBody::empty(),
-        timeouts: state.route.timeouts,
-    };
+    let state = admitted.state();
+    let request = upstream_headers::request(admitted, Encoding::Identity, UpstreamBody::empty())?;
     let read = async {
         let response = worker.client.send_to(&state.pool, endpoint, request).await?;
         let is_ok = response.status == StatusCode::OK;

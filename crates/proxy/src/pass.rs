@@ -11,7 +11,7 @@ use http::{HeaderMap, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use refrain_llm::request::Rewrite;
-use refrain_upstream::{BoxError, UpstreamBody, UpstreamRequest, UpstreamResponse};
+use refrain_upstream::{BoxError, UpstreamBody, UpstreamResponse};
 
 use crate::ask::Asked;
 use crate::body::{Body, Relay, Source};
@@ -62,18 +62,8 @@ pub(crate) async fn streamed(
 }
 
 async fn send(worker: &Worker, admitted: &Admitted, body: UpstreamBody) -> Result<Response<Body>, Failure> {
-    let (head, state) = (&admitted.routed.head, admitted.state());
-    let request = UpstreamRequest {
-        method: head.parts.method.clone(),
-        path_and_query: head.path_and_query()?,
-        headers: upstream_headers::for_upstream(
-            &head.parts.headers,
-            state.route.forward_credentials,
-            Encoding::AsAsked,
-        ),
-        body,
-        timeouts: state.route.timeouts,
-    };
+    let state = admitted.state();
+    let request = upstream_headers::request(admitted, Encoding::AsAsked, body)?;
     let response = worker.client.send(&state.pool, request).await?;
     state.metrics.first_byte(response.timings.first_byte);
     Ok(relay(response, admitted))

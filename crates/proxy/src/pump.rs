@@ -27,50 +27,54 @@ pub(crate) struct Generation {
 impl Generation {
     /// Reads the upstream until it ends or nobody is left.
     pub(crate) async fn pump(self, lead: Lead<Arc<FlightHead>>) {
-        let state = self.keeper.state.clone();
+        let Self { client, request, keeper } = self;
         tokio::select! {
-            done = self.run(&lead) => match done {
+            done = run(&client, request, &keeper, &lead) => match done {
                 Ok(()) => lead.finish(),
                 Err(error) => {
-                    tracing::warn!(route = %state.route.id, reason = error.as_str(), %error, "upstream failed");
+                    tracing::warn!(route = %keeper.state.route.id, reason = error.as_str(), %error, "upstream failed");
                     lead.fail(error.code());
                 }
             },
-            () = lead.abandoned() => state.metrics.skip(Skip::Cancelled),
+            () = lead.abandoned() => keeper.abandoned(),
         }
     }
+}
 
-    async fn run(self, lead: &Lead<Arc<FlightHead>>) -> Result<(), UpstreamError> {
-        let begun = Instant::now();
-        let Self { client, request, keeper } = self;
-        let response = client.send(&keeper.state.pool, request).await?;
-        keeper.state.metrics.first_byte(response.timings.first_byte);
-        let api = keeper.asked.request.prompt.api;
-        let (from, mut body) = provenance(response, api.dialect());
-        lead.head(from.head.clone());
-        let mut tee = Tee::new(&from.head, api, keeper.miss.plan.entry_bytes_max);
-        while let Some(chunk) = body.chunk().await {
-            let chunk = match chunk {
-                Ok(chunk) => chunk,
-                // What comes after the dialect's terminator is of no meaning.
-                Err(_) if tee.is_settled() => return Ok(()),
-                Err(error) => {
-                    keeper.state.metrics.skip(Skip::Incomplete);
-                    return Err(error);
-                }
-            };
-            // Before the client sees the end: its next request must find the entry.
-            if let Some(answer) = tee.feed(&chunk) {
-                keeper.settle(answer, &from, begun.elapsed());
+async fn run(
+    client: &Client,
+    request: UpstreamRequest,
+    keeper: &Keeper,
+    lead: &Lead<Arc<FlightHead>>,
+) -> Result<(), UpstreamError> {
+    let begun = Instant::now();
+    let response = client.send(&keeper.state.pool, request).await?;
+    keeper.state.metrics.first_byte(response.timings.first_byte);
+    let api = keeper.asked.request.prompt.api;
+    let (from, mut body) = provenance(response, api.dialect());
+    lead.head(from.head.clone());
+    let mut tee = Tee::new(&from.head, api, keeper.miss.plan.entry_bytes_max);
+    while let Some(chunk) = body.chunk().await {
+        let chunk = match chunk {
+            Ok(chunk) => chunk,
+            // What comes after the dialect's terminator is of no meaning.
+            Err(_) if tee.is_settled() => return Ok(()),
+            Err(error) => {
+                keeper.state.metrics.skip(Skip::Incomplete);
+                return Err(error);
             }
-            lead.push(chunk);
-            lead.room().await;
-        }
-        if let Some(answer) = tee.finish() {
+        };
+        // Before the client sees the end: its next request must find the entry.
+        if let Some(answer) = tee.feed(&chunk) {
             keeper.settle(answer, &from, begun.elapsed());
         }
-        Ok(())
+        lead.push(chunk);
+        lead.room().await;
     }
+    if let Some(answer) = tee.finish() {
+        keeper.settle(answer, &from, begun.elapsed());
+    }
+    Ok(())
 }
 
 /// Reads an answer along while it passes.

@@ -1,6 +1,7 @@
 //! Last stage: may a generated answer be stored, and as what.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::StatusCode;
@@ -30,6 +31,8 @@ pub(crate) struct Keeper {
     pub(crate) identity: Arc<Identity>,
     /// Proof that nothing stored may be served.
     pub(crate) miss: Arc<Miss>,
+    /// Whether it is decided: what the clients do from then on changes nothing.
+    pub(crate) is_settled: AtomicBool,
 }
 
 /// How an answer came.
@@ -43,6 +46,7 @@ pub(crate) struct Provenance {
 impl Keeper {
     /// Stores the answer if it may be; counts what became of it. `took`: how long the upstream took.
     pub(crate) fn settle(&self, answer: Result<Answer, Skip>, from: &Provenance, took: Duration) {
+        self.is_settled.store(true, Ordering::Relaxed);
         let kept = answer.and_then(|answer| {
             self.judge(&answer, from)?;
             let entry = self.entry(&answer, from, took);
@@ -53,6 +57,13 @@ impl Keeper {
         match kept {
             Ok(usage) => self.state.metrics.stored(usage),
             Err(skip) => self.skipped(skip, from),
+        }
+    }
+
+    /// Everybody left. SDKs close a stream at its terminator: by then it is settled, and nothing is lost.
+    pub(crate) fn abandoned(&self) {
+        if !self.is_settled.load(Ordering::Relaxed) {
+            self.state.metrics.skip(Skip::Cancelled);
         }
     }
 
@@ -81,7 +92,7 @@ impl Keeper {
     }
 
     fn entry(&self, answer: &Answer, from: &Provenance, took: Duration) -> Entry {
-        let Self { state, asked, identity, miss, cache: _ } = self;
+        let Self { state, asked, identity, miss, cache: _, is_settled: _ } = self;
         let prompt = &asked.request.prompt;
         let now = unix_ms();
         let ttl = u64::try_from(miss.plan.freshness.ttl.as_millis()).unwrap_or(u64::MAX);

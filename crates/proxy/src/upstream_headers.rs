@@ -1,9 +1,12 @@
-//! Which headers pass between client and upstream, in both directions.
+//! What passes between client and upstream beside bodies, in both directions.
 
 use http::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, SET_COOKIE,
 };
-use refrain_upstream::strip_hop_by_hop;
+use refrain_upstream::{UpstreamBody, UpstreamRequest, strip_hop_by_hop};
+
+use crate::failure::Failure;
+use crate::request::Admitted;
 
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
@@ -22,8 +25,27 @@ pub(crate) enum Encoding {
     Identity,
 }
 
+/// The client's request as the upstream may see it, with this body.
+///
+/// # Errors
+/// The request names no path.
+pub(crate) fn request(
+    admitted: &Admitted,
+    encoding: Encoding,
+    body: UpstreamBody,
+) -> Result<UpstreamRequest, Failure> {
+    let (head, route) = (&admitted.routed.head, &admitted.state().route);
+    Ok(UpstreamRequest {
+        method: head.parts.method.clone(),
+        path_and_query: head.path_and_query()?,
+        headers: for_upstream(&head.parts.headers, route.forward_credentials, encoding),
+        body,
+        timeouts: route.timeouts,
+    })
+}
+
 /// The client's headers as the upstream may see them.
-pub(crate) fn for_upstream(client: &HeaderMap, forward_credentials: bool, encoding: Encoding) -> HeaderMap {
+fn for_upstream(client: &HeaderMap, forward_credentials: bool, encoding: Encoding) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(client.len());
     for (name, value) in client {
         let dropped = is_framing(name)
