@@ -23,6 +23,9 @@ use crate::worker::Worker;
 /// hyper refuses a smaller buffer.
 const HEAD_BYTES_MIN: usize = 8 * 1024;
 
+/// hyper's own bounds answer without a body, so they stand this much above those that `head` tells in the dialect.
+const OWN_LIMIT_FACTOR: usize = 2;
+
 /// Protocol of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Protocol {
@@ -146,8 +149,8 @@ fn http1_builder(limits: &Limits) -> http1::Builder {
     builder
         .timer(TokioTimer::new())
         .header_read_timeout(limits.head_timeout)
-        .max_buf_size(limits.head_bytes_max.max(HEAD_BYTES_MIN))
-        .max_headers(limits.headers_max)
+        .max_buf_size((limits.head_bytes_max * OWN_LIMIT_FACTOR).max(HEAD_BYTES_MIN))
+        .max_headers(limits.headers_max * OWN_LIMIT_FACTOR)
         .keep_alive(true);
     builder
 }
@@ -157,7 +160,7 @@ fn http2_builder(limits: &Limits, tasks: &Tasks) -> http2::Builder<Tracked> {
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.h2_streams_max)
-        .max_header_list_size(u32::try_from(limits.head_bytes_max).unwrap_or(u32::MAX))
+        .max_header_list_size(u32::try_from(limits.head_bytes_max * OWN_LIMIT_FACTOR).unwrap_or(u32::MAX))
         .keep_alive_interval(limits.head_timeout)
         .keep_alive_timeout(limits.head_timeout);
     builder

@@ -3,6 +3,7 @@
 use http::header::HOST;
 use http::request::Parts;
 use http::uri::PathAndQuery;
+use refrain_core::settings::Limits;
 use refrain_core::{Code, Dialect, ListenerId};
 
 use crate::failure::Failure;
@@ -40,8 +41,13 @@ impl Head {
     }
 }
 
-/// Checks the head. Sizes and counts were bounded by the connection already.
-pub(crate) fn check(listener: &ListenerId, parts: Parts) -> Result<Head, Failure> {
+/// Checks the head. The connection's own bounds are wider, so that these are told in the client's dialect.
+pub(crate) fn check(listener: &ListenerId, limits: &Limits, parts: Parts) -> Result<Head, Failure> {
+    if !fits(&parts, limits) {
+        let message =
+            format!("at most {} headers of {} bytes together", limits.headers_max, limits.head_bytes_max);
+        return Err(Failure::new(Code::HeadTooLarge, message));
+    }
     let path = parts.uri.path();
     if !is_plain(path) {
         return Err(Failure::new(
@@ -52,6 +58,14 @@ pub(crate) fn check(listener: &ListenerId, parts: Parts) -> Result<Head, Failure
     let (class, dialect) = (paths::classify(path), Dialect::of_path(path));
     let host = host(&parts)?;
     Ok(Head { host, class, dialect, listener: listener.clone(), parts })
+}
+
+/// Whether target and headers are within the limits; each header counts with its `: ` and line end.
+fn fits(parts: &Parts, limits: &Limits) -> bool {
+    let target = parts.uri.path_and_query().map_or(0, |target| target.as_str().len());
+    let headers =
+        parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>();
+    parts.headers.len() <= limits.headers_max && target + headers <= limits.head_bytes_max
 }
 
 /// Whether a path means the same to every reader: routes and upstreams must not disagree about it.
@@ -123,7 +137,7 @@ mod tests {
         for host in hosts {
             request = request.header(HOST, *host);
         }
-        check(&ListenerId::new("main"), request.body(()).unwrap().into_parts().0)
+        check(&ListenerId::new("main"), &Limits::default(), request.body(()).unwrap().into_parts().0)
     }
 
     #[test]
@@ -132,6 +146,23 @@ mod tests {
         assert_eq!(checked("http://A.b:1/v1/models", &["c"]).unwrap().host, "a.b");
         assert_eq!(checked("/", &["[::1]:80"]).unwrap().host, "[::1]");
         assert_eq!(checked("/", &[]).unwrap().host, "");
+    }
+
+    #[test]
+    fn a_head_over_the_limits_is_refused() {
+        let limits = Limits { head_bytes_max: 64, headers_max: 3, ..Limits::default() };
+        let check = |fields: &[(&str, usize)]| {
+            let request = fields.iter().fold(Request::get("/v1/models"), |request, (name, length)| {
+                request.header(*name, "x".repeat(*length))
+            });
+            check(&ListenerId::new("main"), &limits, request.body(()).unwrap().into_parts().0)
+                .err()
+                .map(|f| f.code)
+        };
+        // The path has 10 bytes, each header 5 beside its value.
+        assert_eq!(check(&[("a", 24), ("b", 20)]), None);
+        assert_eq!(check(&[("a", 24), ("b", 21)]), Some(Code::HeadTooLarge));
+        assert_eq!(check(&[("a", 0), ("b", 0), ("c", 0), ("d", 0)]), Some(Code::HeadTooLarge));
     }
 
     #[test]

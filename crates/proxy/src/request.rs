@@ -100,7 +100,7 @@ async fn path(
 ) -> Result<Response<Body>, Failure> {
     let (parts, body) = request.into_parts();
     let limits = &snapshot.settings.limits;
-    let head = head::check(listener, parts)?;
+    let head = head::check(listener, limits, parts)?;
     if head.class == PathClass::Root {
         return root(&head.parts.method);
     }

@@ -221,6 +221,19 @@ async fn compressed_bodies_are_a_415() {
 }
 
 #[tokio::test]
+async fn a_head_over_our_limit_is_told_in_the_dialect() {
+    let (fake, refrain) = start().await;
+    let large = "x".repeat(70 << 10);
+    let chat = refrain.send(&Ask::chat("hi").header("x-large", &large)).await;
+    assert_eq!(chat.status, 431);
+    assert_eq!(chat.json()["error"]["code"], "head_too_large", "{}", chat.text());
+    let ollama = refrain.send(&Ask::post("/api/chat", json!({"model": "m"})).header("x-large", &large)).await;
+    assert_eq!(ollama.status, 431);
+    assert!(ollama.json()["error"].is_string(), "{}", ollama.text());
+    assert_eq!(fake.posts(), 0);
+}
+
+#[tokio::test]
 async fn huge_and_many_headers_are_a_431() {
     let (fake, refrain) = start().await;
     let long = format!("X-Long: {}\r\n", "x".repeat(200 * 1024));
