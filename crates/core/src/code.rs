@@ -82,6 +82,10 @@ codes! {
     ModelNotFound = "model_not_found", Client;
     /// `only-if-cached` and nothing fresh is stored.
     NotCached = "not_cached", Client;
+    /// A policy of the route refused the request.
+    PolicyRefused = "policy_refused", Client;
+    /// A policy of the route failed, and the operator wants no answer without it.
+    PolicyFailed = "policy_failed", Plugin;
     /// Too much is waiting already.
     Overloaded = "overloaded", Internal;
     /// The proxy is shutting down.

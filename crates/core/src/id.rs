@@ -54,6 +54,10 @@ name!(
     EndpointId
 );
 name!(
+    /// A policy's name in config: `tenant-scope` in `[plugin.tenant-scope]`.
+    PluginId
+);
+name!(
     /// An API key's name in config. Never the key itself.
     KeyId
 );

@@ -45,6 +45,24 @@ reasons! {
         Regenerate = "regenerate",
         /// The same question lately had an answer that could not be stored: waiting for it would help nobody.
         HitForPass = "hit_for_pass",
+        /// A policy said so.
+        Policy = "policy",
+        /// A policy trapped.
+        PolicyTrapped = "policy_trapped",
+        /// A policy took more than its budget.
+        PolicyTimedOut = "policy_timed_out",
+        /// A policy wanted more memory than its limit.
+        PolicyOutOfMemory = "policy_out_of_memory",
+        /// A policy answered with what is no valid answer.
+        PolicyInvalid = "policy_invalid",
+        /// A policy did what it has no grant for.
+        PolicyNotGranted = "policy_not_granted",
+        /// No instance of a policy was free in time.
+        PolicyBusy = "policy_busy",
+        /// A policy failed too often and rests.
+        PolicyQuarantined = "policy_quarantined",
+        /// Two policies of the route contradict each other.
+        PolicyConflict = "policy_conflict",
     }
 }
 
@@ -103,6 +121,10 @@ reasons! {
         TooLarge = "too_large",
         /// The endpoint that answered has another build of the model than the one the key names.
         ModelChanged = "model_changed",
+        /// A policy said so.
+        Policy = "policy",
+        /// A policy failed.
+        PolicyFailed = "policy_failed",
         /// Everybody who waited for it left.
         Cancelled = "cancelled",
         /// The store's write queue was full.

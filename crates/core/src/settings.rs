@@ -2,13 +2,19 @@
 //!
 //! Every limit of the product has its name and its default here.
 
+mod plugin;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{EndpointId, KeyId, ListenerId, PoolId, Role, RouteId, Scope, TenantId, UserId, Veto};
+use crate::{
+    EndpointId, Freshness, KeyId, ListenerId, PluginId, PoolId, Role, RouteId, Scope, TenantId, UserId, Veto,
+};
+
+pub use plugin::{Grant, Isolation, OnError, Plugin, PluginHost, PluginLimits, RoutePlugin};
 
 /// Everything that one run of Refrain is told.
 #[derive(Clone, Debug)]
@@ -27,6 +33,10 @@ pub struct Settings {
     pub embedder: Option<Embedder>,
     /// API keys. Never the keys themselves.
     pub keys: Vec<ApiKey>,
+    /// What runs policies.
+    pub plugin_host: PluginHost,
+    /// Policies, by name.
+    pub plugins: BTreeMap<PluginId, Arc<Plugin>>,
     /// Named groups of upstream endpoints.
     pub pools: BTreeMap<PoolId, Arc<Pool>>,
     /// In the order in which they are tried: longest path first, then more conditions first, then name.
@@ -168,6 +178,8 @@ pub struct ApiKey {
     pub role: Role,
     /// Models that it may ask for; empty: all.
     pub models: Vec<String>,
+    /// Pools that a policy may choose for it, beside the route's own; empty: all.
+    pub pools: Vec<PoolId>,
     /// Salted hash of the key.
     pub hash: KeyHash,
 }
@@ -279,6 +291,8 @@ pub struct Route {
     pub timeouts: Timeouts,
     /// What is cached.
     pub cache: RouteCache,
+    /// Policies that decide within those bounds, in their order.
+    pub plugins: Vec<RoutePlugin>,
 }
 
 /// Which requests a route takes: all conditions must hold.
@@ -305,8 +319,10 @@ pub struct RouteCache {
     pub namespace: String,
     /// Who may share.
     pub scope: Scope,
-    /// Lifetime of an entry.
-    pub ttl: Duration,
+    /// Lifetime of an entry, without policies.
+    pub freshness: Freshness,
+    /// The most that policies may make of it.
+    pub freshness_max: Freshness,
     /// Whether requests with a temperature above zero are cached.
     pub sampled: Sampled,
     /// What an identical request by the same user within a short time means.
@@ -349,8 +365,10 @@ pub enum Regenerate {
 /// Similar questions on a route.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RouteSemantic {
-    /// Smallest cosine similarity of a hit.
+    /// Smallest cosine similarity of a hit, without policies.
     pub threshold: f32,
+    /// The least that policies may make of it.
+    pub threshold_floor: f32,
     /// Neighbours looked at.
     pub candidates: usize,
     /// What forbids a hit.
@@ -448,7 +466,7 @@ impl Default for Admin {
 
 impl Default for RouteSemantic {
     fn default() -> Self {
-        Self { threshold: 0.90, candidates: 8, vetoes: Veto::ALL.to_vec(), shadow: false }
+        Self { threshold: 0.90, threshold_floor: 0.90, candidates: 8, vetoes: Veto::ALL.to_vec(), shadow: false }
     }
 }
 
@@ -486,13 +504,17 @@ impl Default for Log {
 }
 
 impl RouteCache {
+    /// Lifetime of an entry, if config doesn't say.
+    pub const TTL: Duration = Duration::from_secs(3600);
+
     /// The default: exact answers for one user, one hour.
     pub fn exact(namespace: impl Into<String>) -> Self {
         Self {
             enabled: true,
             namespace: namespace.into(),
             scope: Scope::User,
-            ttl: Duration::from_secs(3600),
+            freshness: Freshness::of_ttl(Self::TTL),
+            freshness_max: Freshness::of_ttl(Self::TTL),
             sampled: Sampled::default(),
             regenerate: Regenerate::default(),
             collapse: true,
