@@ -9,7 +9,7 @@ use divan::{Bencher, black_box};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use refrain_cache::{CandidateView, DIMENSIONS, Embedder, Embedding, VectorIndex, compare, decide};
-use refrain_core::{SemanticPlan, Veto, settings};
+use refrain_core::{EmbedSource, SemanticPlan, Veto, settings};
 
 const PARTITION: [u8; 32] = [7; 32];
 
@@ -67,7 +67,13 @@ fn evidence_250_words(bencher: Bencher) {
 
 #[divan::bench]
 fn decide_8_candidates(bencher: Bencher) {
-    let plan = SemanticPlan { threshold: 0.8, candidates: 8, vetoes: Veto::ALL.to_vec(), shadow: false };
+    let plan = SemanticPlan {
+        source: EmbedSource::default(),
+        threshold: 0.8,
+        candidates: 8,
+        vetoes: Veto::ALL.to_vec(),
+        shadow: false,
+    };
     let candidates = [CandidateView { similarity: 0.9, text: STORED }; 8];
     bencher.bench_local(|| decide(black_box(ASKED), black_box(&candidates), &plan));
 }

@@ -108,10 +108,18 @@ fn weigh(question: &str, candidates: &[CandidateView<'_>], index: usize) -> Evid
 
 #[cfg(test)]
 mod tests {
+    use refrain_core::EmbedSource;
+
     use super::*;
 
     fn plan(threshold: f32, vetoes: &[Veto]) -> SemanticPlan {
-        SemanticPlan { threshold, candidates: 8, vetoes: vetoes.to_vec(), shadow: false }
+        SemanticPlan {
+            source: EmbedSource::default(),
+            threshold,
+            candidates: 8,
+            vetoes: vetoes.to_vec(),
+            shadow: false,
+        }
     }
 
     fn candidates<'a>(all: &[(f32, &'a str)]) -> Vec<CandidateView<'a>> {

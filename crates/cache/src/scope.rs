@@ -16,6 +16,7 @@ enum Members<'a> {
     Claim { tenant: &'a str, claim: &'a str, value: &'a str },
     WithinUser { tenant: &'a str, user: &'a str, claim: &'a str, value: &'a str },
     Shared { name: &'a str },
+    UserPart { tenant: &'a str, user: &'a str, name: &'a str },
 }
 
 impl<'a> ScopeId<'a> {
@@ -38,6 +39,7 @@ impl<'a> ScopeId<'a> {
                 let value = identity.claims.get(claim).ok_or(Bypass::NoClaim)?;
                 Members::WithinUser { tenant, user, claim, value }
             }
+            Scope::UserPart(name) => Members::UserPart { tenant, user: user()?, name },
             Scope::Shared(name) => Members::Shared { name },
         }))
     }
@@ -49,6 +51,7 @@ impl<'a> ScopeId<'a> {
             Members::Claim { tenant, claim, value } => (3, &[tenant, claim, value]),
             Members::WithinUser { tenant, user, claim, value } => (4, &[tenant, user, claim, value]),
             Members::Shared { name } => (5, &[name]),
+            Members::UserPart { tenant, user, name } => (6, &[tenant, user, name]),
         };
         hasher.number(Tag::Scope, kind);
         for name in names {

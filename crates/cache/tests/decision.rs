@@ -10,7 +10,7 @@
 #![allow(dead_code, reason = "`setup` holds more than this file needs")]
 
 use refrain_cache::{CandidateView, Decision, Embedder, decide};
-use refrain_core::{SemanticPlan, Veto};
+use refrain_core::{EmbedSource, SemanticPlan, Veto};
 
 mod setup;
 
@@ -52,7 +52,13 @@ async fn read(tsv: &str, embedder: &Embedder) -> Vec<Pair> {
 }
 
 fn measure(pairs: &[Pair], threshold: f32, vetoes: &[Veto]) -> Served {
-    let plan = SemanticPlan { threshold, candidates: 8, vetoes: vetoes.to_vec(), shadow: false };
+    let plan = SemanticPlan {
+        source: EmbedSource::default(),
+        threshold,
+        candidates: 8,
+        vetoes: vetoes.to_vec(),
+        shadow: false,
+    };
     let percent = |is_same: bool| {
         let all: Vec<_> = pairs.iter().filter(|pair| pair.is_same == is_same).collect();
         let is_served = |pair: &&&Pair| {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use refrain_cache::{
     CandidateView, DIMENSIONS, Decision, EmbedError, Embedder, Refusal, VectorIndex, decide,
 };
-use refrain_core::{ExactOnly, SemanticPlan, Veto, settings};
+use refrain_core::{EmbedSource, ExactOnly, SemanticPlan, Veto, settings};
 
 mod setup;
 
@@ -39,7 +39,13 @@ async fn a_paraphrase_is_closer_than_another_question() {
 #[tokio::test]
 async fn opposites_are_close_to_the_model_and_told_apart_by_the_decision() {
     let embedder = open();
-    let plan = SemanticPlan { threshold: 0.8, candidates: 8, vetoes: Veto::ALL.to_vec(), shadow: false };
+    let plan = SemanticPlan {
+        source: EmbedSource::default(),
+        threshold: 0.8,
+        candidates: 8,
+        vetoes: Veto::ALL.to_vec(),
+        shadow: false,
+    };
     let index = VectorIndex::new(usize::MAX);
     let stored = "turn on dark mode";
     index.insert([1; 32], [2; 32], &embedder.embed(stored.into()).await.unwrap()).unwrap();
