@@ -33,37 +33,80 @@ pub(super) struct Node {
     pub(super) next: u32,
 }
 
-/// A JSON text that was read. Nodes lie in document order; an object's children alternate name and value.
+/// Unused room of an outline that is worth giving back, in nodes.
+const SPARE_NODES_MAX: usize = 4096;
+
+/// A JSON text that was read.
 #[derive(Debug)]
 pub struct Document<'a> {
     pub(super) text: &'a str,
-    pub(super) nodes: Vec<Node>,
+    pub(super) outline: Outline,
 }
 
 impl<'a> Document<'a> {
     /// The outermost value.
     pub fn root(&self) -> Value<'_> {
-        Value { document: self, node: 0 }
+        self.outline.root(self.text)
+    }
+
+    /// The nodes alone, for whoever keeps the text.
+    pub fn into_outline(self) -> Outline {
+        let mut outline = self.outline;
+        if outline.nodes.capacity() - outline.nodes.len() > SPARE_NODES_MAX {
+            outline.nodes.shrink_to_fit();
+        }
+        outline
+    }
+}
+
+/// The nodes of a text that is kept elsewhere: in document order; an object's children alternate name and value.
+#[derive(Clone, Debug)]
+pub struct Outline {
+    pub(super) nodes: Vec<Node>,
+}
+
+impl Outline {
+    /// The outermost value. `text` must be the very text that was read: of another, values would be nonsense.
+    pub fn root<'d>(&'d self, text: &'d str) -> Value<'d> {
+        Value { text, nodes: &self.nodes, node: 0 }
     }
 }
 
 /// One value of a document.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Value<'d> {
-    document: &'d Document<'d>,
+    text: &'d str,
+    nodes: &'d [Node],
     node: u32,
+}
+
+impl std::fmt::Debug for Value<'_> {
+    /// Its place only: what it says may be long, or private.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:?} at {:?}", self.kind(), self.span())
+    }
 }
 
 impl PartialEq for Value<'_> {
     /// Whether both are the same place of the same document.
     fn eq(&self, other: &Self) -> bool {
-        std::ptr::eq(self.document.nodes.as_ptr(), other.document.nodes.as_ptr()) && self.node == other.node
+        std::ptr::eq(self.nodes, other.nodes) && self.node == other.node
     }
 }
 
 impl<'d> Value<'d> {
     fn entry(self) -> Node {
-        self.document.nodes[self.node as usize]
+        self.nodes[self.node as usize]
+    }
+
+    /// The number of its place within its document: ascends in the order of the text.
+    pub fn place(self) -> u32 {
+        self.node
+    }
+
+    /// The value of the same document at a place that [`Value::place`] gave.
+    pub(crate) fn at(self, place: u32) -> Self {
+        Self { node: place, ..self }
     }
 
     /// What it is.
@@ -79,7 +122,7 @@ impl<'d> Value<'d> {
 
     /// The text as written.
     pub fn raw(self) -> &'d str {
-        &self.document.text[self.span()]
+        &self.text[self.span()]
     }
 
     /// Whether it is `null`.
@@ -87,12 +130,25 @@ impl<'d> Value<'d> {
         self.kind() == Kind::Null
     }
 
+    /// The decoded text of a string up to a character boundary at most `bytes_max` in.
+    pub fn as_str_up_to(self, bytes_max: usize) -> Option<Cow<'d, str>> {
+        let raw = self.raw();
+        match self.kind() {
+            Kind::PlainString => {
+                let inside = &raw[1..raw.len() - 1];
+                Some(Cow::Borrowed(&inside[..inside.floor_char_boundary(bytes_max)]))
+            }
+            Kind::EscapedString => Some(Cow::Owned(decode_string(&raw[1..raw.len() - 1], bytes_max))),
+            _ => None,
+        }
+    }
+
     /// The decoded text of a string.
     pub fn as_str(self) -> Option<Cow<'d, str>> {
         let raw = self.raw();
         match self.kind() {
             Kind::PlainString => Some(Cow::Borrowed(&raw[1..raw.len() - 1])),
-            Kind::EscapedString => Some(Cow::Owned(decode_string(&raw[1..raw.len() - 1]))),
+            Kind::EscapedString => Some(Cow::Owned(decode_string(&raw[1..raw.len() - 1], usize::MAX))),
             _ => None,
         }
     }
@@ -149,11 +205,8 @@ impl<'d> Value<'d> {
     fn inside(self, kind: Kind) -> Siblings<'d> {
         let node = self.entry();
         let first = self.node + 1;
-        Siblings {
-            document: self.document,
-            at: first,
-            end: if node.kind == kind { node.next } else { first },
-        }
+        let end = if node.kind == kind { node.next } else { first };
+        Siblings { parent: self, at: first, end }
     }
 }
 
@@ -181,7 +234,7 @@ impl<'d> Iterator for Members<'d> {
 
 #[derive(Clone, Debug)]
 struct Siblings<'d> {
-    document: &'d Document<'d>,
+    parent: Value<'d>,
     at: u32,
     end: u32,
 }
@@ -193,7 +246,7 @@ impl<'d> Iterator for Siblings<'d> {
         if self.at >= self.end {
             return None;
         }
-        let value = Value { document: self.document, node: self.at };
+        let value = self.parent.at(self.at);
         self.at = value.entry().next;
         Some(value)
     }

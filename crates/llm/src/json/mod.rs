@@ -8,9 +8,9 @@ mod document;
 mod read;
 mod write;
 
-pub use document::{Document, Kind, Members, Value};
-pub use read::{Error, ErrorKind, Limits, read};
-pub use write::{canonical, canonical_members, string};
+pub use document::{Document, Kind, Members, Outline, Value};
+pub use read::{Error, ErrorKind, Limits, read, read_text};
+pub use write::{Cut, canonical, canonical_members, string};
 
 #[cfg(test)]
 mod tests;

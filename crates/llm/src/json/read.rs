@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::document::{Document, Kind, Node};
+use super::document::{Document, Kind, Node, Outline};
 
 /// Recursion never goes deeper than this, whatever the caller's limit: it must fit a thread's stack.
 const DEPTH_CEILING: usize = 512;
@@ -71,11 +71,20 @@ pub struct Error {
 /// # Errors
 /// Anything that RFC 8259 doesn't allow, a duplicate name, a lone surrogate, or a limit that is passed.
 pub fn read<'a>(bytes: &'a [u8], limits: Limits) -> Result<Document<'a>, Error> {
+    let text = std::str::from_utf8(bytes)
+        .map_err(|error| Error { kind: ErrorKind::Utf8, offset: error.valid_up_to() })?;
+    read_text(text, limits)
+}
+
+/// Reads one JSON text that is known to be UTF-8.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_text<'a>(text: &'a str, limits: Limits) -> Result<Document<'a>, Error> {
+    let bytes = text.as_bytes();
     if u32::try_from(bytes.len()).is_err() {
         return Err(Error { kind: ErrorKind::TooLarge, offset: 0 });
     }
-    let text = std::str::from_utf8(bytes)
-        .map_err(|error| Error { kind: ErrorKind::Utf8, offset: error.valid_up_to() })?;
     let nodes = Vec::with_capacity(bytes.len() / 16 + 8);
     let depth_left = limits.depth_max.min(DEPTH_CEILING);
     let mut reader =
@@ -85,7 +94,7 @@ pub fn read<'a>(bytes: &'a [u8], limits: Limits) -> Result<Document<'a>, Error> 
     if reader.at < bytes.len() {
         return Err(reader.error(ErrorKind::TrailingData));
     }
-    Ok(Document { text, nodes: reader.nodes })
+    Ok(Document { text, outline: Outline { nodes: reader.nodes } })
 }
 
 struct Reader<'a> {
@@ -360,7 +369,11 @@ impl Reader<'_> {
     fn decoded(&self, name: u32) -> Cow<'_, str> {
         let node = &self.nodes[name as usize];
         let inside = &self.text[node.start as usize + 1..node.end as usize - 1];
-        if node.kind == Kind::PlainString { Cow::Borrowed(inside) } else { Cow::Owned(decode_string(inside)) }
+        if node.kind == Kind::PlainString {
+            Cow::Borrowed(inside)
+        } else {
+            Cow::Owned(decode_string(inside, usize::MAX))
+        }
     }
 }
 
@@ -373,17 +386,21 @@ fn hex4(bytes: &[u8], at: usize) -> Option<u32> {
     escape[2..].iter().try_fold(0, |unit, digit| Some(unit * 16 + (*digit as char).to_digit(16)?))
 }
 
-/// Decodes the inside of a string whose escapes were checked by the reader.
-pub(super) fn decode_string(inside: &str) -> String {
-    let mut decoded = String::with_capacity(inside.len());
+/// Decodes the inside of a string whose escapes were checked by the reader, up to a character boundary at most
+/// `bytes_max` in.
+pub(super) fn decode_string(inside: &str, bytes_max: usize) -> String {
+    let mut decoded = String::with_capacity(inside.len().min(bytes_max));
     let mut rest = inside;
-    while let Some(at) = memchr::memchr(b'\\', rest.as_bytes()) {
+    while let Some(at) = memchr::memchr(b'\\', rest.as_bytes()).filter(|_| decoded.len() < bytes_max) {
         decoded.push_str(&rest[..at]);
         let (character, length) = decode_escape(&rest.as_bytes()[at..]);
         decoded.push(character);
         rest = &rest[at + length..];
     }
-    decoded.push_str(rest);
+    if decoded.len() < bytes_max {
+        decoded.push_str(rest);
+    }
+    decoded.truncate(decoded.floor_char_boundary(bytes_max));
     decoded
 }
 

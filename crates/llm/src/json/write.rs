@@ -7,18 +7,26 @@ use super::document::{Kind, Value};
 /// Appends `value` in canonical form: no white space, object names sorted by their decoded bytes, every string escaped
 /// minimally in one way, numbers exactly as they were written.
 pub fn canonical(value: Value<'_>, out: &mut String) {
-    Canonical { replaced: None, members: Vec::new(), out }.value(value);
+    Canonical { cut: Cut::default(), members: Vec::new(), out }.value(value);
 }
 
-/// Appends the canonical form of those members of an object that `keep` names. The value `replaced` (if any), wherever
-/// it lies, is written as a bare `@`, which no canonical value can be.
+/// Values that are left out of a canonical text, wherever they lie.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Cut<'c, 'd> {
+    /// Which, in the order of the text.
+    pub values: &'c [Value<'d>],
+    /// What is written in the place of each. Begins with `@`, as no canonical value does.
+    pub mark: &'c str,
+}
+
+/// Appends the canonical form of those members of an object that `keep` names, less what is cut.
 pub fn canonical_members<'d>(
     object: Value<'d>,
     keep: impl Fn(&str, Value<'d>) -> bool,
-    replaced: Option<Value<'d>>,
+    cut: Cut<'_, 'd>,
     out: &mut String,
 ) {
-    let mut writer = Canonical { replaced, members: Vec::new(), out };
+    let mut writer = Canonical { cut, members: Vec::new(), out };
     let mut members = object.members();
     while let Some((name, value)) = members.next_raw() {
         if keep(&text(name), value) {
@@ -66,17 +74,17 @@ fn escape(byte: u8, out: &mut String) {
     out.push_str(short);
 }
 
-struct Canonical<'d, 'o> {
-    replaced: Option<Value<'d>>,
+struct Canonical<'c, 'd, 'o> {
+    cut: Cut<'c, 'd>,
     /// Members of the objects that are being written, innermost last: one allocation for a whole document.
     members: Vec<(Value<'d>, Value<'d>)>,
     out: &'o mut String,
 }
 
-impl<'d> Canonical<'d, '_> {
+impl<'d> Canonical<'_, 'd, '_> {
     fn value(&mut self, value: Value<'d>) {
-        if self.replaced == Some(value) {
-            self.out.push('@');
+        if self.cut.values.binary_search_by_key(&value.place(), |cut| cut.place()).is_ok() {
+            self.out.push_str(self.cut.mark);
             return;
         }
         match value.kind() {

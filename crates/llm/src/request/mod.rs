@@ -17,7 +17,7 @@ use refrain_core::{Api, ExactOnly, Prompt};
 pub use error::ParseError;
 pub use rewrite::Rewrite;
 
-use crate::json::{self, Document, Value};
+use crate::json::{self, Cut, Document, Value};
 use fields::Fields;
 use question::Question;
 use rewrite::Places;
@@ -99,9 +99,9 @@ fn prompt(api: Api, model: String, question: Question<'_>, document: &Document<'
         Some(text) if !text.trim().is_empty() => Ok((value, text.into_owned())),
         _ => Err(ExactOnly::Empty),
     });
-    let replaced = compared.as_ref().ok().map(|(value, _)| *value);
+    let cut: &[Value<'_>] = compared.as_ref().map_or(&[], |(value, _)| std::slice::from_ref(value));
     let mut keyed = String::with_capacity(root.span().len());
-    json::canonical_members(root, is_keyed, replaced, &mut keyed);
+    json::canonical_members(root, is_keyed, Cut { values: cut, mark: "@" }, &mut keyed);
     Prompt {
         api,
         model,
