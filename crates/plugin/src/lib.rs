@@ -6,9 +6,15 @@
 //! proxy's business. What it promises: a guest can neither stop, nor starve, nor read anything but what it is shown, and what
 //! it answers is within the operator's bounds.
 
+mod chain;
+mod error;
+mod host;
 pub mod verdict;
 mod view;
 
+pub use chain::Chain;
+pub use error::PluginError;
+pub use host::{Hooks, Inspection, PluginHost, PolicyState, PolicyStatus};
 pub use view::{
     Api, CandidatesView, Embedding, RequestSummary, RequestView, ResponseSummary, ResponseView, Role,
     SimilarityError,
