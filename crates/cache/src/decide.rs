@@ -6,7 +6,7 @@
 
 use refrain_core::{SemanticPlan, Veto};
 
-use crate::evidence::{self, Evidence};
+use crate::evidence::{Evidence, Question};
 
 /// A neighbour that has an answer.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -45,11 +45,13 @@ pub enum Refusal {
     BelowThreshold,
     /// What forbade the most similar one that was similar enough (the others were forbidden too).
     Veto(Veto),
+    /// A policy of the route accepted none.
+    Policy,
 }
 
 impl Refusal {
     /// Every refusal, for metrics that list them all from the start.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::NoCandidate,
         Self::BelowThreshold,
         Self::Veto(Veto::Number),
@@ -57,6 +59,7 @@ impl Refusal {
         Self::Veto(Veto::Name),
         Self::Veto(Veto::Date),
         Self::Veto(Veto::Unit),
+        Self::Policy,
     ];
 
     /// The token in logs, metrics and headers.
@@ -69,40 +72,99 @@ impl Refusal {
             Self::Veto(Veto::Name) => "veto_name",
             Self::Veto(Veto::Date) => "veto_date",
             Self::Veto(Veto::Unit) => "veto_unit",
+            Self::Policy => "policy",
         }
     }
+}
+
+/// A candidate that passes threshold and vetoes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Passed {
+    /// Which candidate.
+    pub index: usize,
+    /// Why.
+    pub evidence: Evidence,
 }
 
 /// The most similar candidate that passes `plan`'s threshold and vetoes. `candidates` come best first.
 ///
 /// A similarity that is no number passes nothing.
 pub fn decide(question: &str, candidates: &[CandidateView<'_>], plan: &SemanticPlan) -> Decision {
-    let mut refused = None;
-    for (index, candidate) in candidates.iter().enumerate() {
-        if candidate.similarity.is_nan() || candidate.similarity < plan.threshold {
-            continue;
-        }
-        let evidence = weigh(question, candidates, index);
-        match plan.vetoes.iter().find(|veto| evidence.lexical.speaks_for(**veto)) {
-            None => return Decision::Serve { index, evidence },
-            Some(veto) => _ = refused.get_or_insert((Refusal::Veto(*veto), evidence)),
-        }
-    }
-    match refused {
-        Some((reason, evidence)) => Decision::Refuse { reason, best: Some(evidence) },
-        None if candidates.is_empty() => Decision::Refuse { reason: Refusal::NoCandidate, best: None },
-        None => {
-            Decision::Refuse { reason: Refusal::BelowThreshold, best: Some(weigh(question, candidates, 0)) }
-        }
+    let mut weighing = Weighing::new(question, candidates, plan);
+    match weighing.next() {
+        Some(Passed { index, evidence }) => Decision::Serve { index, evidence },
+        None => weighing.refusal(),
     }
 }
 
-fn weigh(question: &str, candidates: &[CandidateView<'_>], index: usize) -> Evidence {
-    let CandidateView { similarity, text } = candidates[index];
-    Evidence {
-        cosine: similarity,
-        margin: candidates.get(index + 1).map(|next| similarity - next.similarity),
-        lexical: evidence::compare(question, text),
+/// Every candidate that passes, best first, for a policy to choose among; without any, what [`decide`] says.
+///
+/// # Errors
+/// Why none passes: a [`Decision::Refuse`].
+pub fn passing(
+    question: &str,
+    candidates: &[CandidateView<'_>],
+    plan: &SemanticPlan,
+) -> Result<Vec<Passed>, Decision> {
+    let mut weighing = Weighing::new(question, candidates, plan);
+    let passed: Vec<Passed> = weighing.by_ref().collect();
+    if passed.is_empty() { Err(weighing.refusal()) } else { Ok(passed) }
+}
+
+/// Goes through the candidates, and remembers what forbade the first.
+struct Weighing<'a> {
+    question: &'a str,
+    /// The question as it is compared: read when the first candidate is similar enough.
+    read: Option<Question>,
+    candidates: &'a [CandidateView<'a>],
+    plan: &'a SemanticPlan,
+    next: usize,
+    refused: Option<(Refusal, Evidence)>,
+}
+
+impl<'a> Weighing<'a> {
+    fn new(question: &'a str, candidates: &'a [CandidateView<'a>], plan: &'a SemanticPlan) -> Self {
+        Self { question, read: None, candidates, plan, next: 0, refused: None }
+    }
+
+    fn weigh(&mut self, index: usize) -> Evidence {
+        let CandidateView { similarity, text } = self.candidates[index];
+        let question = self.read.get_or_insert_with(|| Question::read(self.question));
+        Evidence {
+            cosine: similarity,
+            margin: self.candidates.get(index + 1).map(|next| similarity - next.similarity),
+            lexical: question.compare(text),
+        }
+    }
+
+    /// Once no more candidate passes.
+    fn refusal(mut self) -> Decision {
+        let (reason, best) = match self.refused {
+            Some((reason, evidence)) => (reason, Some(evidence)),
+            None if self.candidates.is_empty() => (Refusal::NoCandidate, None),
+            None => (Refusal::BelowThreshold, Some(self.weigh(0))),
+        };
+        Decision::Refuse { reason, best }
+    }
+}
+
+impl Iterator for Weighing<'_> {
+    type Item = Passed;
+
+    fn next(&mut self) -> Option<Passed> {
+        while let Some(candidate) = self.candidates.get(self.next) {
+            let index = self.next;
+            self.next += 1;
+            if candidate.similarity.is_nan() || candidate.similarity < self.plan.threshold {
+                continue;
+            }
+            let evidence = self.weigh(index);
+            match self.plan.vetoes.iter().find(|veto| evidence.lexical.speaks_for(**veto)) {
+                None => return Some(Passed { index, evidence }),
+                Some(veto) => _ = self.refused.get_or_insert((Refusal::Veto(*veto), evidence)),
+            }
+        }
+        None
     }
 }
 

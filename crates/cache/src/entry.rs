@@ -10,6 +10,15 @@ use crate::key::CacheKey;
 
 /// Counted for an entry's own fields, its place in the map and allocations that nobody counts.
 const OVERHEAD_BYTES: usize = 512;
+/// Most tags of an entry.
+pub const TAGS_MAX: usize = 16;
+/// Longest tag, in bytes.
+pub const TAG_BYTES_MAX: usize = 128;
+/// Most labels of an entry.
+pub const LABELS_MAX: usize = 16;
+/// Longest label, name and value together, in bytes.
+pub const LABEL_BYTES_MAX: usize = 320;
+
 /// A stored answer.
 ///
 /// Holds the answer encoded: decoded it takes up to twelve times the memory, and is needed once a rendering only.
@@ -31,8 +40,13 @@ pub struct Entry {
 pub struct EntryMeta {
     /// When it was stored, in ms since the Unix epoch.
     pub stored_at_ms: u64,
-    /// When it may no longer be served, in ms since the Unix epoch. Absolute: a hit never extends it.
+    /// When it is no longer fresh, in ms since the Unix epoch. Absolute: a hit never extends it.
     pub expires_at_ms: u64,
+    /// Until when it may be served stale while one request refreshes it, in ms since the Unix epoch; not after
+    /// `expires_at_ms`: never.
+    pub stale_while_revalidate_until_ms: u64,
+    /// Until when it may be served stale if no upstream can answer, likewise.
+    pub stale_if_error_until_ms: u64,
     /// How long the upstream took for it, in ms: what a hit saves.
     pub upstream_ms: u64,
     /// The route that stored it.
@@ -47,8 +61,14 @@ pub struct EntryMeta {
     pub api: Api,
     /// The question that semantic look-up compares with, if it may.
     pub embed_text: Option<String>,
+    /// No candidate for similar questions: no vector leads to it.
+    pub exact_only: bool,
     /// Upstream response headers to replay, names in lower case.
     pub replay_headers: Vec<(String, String)>,
+    /// What it can be purged by; see [`TAGS_MAX`] and [`TAG_BYTES_MAX`].
+    pub tags: Vec<String>,
+    /// What policies are told with it, names and values; see [`LABELS_MAX`] and [`LABEL_BYTES_MAX`].
+    pub labels: Vec<(String, String)>,
 }
 
 impl Entry {
@@ -84,9 +104,29 @@ impl Entry {
         &self.encoded
     }
 
-    /// Whether it may still be served.
+    /// Whether it may be served as it is.
     pub fn is_fresh(&self, now_ms: u64) -> bool {
         now_ms < self.meta.expires_at_ms
+    }
+
+    /// Whether it is past its TTL, and may be served while one request refreshes it.
+    pub fn may_serve_while_revalidating(&self, now_ms: u64) -> bool {
+        !self.is_fresh(now_ms) && now_ms < self.meta.stale_while_revalidate_until_ms
+    }
+
+    /// Whether it is past its TTL, and may be served if no upstream can answer.
+    pub fn may_serve_if_error(&self, now_ms: u64) -> bool {
+        !self.is_fresh(now_ms) && now_ms < self.meta.stale_if_error_until_ms
+    }
+
+    /// Whether it may be served to a similar question.
+    pub(crate) fn is_similar_candidate(&self, now_ms: u64) -> bool {
+        self.is_fresh(now_ms) && !self.meta.exact_only
+    }
+
+    /// Whether it may be served in any way: what may not is of no more use.
+    pub(crate) fn is_retained(&self, now_ms: u64) -> bool {
+        now_ms < self.meta.retained_until_ms()
     }
 
     /// How old it is, in ms.
@@ -123,13 +163,27 @@ impl Entry {
 }
 
 impl EntryMeta {
+    /// The end of its TTL and of its stale windows, whichever is last, in ms since the Unix epoch.
+    pub fn retained_until_ms(&self) -> u64 {
+        self.expires_at_ms.max(self.stale_while_revalidate_until_ms).max(self.stale_if_error_until_ms)
+    }
+
+    /// Whether tags and labels are within their bounds.
+    pub(crate) fn is_bounded(&self) -> bool {
+        let label_fits = |(name, value): &(String, String)| name.len() + value.len() <= LABEL_BYTES_MAX;
+        self.tags.len() <= TAGS_MAX
+            && self.labels.len() <= LABELS_MAX
+            && self.tags.iter().all(|tag| tag.len() <= TAG_BYTES_MAX)
+            && self.labels.iter().all(label_fits)
+    }
+
     fn bytes(&self) -> usize {
-        let Self { route, tenant, user, model, embed_text, replay_headers, .. } = self;
+        let Self { route, tenant, user, model, embed_text, replay_headers, tags, labels, .. } = self;
         let names = route.as_str().len() + tenant.as_str().len() + model.len();
         let optional =
             user.as_ref().map_or(0, |user| user.as_str().len()) + embed_text.as_ref().map_or(0, String::len);
-        let headers: usize = replay_headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-        names + optional + headers
+        let pairs = replay_headers.iter().chain(labels).map(|(name, value)| name.len() + value.len());
+        names + optional + pairs.sum::<usize>() + tags.iter().map(String::len).sum::<usize>()
     }
 }
 

@@ -32,6 +32,14 @@ impl FieldsMut {
         }
     }
 
+    pub(crate) fn pairs(&mut self, pairs: &[(String, String)]) {
+        self.number(pairs.len() as u64);
+        for (name, value) in pairs {
+            self.text(name);
+            self.text(value);
+        }
+    }
+
     pub(crate) fn into_bytes(self) -> Vec<u8> {
         self.0
     }
@@ -74,6 +82,19 @@ impl<'a> Fields<'a> {
             1 => Some(Some(self.text()?)),
             _ => None,
         }
+    }
+
+    pub(crate) fn flag(&mut self) -> Option<bool> {
+        match self.number()? {
+            0 => Some(false),
+            1 => Some(true),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn pairs(&mut self) -> Option<Vec<(String, String)>> {
+        let count = self.number()?;
+        (0..count).map(|_| Some((self.text()?.to_owned(), self.text()?.to_owned()))).collect()
     }
 
     /// Nothing may be left.

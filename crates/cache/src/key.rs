@@ -32,20 +32,20 @@ pub struct KeyParts<'a> {
     /// Every field of the request headers that change the answer (`anthropic-beta`, forwarded credentials, ...), by name
     /// in a fixed order, values in theirs.
     pub headers: &'a [(&'a str, &'a [u8])],
-    /// Canonical body without the embedded text: [`refrain_core::Prompt::partition_body`].
+    /// Canonical body without the excised text: [`refrain_core::Prompt::partition_body`].
     pub partition_body: &'a [u8],
-    /// The text that semantic look-up compares; none: the body holds everything.
-    pub embed_text: Option<&'a str>,
-    /// Named parts that policies add, in the order of the policies.
-    pub extra: &'a [(&'a str, &'a [u8])],
+    /// All text that was cut out of the body for semantic look-up, exactly; none: the body holds everything.
+    pub excised: Option<&'a str>,
+    /// Named parts that policies add, in the order of the policies. An absent one is not the same as an empty one.
+    pub extra: &'a [(&'a str, Option<&'a [u8]>)],
 }
 
 /// The digests of one request.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CacheKey {
-    /// All parts but the embedded text: what semantic look-up may never cross.
+    /// All parts but the excised text: what semantic look-up may never cross.
     pub partition: [u8; 32],
-    /// The partition and the embedded text: the exact entry.
+    /// The partition and the excised text: the exact entry.
     pub key: [u8; 32],
     /// A second digest of all parts under an independent context: stored, and compared on read.
     pub fingerprint: [u8; 32],
@@ -60,11 +60,11 @@ impl CacheKey {
 
         let mut key = PartHasher::new(secret.exact_key());
         key.part(Tag::Partition, &partition);
-        key.optional(Tag::Text, parts.embed_text.map(str::as_bytes));
+        key.optional(Tag::Text, parts.excised.map(str::as_bytes));
 
         let mut fingerprint = PartHasher::new(secret.fingerprint_key());
         fingerprint.all_but_text(parts);
-        fingerprint.optional(Tag::Text, parts.embed_text.map(str::as_bytes));
+        fingerprint.optional(Tag::Text, parts.excised.map(str::as_bytes));
 
         Self { partition, key: key.finish(), fingerprint: fingerprint.finish() }
     }
@@ -118,7 +118,7 @@ impl PartHasher {
             query,
             headers,
             partition_body,
-            embed_text: _, // The caller adds it, or leaves it out for the partition.
+            excised: _, // The caller adds it, or leaves it out for the partition.
             extra,
         } = *parts;
         self.part(Tag::Api, api.as_str().as_bytes());
@@ -131,7 +131,11 @@ impl PartHasher {
         self.part(Tag::Query, query.as_bytes());
         self.list(Tag::Headers, headers.iter().copied());
         self.part(Tag::Body, partition_body);
-        self.list(Tag::Extra, extra.iter().copied());
+        self.number(Tag::Extra, extra.len());
+        for (name, value) in extra {
+            self.part(Tag::Name, name.as_bytes());
+            self.optional(Tag::Value, *value);
+        }
     }
 
     pub(crate) fn part(&mut self, tag: Tag, bytes: &[u8]) {

@@ -15,14 +15,14 @@ struct Parts {
     policy: Vec<u8>,
     headers: Vec<(String, String)>,
     body: Vec<u8>,
-    embed_text: Option<String>,
-    extra: Vec<(String, Vec<u8>)>,
+    excised: Option<String>,
+    extra: Vec<(String, Option<Vec<u8>>)>,
 }
 
 impl Parts {
     fn key(&self) -> CacheKey {
         let headers: Vec<_> = self.headers.iter().map(|(n, v)| (n.as_str(), v.as_bytes())).collect();
-        let extra: Vec<_> = self.extra.iter().map(|(n, v)| (n.as_str(), v.as_slice())).collect();
+        let extra: Vec<_> = self.extra.iter().map(|(n, v)| (n.as_str(), v.as_deref())).collect();
         let parts = KeyParts {
             api: Api::ALL[self.api],
             model: &self.texts[0],
@@ -34,7 +34,7 @@ impl Parts {
             query: &self.texts[4],
             headers: &headers,
             partition_body: &self.body,
-            embed_text: self.embed_text.as_deref(),
+            excised: self.excised.as_deref(),
             extra: &extra,
         };
         CacheKey::new(&KeySecret::from_bytes([1; 32]), &parts)
@@ -57,8 +57,10 @@ prop_compose! {
         policy in proptest::collection::vec(0u8..3, 0..3),
         headers in proptest::collection::vec(("[a-c]{0,2}", "[a-c]{0,2}"), 0..3),
         body in proptest::collection::vec(0u8..3, 0..4),
-        embed_text in proptest::option::of("[a-c]{0,3}"),
-        extra in proptest::collection::vec(("[a-c]{0,2}", proptest::collection::vec(0u8..3, 0..3)), 0..3),
+        excised in proptest::option::of("[a-c]{0,3}"),
+        extra in proptest::collection::vec(
+            ("[a-c]{0,2}", proptest::option::of(proptest::collection::vec(0u8..3, 0..3))), 0..3,
+        ),
         tenant in "[a-c]{1,3}",
         user in "[a-c]{1,3}",
         scope in prop_oneof![
@@ -66,9 +68,10 @@ prop_compose! {
             Just(Scope::Tenant),
             Just(Scope::Claim("group".to_owned())),
             Just(Scope::WithinUser("abc".to_owned())),
+            "[a-c]{0,3}".prop_map(Scope::UserPart),
         ],
     ) -> Parts {
-        Parts { api, scope, identity: identity(&tenant, Some(&user)), texts, policy, headers, body, embed_text, extra }
+        Parts { api, scope, identity: identity(&tenant, Some(&user)), texts, policy, headers, body, excised, extra }
     }
 }
 
@@ -100,13 +103,13 @@ proptest! {
             6 => changed.policy.push(9),
             7 => changed.headers.push((String::new(), String::new())),
             8 => changed.body.push(9),
-            9 => changed.extra.push((String::new(), Vec::new())),
+            9 => changed.extra.push((String::new(), None)),
             10 => changed.identity.tenant = TenantId::new(format!("{}x", parts.identity.tenant)),
             11 => changed.scope = Scope::WithinUser("x".to_owned()),
             12 => {
                 changed.scope = Scope::Shared("x".to_owned());
             }
-            _ => changed.embed_text = Some(format!("{}x", parts.embed_text.clone().unwrap_or_default())),
+            _ => changed.excised = Some(format!("{}x", parts.excised.clone().unwrap_or_default())),
         }
         let (before, after) = (parts.key(), changed.key());
         prop_assert_ne!(before.key, after.key);
@@ -144,7 +147,7 @@ fn plain(scope: Scope, identity: Identity) -> Parts {
         policy: Vec::new(),
         headers: Vec::new(),
         body: Vec::new(),
-        embed_text: None,
+        excised: None,
         extra: Vec::new(),
     }
 }
@@ -194,7 +197,7 @@ fn another_secret_gives_another_key() {
         query: "",
         headers: &[],
         partition_body: b"{}",
-        embed_text: Some("hello"),
+        excised: Some("hello"),
         extra: &[],
     };
     let one = CacheKey::new(&KeySecret::from_bytes([1; 32]), &parts);

@@ -28,9 +28,9 @@ mod vectors;
 
 pub use cache::{Cache, CacheError};
 
-pub use decide::{CandidateView, Decision, Refusal, decide};
+pub use decide::{CandidateView, Decision, Passed, Refusal, decide, passing};
 pub use embedder::{DIMENSIONS, EmbedError, Embedder, EmbedderStats, Embedding};
-pub use entry::{Candidate, Entry, EntryMeta};
+pub use entry::{Candidate, Entry, EntryMeta, LABEL_BYTES_MAX, LABELS_MAX, TAG_BYTES_MAX, TAGS_MAX};
 pub use error::StoreError;
 pub use evidence::{Evidence, Lexical, compare};
 pub use flight::{FlightEnd, FlightLimits, Flights, Joined, Lead, Reader};

@@ -58,9 +58,14 @@ impl Memory {
         self.cache.contains_key(key)
     }
 
+    /// The entry of a key. Does not count as a use.
+    pub(crate) fn peek(&self, key: &[u8; 32]) -> Option<Arc<Entry>> {
+        self.cache.peek(key).map(|slot| slot.entry)
+    }
+
     /// Whether this very entry is the one in memory. Does not count as a use.
     pub(crate) fn holds(&self, entry: &Arc<Entry>) -> bool {
-        self.cache.peek(&entry.key.key).is_some_and(|slot| Arc::ptr_eq(&slot.entry, entry))
+        self.peek(&entry.key.key).is_some_and(|known| Arc::ptr_eq(&known, entry))
     }
 
     /// Puts an entry in, or charges it anew; returns what had to leave, which may be the entry itself.

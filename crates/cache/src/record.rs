@@ -16,7 +16,7 @@ use crate::key::CacheKey;
 use crate::secret::KeySecret;
 
 const MAGIC: [u8; 4] = *b"RFRN";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const HEADER_BYTES: usize = 4 + 2 + 1 + 4;
 const DIGEST_BYTES: usize = 32;
 /// Bit in the flags: the body is zstd.
@@ -126,6 +126,8 @@ fn body_of(entry: &Entry) -> Vec<u8> {
     let EntryMeta {
         stored_at_ms,
         expires_at_ms,
+        stale_while_revalidate_until_ms,
+        stale_if_error_until_ms,
         upstream_ms,
         route,
         tenant,
@@ -133,7 +135,10 @@ fn body_of(entry: &Entry) -> Vec<u8> {
         model,
         api,
         embed_text,
+        exact_only,
         replay_headers,
+        tags,
+        labels,
     } = &entry.meta;
     let CacheKey { partition, key: _, fingerprint } = &entry.key; // The key is the record's place.
     let mut body = FieldsMut::with_capacity(entry.record_bytes() + 256);
@@ -141,6 +146,8 @@ fn body_of(entry: &Entry) -> Vec<u8> {
     body.array(fingerprint);
     body.number(*stored_at_ms);
     body.number(*expires_at_ms);
+    body.number(*stale_while_revalidate_until_ms);
+    body.number(*stale_if_error_until_ms);
     body.number(*upstream_ms);
     body.text(route.as_str());
     body.text(tenant.as_str());
@@ -148,11 +155,11 @@ fn body_of(entry: &Entry) -> Vec<u8> {
     body.text(model);
     body.text(api.as_str());
     body.optional(embed_text.as_deref());
-    body.number(replay_headers.len() as u64);
-    for (name, value) in replay_headers {
-        body.text(name);
-        body.text(value);
-    }
+    body.number(u64::from(*exact_only));
+    body.pairs(replay_headers);
+    body.number(tags.len() as u64);
+    tags.iter().for_each(|tag| body.text(tag));
+    body.pairs(labels);
     body.bytes(entry.encoded());
     body.into_bytes()
 }
@@ -163,6 +170,8 @@ fn entry_of(key: [u8; 32], body: &[u8]) -> Option<Entry> {
     let meta = EntryMeta {
         stored_at_ms: fields.number()?,
         expires_at_ms: fields.number()?,
+        stale_while_revalidate_until_ms: fields.number()?,
+        stale_if_error_until_ms: fields.number()?,
         upstream_ms: fields.number()?,
         route: RouteId::new(fields.text()?),
         tenant: TenantId::new(fields.text()?),
@@ -170,16 +179,19 @@ fn entry_of(key: [u8; 32], body: &[u8]) -> Option<Entry> {
         model: fields.text()?.to_owned(),
         api: api_named(fields.text()?)?,
         embed_text: fields.optional()?.map(str::to_owned),
-        replay_headers: headers_of(&mut fields)?,
+        exact_only: fields.flag()?,
+        replay_headers: fields.pairs()?,
+        tags: tags_of(&mut fields)?,
+        labels: fields.pairs()?,
     };
     let encoded = fields.bytes()?;
     fields.end()?;
     Entry::decode(CacheKey { partition, key, fingerprint }, meta, encoded).ok()
 }
 
-fn headers_of(fields: &mut Fields<'_>) -> Option<Vec<(String, String)>> {
+fn tags_of(fields: &mut Fields<'_>) -> Option<Vec<String>> {
     let count = fields.number()?;
-    (0..count).map(|_| Some((fields.text()?.to_owned(), fields.text()?.to_owned()))).collect()
+    (0..count).map(|_| Some(fields.text()?.to_owned())).collect()
 }
 
 fn api_named(name: &str) -> Option<Api> {

@@ -13,17 +13,24 @@ prop_compose! {
     fn metas()(
         stored_at_ms: u64,
         expires_at_ms: u64,
+        stale_while_revalidate_until_ms: u64,
+        stale_if_error_until_ms: u64,
         upstream_ms: u64,
         names in proptest::array::uniform3(".{0,8}"),
         user in proptest::option::of(".{0,8}"),
         embed_text in proptest::option::of(".{0,40}"),
         api in 0..Api::ALL.len(),
+        exact_only: bool,
         replay_headers in proptest::collection::vec(("[a-z-]{0,8}", ".{0,8}"), 0..4),
+        tags in proptest::collection::vec(".{0,8}", 0..4),
+        labels in proptest::collection::vec((".{0,8}", ".{0,8}"), 0..4),
     ) -> EntryMeta {
         let [route, tenant, model] = names;
         EntryMeta {
             stored_at_ms,
             expires_at_ms,
+            stale_while_revalidate_until_ms,
+            stale_if_error_until_ms,
             upstream_ms,
             route: RouteId::new(route),
             tenant: TenantId::new(tenant),
@@ -31,7 +38,10 @@ prop_compose! {
             model,
             api: Api::ALL[api],
             embed_text,
+            exact_only,
             replay_headers,
+            tags,
+            labels,
         }
     }
 }

@@ -109,7 +109,7 @@ impl<H: Clone> Cache<H> {
             query: "",
             headers: &[],
             partition_body: nonce,
-            embed_text: Some("ready?"),
+            excised: Some("ready?"),
             extra: &[],
         };
         Some(self.key(&parts))
@@ -121,6 +121,8 @@ fn probe_meta() -> EntryMeta {
     EntryMeta {
         stored_at_ms: now_ms,
         expires_at_ms: now_ms + PROBE_TTL_MS,
+        stale_while_revalidate_until_ms: 0,
+        stale_if_error_until_ms: 0,
         upstream_ms: 0,
         route: RouteId::new("self-test"),
         tenant: TenantId::new("\0self-test"),
@@ -128,7 +130,10 @@ fn probe_meta() -> EntryMeta {
         model: "self-test".to_owned(),
         api: Api::ChatCompletions,
         embed_text: Some("ready?".to_owned()),
+        exact_only: false,
         replay_headers: Vec::new(),
+        tags: Vec::new(),
+        labels: Vec::new(),
     }
 }
 

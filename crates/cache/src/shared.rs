@@ -74,7 +74,7 @@ impl Shared {
     }
 
     pub(crate) fn find(&self, key: &CacheKey, now_ms: u64) -> Option<Arc<Entry>> {
-        self.memory.find(&key.key).filter(|entry| entry.answers(key) && entry.is_fresh(now_ms))
+        self.memory.find(&key.key).filter(|entry| entry.answers(key) && entry.is_retained(now_ms))
     }
 
     /// Puts an entry into memory, and then its vector, so that whoever finds the vector finds the entry.
@@ -152,7 +152,7 @@ impl Shared {
             return self
                 .places
                 .find(&entry.key.key)
-                .is_some_and(|place| place.expires_at_ms == entry.meta.expires_at_ms);
+                .is_some_and(|place| place.retained_until_ms == entry.meta.retained_until_ms());
         }
         let evicted = self.memory.insert(entry.clone());
         drop(changes);
@@ -184,7 +184,7 @@ impl Shared {
         if !hidden {
             removals.remove(key);
         }
-        self.places.insert(key, Place { expires_at_ms: entry.meta.expires_at_ms, bytes, hidden });
+        self.places.insert(key, Place { retained_until_ms: entry.meta.retained_until_ms(), bytes, hidden });
     }
 
     /// Removes the vector that leads nowhere, if so: neither to memory nor to disk.
@@ -195,9 +195,18 @@ impl Shared {
         }
     }
 
+    /// Removes the vector of an entry that is no candidate any more, unless a newer entry has taken its place.
+    pub(crate) fn retire_vector(&self, entry: &Arc<Entry>) {
+        let CacheKey { partition, key, fingerprint: _ } = &entry.key;
+        let _changes = self.changes(key).lock();
+        if self.memory.peek(key).is_none_or(|known| Arc::ptr_eq(&known, entry)) {
+            self.vectors.remove(partition, key);
+        }
+    }
+
     /// Removes entries from memory that may no longer be served, and their vectors.
     pub(crate) fn sweep(&self, now_ms: u64) {
-        for entry in self.memory.collect(|entry| !entry.is_fresh(now_ms)) {
+        for entry in self.memory.collect(|entry| !entry.is_retained(now_ms)) {
             let CacheKey { partition, key, fingerprint: _ } = entry.key;
             self.memory.remove_entry(&entry);
             self.forget_vector(&partition, &key);

@@ -1,7 +1,7 @@
 //! The embedded store: entries in memory, on disk if a directory is given, and the vectors that lead to them.
 //!
 //! Decides nothing about whose answer may be served: the key does. What it promises: an entry is found by its own three
-//! digests only, never after its expiry, and a vector leads to an entry of its own partition or to nothing.
+//! digests only, fresh or marked as stale and never after its last window, and a vector leads to an entry of its own partition or to nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,6 +26,8 @@ use crate::vectors::Neighbour;
 pub enum Found {
     /// A fresh entry of this very question.
     Hit(Arc<Entry>),
+    /// One past its TTL that may be served while it is refreshed, or if no upstream can answer: the entry says which.
+    Stale(Arc<Entry>),
     /// Nothing that may be served.
     Miss,
 }
@@ -101,16 +103,19 @@ impl Store {
         Ok(Self { shared, disk, entry_bytes_max: settings.entry_bytes_max })
     }
 
-    /// The fresh entry of a key. Suspends only to read from disk, and for a quarter of a second at most.
+    /// The entry of a key, fresh or within a stale window. Suspends only to read from disk, and for a quarter of a second at most.
     ///
     /// # Cancel safety
     /// Safe: a read from disk that was begun ends in memory.
     pub async fn find(&self, key: &CacheKey, now_ms: u64) -> Found {
-        if let Some(entry) = self.shared.find(key, now_ms) {
-            return Found::Hit(entry);
-        }
-        match self.read(&key.key, now_ms).await.filter(|entry| entry.answers(key)) {
-            Some(entry) => Found::Hit(entry),
+        let known = self.shared.find(key, now_ms);
+        let found = match known {
+            Some(entry) => Some(entry),
+            None => self.read(&key.key, now_ms).await.filter(|entry| entry.answers(key)),
+        };
+        match found {
+            Some(entry) if entry.is_fresh(now_ms) => Found::Hit(entry),
+            Some(entry) => Found::Stale(entry),
             None => Found::Miss,
         }
     }
@@ -127,7 +132,7 @@ impl Store {
         k: usize,
         now_ms: u64,
     ) -> Vec<Candidate> {
-        // Some may lead to what has expired and waits for the sweep.
+        // Some may lead to what is stale, or waits for the sweep.
         let neighbours = self.shared.vectors.nearest(partition, vector, k.saturating_mul(2));
         let mut candidates = Vec::with_capacity(neighbours.len());
         for Neighbour { id, similarity } in neighbours {
@@ -138,22 +143,27 @@ impl Store {
                 Some(entry) => Some(entry),
                 None => self.read(&id, now_ms).await,
             };
-            match entry.filter(|entry| entry.is_fresh(now_ms) && entry.key.partition == *partition) {
-                Some(entry) => candidates.push(Candidate { similarity, entry }),
+            match entry.filter(|entry| entry.key.partition == *partition) {
+                Some(entry) if entry.is_similar_candidate(now_ms) => {
+                    candidates.push(Candidate { similarity, entry });
+                }
+                Some(entry) => self.shared.retire_vector(&entry),
                 None => self.shared.forget_vector(partition, &id),
             }
         }
         candidates
     }
 
-    /// Stores an entry, and the vector that leads to it. Never blocks. The disk follows within milliseconds.
+    /// Stores an entry, and the vector that leads to it unless it is for exact look-up only. Never blocks. The disk follows
+    /// within milliseconds.
     ///
     /// # Errors
-    /// Why nothing was stored: [`Skip::TooLarge`] or [`Skip::StoreBusy`].
+    /// Why nothing was stored: [`Skip::TooLarge`] (tags and labels over their bounds included) or [`Skip::StoreBusy`].
     pub fn insert(&self, entry: Entry, vector: Option<Embedding>) -> Result<Arc<Entry>, Skip> {
-        if entry.record_bytes() > self.entry_bytes_max {
+        if entry.record_bytes() > self.entry_bytes_max || !entry.meta.is_bounded() {
             return Err(Skip::TooLarge);
         }
+        let vector = vector.filter(|_| !entry.meta.exact_only);
         let entry = Arc::new(entry);
         if !self.shared.is_disk_up() && entry.charge() as u64 > self.shared.memory.entry_charge_max() {
             return Err(Skip::TooLarge);
@@ -232,13 +242,13 @@ impl Store {
         }
     }
 
-    /// What is on disk under a key and may be fresh.
+    /// What is on disk under a key and is of use still.
     async fn read(&self, key: &[u8; 32], now_ms: u64) -> Option<Arc<Entry>> {
         let place = self.shared.places.find(key)?;
-        if place.expires_at_ms <= now_ms {
+        if place.retained_until_ms <= now_ms {
             return None;
         }
-        self.disk.read(*key).await.filter(|entry| entry.is_fresh(now_ms))
+        self.disk.read(*key).await.filter(|entry| entry.is_retained(now_ms))
     }
 }
 

@@ -19,7 +19,7 @@ fn open(settings: &EmbeddedStore) -> Store {
 fn hit(found: Found) -> Arc<Entry> {
     match found {
         Found::Hit(entry) => entry,
-        Found::Miss => panic!("a miss where a hit was expected"),
+        other => panic!("{other:?} where a hit was expected"),
     }
 }
 

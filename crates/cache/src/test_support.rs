@@ -35,6 +35,8 @@ pub(crate) fn meta(expires_at_ms: u64) -> EntryMeta {
     EntryMeta {
         stored_at_ms: NOW_MS,
         expires_at_ms,
+        stale_while_revalidate_until_ms: 0,
+        stale_if_error_until_ms: 0,
         upstream_ms: 1234,
         route: RouteId::new("chat"),
         tenant: TenantId::new("acme"),
@@ -42,7 +44,10 @@ pub(crate) fn meta(expires_at_ms: u64) -> EntryMeta {
         model: "m".to_owned(),
         api: Api::ChatCompletions,
         embed_text: Some("what?".to_owned()),
+        exact_only: false,
         replay_headers: vec![("x-request-cost".to_owned(), "3".to_owned())],
+        tags: Vec::new(),
+        labels: Vec::new(),
     }
 }
 

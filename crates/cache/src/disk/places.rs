@@ -25,7 +25,7 @@ pub(crate) struct Places {
 /// What is known of a key on disk without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
-    pub(crate) expires_at_ms: u64,
+    pub(crate) retained_until_ms: u64,
     /// Of its records.
     pub(crate) bytes: u32,
     /// Removed for readers; the writer has yet to come to it.

@@ -27,7 +27,7 @@ pub(super) fn rebuild(shared: &Shared, tables: &Tables, embedder: Option<[u8; 32
         front = Some(at);
         match record {
             // Expired ones are left for the sweep, which starts at the front.
-            Ok(_) if at.expires_at_ms <= now_ms => {}
+            Ok(_) if at.retained_until_ms <= now_ms => {}
             Ok(record) => {
                 let in_time = start.elapsed() < VECTORS_BUDGET;
                 vectors += usize::from(take_in(shared, at, record, embedder.filter(|_| in_time)));
@@ -51,7 +51,7 @@ fn take_in(shared: &Shared, at: IndexKey, record: PlaceRecord, embedder: Option<
         return false;
     }
     let PlaceRecord { partition, bytes, vector } = record;
-    shared.places.insert(&at.key, Place { expires_at_ms: at.expires_at_ms, bytes, hidden: false });
+    shared.places.insert(&at.key, Place { retained_until_ms: at.retained_until_ms, bytes, hidden: false });
     match vector {
         // Vectors of another model can't be compared.
         Some((model, vector)) if Some(model) == embedder => {

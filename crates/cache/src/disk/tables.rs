@@ -22,7 +22,7 @@ const DIR: &str = "answers";
 /// Where a database goes that can't be opened; one is kept.
 const SET_ASIDE: &str = "answers.set-aside";
 /// Version of the layout of keyspaces. Records have their own.
-const LAYOUT: &[u8] = b"refrain store 1";
+const LAYOUT: &[u8] = b"refrain store 2";
 /// The block cache: entries are cached above, decoded.
 const BLOCK_CACHE_BYTES: u64 = 8 << 20;
 const MEMTABLE_BYTES: u64 = 16 << 20;
@@ -41,7 +41,7 @@ pub(super) struct Tables {
 /// A key of the index: expiry, big-endian so that the oldest comes first, then the entry's key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct IndexKey {
-    pub(super) expires_at_ms: u64,
+    pub(super) retained_until_ms: u64,
     pub(super) key: [u8; 32],
 }
 
@@ -142,7 +142,8 @@ impl Batch<'_> {
     ) -> u32 {
         let Tables { answers, index, secret, .. } = self.tables;
         let answer = record::encode(secret, entry);
-        let place = IndexKey { expires_at_ms: entry.meta.expires_at_ms, key: entry.key.key }.to_bytes();
+        let place =
+            IndexKey { retained_until_ms: entry.meta.retained_until_ms(), key: entry.key.key }.to_bytes();
         let vector_bytes = if vector.is_some() { 4 * crate::embedder::DIMENSIONS } else { 0 };
         let bytes = u32::try_from(answer.len() + vector_bytes + 256).unwrap_or(u32::MAX);
         let record = PlaceRecord { partition: entry.key.partition, bytes, vector };
@@ -169,14 +170,14 @@ impl Batch<'_> {
 impl IndexKey {
     fn to_bytes(self) -> [u8; 40] {
         let mut bytes = [0; 40];
-        bytes[..8].copy_from_slice(&self.expires_at_ms.to_be_bytes());
+        bytes[..8].copy_from_slice(&self.retained_until_ms.to_be_bytes());
         bytes[8..].copy_from_slice(&self.key);
         bytes
     }
 
     fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (expires, key) = bytes.split_first_chunk()?;
-        Some(Self { expires_at_ms: u64::from_be_bytes(*expires), key: key.try_into().ok()? })
+        Some(Self { retained_until_ms: u64::from_be_bytes(*expires), key: key.try_into().ok()? })
     }
 }
 

@@ -221,10 +221,10 @@ impl Files {
         let mut batch = self.tables.batch();
         let (mut written, mut removed) = (Vec::new(), Vec::new());
         for (key, Change { moment, put }) in changes {
-            let before = shared.places.on_disk(&key).map(|place| place.expires_at_ms);
-            let after = put.as_ref().map(|(entry, _)| entry.meta.expires_at_ms);
-            if let Some(expires_at_ms) = before.filter(|_| before != after) {
-                batch.remove_place(IndexKey { expires_at_ms, key });
+            let before = shared.places.on_disk(&key).map(|place| place.retained_until_ms);
+            let after = put.as_ref().map(|(entry, _)| entry.meta.retained_until_ms());
+            if let Some(retained_until_ms) = before.filter(|_| before != after) {
+                batch.remove_place(IndexKey { retained_until_ms, key });
             }
             match put {
                 Some((entry, vector)) => {
@@ -239,7 +239,7 @@ impl Files {
         }
         batch.commit()?;
         for (entry, bytes, moment) in written {
-            let at = IndexKey { expires_at_ms: entry.meta.expires_at_ms, key: entry.key.key };
+            let at = IndexKey { retained_until_ms: entry.meta.retained_until_ms(), key: entry.key.key };
             self.front = Some(self.front.map_or(at, |front| front.min(at)));
             shared.written(&entry, bytes, moment);
         }
@@ -277,12 +277,14 @@ impl Files {
         let (mut gone, mut freed) = (Vec::new(), 0);
         for item in self.tables.places(self.front).take(SWEEP_BATCH_MAX) {
             let (at, record) = item?;
-            if at.expires_at_ms > until_ms || freed >= bytes {
+            if at.retained_until_ms > until_ms || freed >= bytes {
                 break;
             }
             // A place that its key has left leads to nothing of its own: the answer belongs to the newer place.
-            let newer =
-                shared.places.on_disk(&at.key).is_some_and(|place| place.expires_at_ms != at.expires_at_ms);
+            let newer = shared
+                .places
+                .on_disk(&at.key)
+                .is_some_and(|place| place.retained_until_ms != at.retained_until_ms);
             if !newer {
                 batch.remove_answer(at.key);
             }

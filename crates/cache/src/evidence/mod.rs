@@ -46,6 +46,22 @@ pub struct Lexical {
     pub unit: bool,
 }
 
+impl Evidence {
+    /// A measure by its name: `cosine`, `margin`, `jaccard`, or a veto's (1 where the texts differ in it, else 0). None for
+    /// other names, and for the margin of the last candidate.
+    pub fn measure(&self, name: &str) -> Option<f32> {
+        match name {
+            "cosine" => Some(self.cosine),
+            "margin" => self.margin,
+            "jaccard" => Some(self.lexical.jaccard),
+            _ => {
+                let veto = Veto::ALL.into_iter().find(|veto| veto.as_str() == name)?;
+                Some(if self.lexical.speaks_for(veto) { 1.0 } else { 0.0 })
+            }
+        }
+    }
+}
+
 impl Lexical {
     /// Whether this evidence speaks for `veto`.
     pub fn speaks_for(&self, veto: Veto) -> bool {
@@ -61,16 +77,29 @@ impl Lexical {
 
 /// Compares two texts. Symmetric; identical texts have no mismatch.
 pub fn compare(a: &str, b: &str) -> Lexical {
-    let (a, b) = (Text::read(a), Text::read(b));
-    Lexical {
-        jaccard: jaccard(a.tokens.iter().map(key), b.tokens.iter().map(key)),
-        bigram_jaccard: jaccard(bigrams(&a), bigrams(&b)),
-        length_ratio: length_ratio(a.tokens.len(), b.tokens.len()),
-        number: number::numbers_differ(&a, &b),
-        negation: differ::polarity_differs(&a, &b),
-        name: differ::names_differ(&a, &b),
-        date: differ::dates_differ(&a, &b),
-        unit: differ::units_differ(&a, &b),
+    Question::read(a).compare(b)
+}
+
+/// A text that several others are compared with: read once.
+pub(crate) struct Question(Text);
+
+impl Question {
+    pub(crate) fn read(text: &str) -> Self {
+        Self(Text::read(text))
+    }
+
+    pub(crate) fn compare(&self, other: &str) -> Lexical {
+        let (a, b) = (&self.0, &Text::read(other));
+        Lexical {
+            jaccard: jaccard(a.tokens.iter().map(key), b.tokens.iter().map(key)),
+            bigram_jaccard: jaccard(bigrams(a), bigrams(b)),
+            length_ratio: length_ratio(a.tokens.len(), b.tokens.len()),
+            number: number::numbers_differ(a, b),
+            negation: differ::polarity_differs(a, b),
+            name: differ::names_differ(a, b),
+            date: differ::dates_differ(a, b),
+            unit: differ::units_differ(a, b),
+        }
     }
 }
 
