@@ -46,7 +46,7 @@ pub(crate) struct Asking<'a> {
 
 impl<'a> Asking<'a> {
     pub(crate) fn new(pool: &'a PoolState, request: UpstreamRequest) -> Self {
-        let UpstreamRequest { method, path_and_query, mut headers, body, timeouts } = request;
+        let UpstreamRequest { method, path_and_query, mut headers, body, timeouts, routing_key: _ } = request;
         request::normalise(&mut headers);
         Self {
             pool,

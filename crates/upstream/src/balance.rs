@@ -1,4 +1,4 @@
-//! Which endpoint of a pool is asked, and which after it. Weighted round robin; nothing here knows about prompts.
+//! Which endpoint of a pool is asked, and which after it, in turns: weighted round robin. Nothing here knows about prompts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -14,13 +14,21 @@ const SCHEDULE_MAX: u64 = 4096;
 pub(crate) struct Turns {
     /// Indices of endpoints, each as often as its weight, evenly spread.
     schedule: Vec<usize>,
+    /// How many there are.
+    endpoints: usize,
     next: AtomicUsize,
 }
 
 impl Turns {
     /// Turns by weight. Weight 0 gets none, unless all are 0.
     pub(crate) fn new(weights: &[u32]) -> Self {
-        Self { schedule: schedule(weights), next: AtomicUsize::new(0) }
+        Self { schedule: schedule(weights), endpoints: weights.len(), next: AtomicUsize::new(0) }
+    }
+
+    /// Whose turn it is, then the others in the order of config. Takes the turn.
+    pub(crate) fn preference(&self) -> Vec<usize> {
+        let (first, count) = (self.take(), self.endpoints);
+        (0..count).map(|step| (first + step) % count).collect()
     }
 
     fn take(&self) -> usize {
@@ -31,13 +39,10 @@ impl Turns {
     }
 }
 
-/// The order in which to ask endpoints for one request: whose turn it is, then the others in the order of config;
-/// those that lately refused a connection come last,
-/// but for one request after each cool-down. Every endpoint is there once.
-pub(crate) fn order(endpoints: &[Arc<EndpointState>], turns: &Turns, now: Instant) -> Vec<usize> {
-    let count = endpoints.len();
-    let first = turns.take();
-    let mut order: Vec<usize> = (0..count).map(|step| (first + step) % count).collect();
+/// The order in which to ask endpoints for one request: as preferred, but those that lately refused a connection come
+/// last, with the exception of one request after each cool-down. Every endpoint is there once.
+pub(crate) fn order(endpoints: &[Arc<EndpointState>], preference: Vec<usize>, now: Instant) -> Vec<usize> {
+    let mut order = preference;
     let is_cooling = |&index: &usize| endpoints[index].is_cooling(now);
     if order.iter().any(is_cooling) {
         // Cached, since other workers may change the keys while this sorts.
@@ -119,16 +124,16 @@ mod tests {
         let turns = Turns::new(&[1, 1, 1]);
         let now = Instant::now();
         endpoints[1].note_unreachable(now);
-        let orders: Vec<_> = (0..3).map(|_| order(&endpoints, &turns, now)).collect();
+        let orders: Vec<_> = (0..3).map(|_| order(&endpoints, turns.preference(), now)).collect();
         assert_eq!(orders, [[0, 2, 1], [2, 0, 1], [2, 0, 1]]);
 
         let later = now + crate::endpoint::COOL_DOWN;
-        let orders: Vec<_> = (0..5).map(|_| order(&endpoints, &turns, later)).collect();
+        let orders: Vec<_> = (0..5).map(|_| order(&endpoints, turns.preference(), later)).collect();
         let probe = [1, 2, 0];
         assert_eq!(orders, [[0, 1, 2], probe, [2, 0, 1], [0, 2, 1], [2, 0, 1]], "one probes, no more");
 
         endpoints[1].note_reachable();
-        let orders: Vec<_> = (0..2).map(|_| order(&endpoints, &turns, later)).collect();
+        let orders: Vec<_> = (0..2).map(|_| order(&endpoints, turns.preference(), later)).collect();
         assert_eq!(orders, [[2, 0, 1], [0, 1, 2]]);
     }
 }

@@ -57,9 +57,9 @@ impl Client {
         request: UpstreamRequest,
     ) -> Result<UpstreamResponse, UpstreamError> {
         pool.budget.deposit();
+        let mut order = pool.order(request.routing_key.as_ref()).into_iter().peekable();
         let mut asking = Asking::new(pool, request);
         let mut failed = UpstreamError::NoEndpoint { pool: pool.id().clone() };
-        let mut order = pool.order().into_iter().peekable();
         while let Some(index) = order.next() {
             let failure = match self.ask(&mut asking, &pool.endpoints()[index]).await {
                 Ok(response) => return Ok(response),

@@ -168,5 +168,6 @@ pub(crate) fn get(path: &'static str) -> UpstreamRequest {
         headers: HeaderMap::new(),
         body: UpstreamBody::empty(),
         timeouts: LOOK_TIMEOUTS,
+        routing_key: None,
     }
 }

@@ -18,6 +18,7 @@ mod identity;
 mod idle;
 mod ping;
 mod pool;
+mod rendezvous;
 mod request;
 mod response;
 

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use crate::balance::{self, Turns};
 use crate::budget::RetryBudget;
 use crate::endpoint::{EndpointState, EndpointStats};
-use crate::{UpstreamError, identity};
+use crate::{UpstreamError, identity, rendezvous};
 
 /// Every pool of one configuration. Part of the live snapshot; shared by all workers.
 #[derive(Debug)]
@@ -151,9 +151,13 @@ impl PoolState {
         }
     }
 
-    /// Endpoints to ask for one request, in order, each once; a turn is taken by calling it.
-    pub(crate) fn order(&self) -> Vec<usize> {
-        balance::order(&self.endpoints, &self.turns, Instant::now())
+    /// Endpoints to ask for one request, in order, each once. Without a routing key a turn is taken by calling it.
+    pub(crate) fn order(&self, routing_key: Option<&[u8; 32]>) -> Vec<usize> {
+        let preference = match routing_key {
+            Some(key) => rendezvous::preference(&self.endpoints, key),
+            None => self.turns.preference(),
+        };
+        balance::order(&self.endpoints, preference, Instant::now())
     }
 }
 

@@ -36,6 +36,9 @@ pub struct UpstreamRequest {
     pub body: UpstreamBody,
     /// The route's time-outs.
     pub timeouts: Timeouts,
+    /// Requests with the same key go to the same endpoint as far as possible; none: in turns. Any 32 bytes that are spread
+    /// evenly, such as a digest.
+    pub routing_key: Option<[u8; 32]>,
 }
 
 /// A request body.

@@ -212,6 +212,7 @@ pub(crate) fn request(method: Method, body: UpstreamBody) -> UpstreamRequest {
         headers: HeaderMap::new(),
         body,
         timeouts: Timeouts::default(),
+        routing_key: None,
     }
 }
 
