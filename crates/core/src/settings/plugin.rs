@@ -1,6 +1,7 @@
 //! Cache policies: which there are, what they may do, and their bounds.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -149,10 +150,16 @@ impl Default for PluginHost {
 }
 
 /// A policy on a route.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct RoutePlugin {
     /// Which.
     pub plugin: Arc<Plugin>,
-    /// What it is told, as JSON: an object.
+    /// What it is told, as JSON: an object. May hold secrets: never printed.
     pub config: String,
+}
+
+impl fmt::Debug for RoutePlugin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RoutePlugin").field("plugin", &self.plugin).finish_non_exhaustive()
+    }
 }
