@@ -1,5 +1,7 @@
 //! Questions about a finished answer: its text, its usage, whether it may be stored.
 
+use std::borrow::Cow;
+
 use refrain_core::{Api, Dialect, Skip, Usage};
 
 use super::record::{Answer, Choice, Fields, PartKind};
@@ -20,11 +22,29 @@ impl Answer {
         &self.head
     }
 
-    /// The visible text of the first choice.
-    pub fn text(&self) -> String {
-        let first = self.choices.iter().min_by_key(|choice| choice.index);
-        let parts = first.into_iter().flat_map(|choice| &choice.parts);
-        parts.filter(|part| part.kind == PartKind::Text).map(|part| part.text.as_str()).collect()
+    /// The visible text of the first choice: no reasoning, no refusal, no tool call.
+    pub fn text(&self) -> Cow<'_, str> {
+        let parts = self.first().into_iter().flat_map(|choice| &choice.parts);
+        let mut texts = parts.filter(|part| part.kind == PartKind::Text).map(|part| part.text.as_str());
+        match (texts.next(), texts.next()) {
+            (None, _) => Cow::Borrowed(""),
+            (Some(only), None) => Cow::Borrowed(only),
+            (Some(first), Some(second)) => [first, second].into_iter().chain(texts).collect(),
+        }
+    }
+
+    /// Why the first choice ended, in the dialect's word.
+    pub fn finish_reason(&self) -> Option<&str> {
+        self.first()?.finish.as_deref()
+    }
+
+    /// Whether any choice calls a tool.
+    pub fn has_tool_calls(&self) -> bool {
+        self.choices.iter().any(Choice::calls_tools)
+    }
+
+    fn first(&self) -> Option<&Choice> {
+        self.choices.iter().min_by_key(|choice| choice.index)
     }
 
     /// Token counts as the upstream reported them. Anthropic counts cached prompt tokens apart; here they are included.

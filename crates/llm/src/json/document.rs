@@ -173,6 +173,17 @@ impl<'d> Value<'d> {
         Members { inside: self.inside(Kind::Object) }
     }
 
+    /// As [`Value::members`], the names as values.
+    pub(crate) fn raw_members(self) -> impl Iterator<Item = (Value<'d>, Value<'d>)> + use<'d> {
+        let mut members = self.members();
+        std::iter::from_fn(move || members.next_raw())
+    }
+
+    /// The places of everything within it.
+    pub(crate) fn inside_places(self) -> Range<u32> {
+        self.node + 1..self.entry().next
+    }
+
     /// The elements of an array in their order; nothing for other kinds.
     pub fn elements(self) -> impl Iterator<Item = Value<'d>> + use<'d> {
         self.inside(Kind::Array)

@@ -5,6 +5,7 @@
 //! the original text and one flat table of nodes.
 
 mod document;
+pub mod pointer;
 mod read;
 mod write;
 

@@ -66,14 +66,19 @@ pub struct Error {
     pub offset: usize,
 }
 
+impl Error {
+    /// Of bytes that aren't text.
+    pub fn of_utf8(error: std::str::Utf8Error) -> Self {
+        Self { kind: ErrorKind::Utf8, offset: error.valid_up_to() }
+    }
+}
+
 /// Reads one JSON text.
 ///
 /// # Errors
 /// Anything that RFC 8259 doesn't allow, a duplicate name, a lone surrogate, or a limit that is passed.
 pub fn read<'a>(bytes: &'a [u8], limits: Limits) -> Result<Document<'a>, Error> {
-    let text = std::str::from_utf8(bytes)
-        .map_err(|error| Error { kind: ErrorKind::Utf8, offset: error.valid_up_to() })?;
-    read_text(text, limits)
+    read_text(std::str::from_utf8(bytes).map_err(Error::of_utf8)?, limits)
 }
 
 /// Reads one JSON text that is known to be UTF-8.

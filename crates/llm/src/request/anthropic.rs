@@ -32,5 +32,6 @@ pub(super) fn messages(fields: Fields<'_>) -> Result<Question<'_>, ParseError> {
         offers_tools,
         sampled: fields.number("temperature")?.is_none_or(|temperature| temperature > 0.0),
         message_count: conversation.count,
+        has_tool_messages: conversation.has_tool_messages,
     })
 }

@@ -1,23 +1,32 @@
-//! Requests: bytes to [`Prompt`], and the few edits that a body may see on its way upstream.
+//! Requests: bytes to [`Prompt`], what policies may read of them and change, and the few edits that a body may see on its way
+//! upstream.
 //!
 //! Only fields that decide something here are checked; all others pass unseen and are part of the keyed body.
 
 mod anthropic;
+mod compared;
+mod edit;
 mod error;
 mod fields;
+mod key_part;
 mod media;
 mod ollama;
 mod openai;
 mod question;
 mod rewrite;
+mod view;
+
+use std::sync::OnceLock;
 
 use bytes::Bytes;
+use bytestring::ByteString;
 use refrain_core::{Api, ExactOnly, Prompt};
 
+pub use compared::Compared;
 pub use error::ParseError;
 pub use rewrite::Rewrite;
 
-use crate::json::{self, Cut, Document, Value};
+use crate::json::{self, Cut, Outline, Value};
 use fields::Fields;
 use question::Question;
 use rewrite::Places;
@@ -42,8 +51,15 @@ impl Default for ParseLimits {
 pub struct ParsedRequest {
     /// What is asked.
     pub prompt: Prompt,
-    body: Bytes,
+    body: ByteString,
+    /// Of `body`.
+    outline: Outline,
     places: Places,
+    /// The place of the text that `prompt.embed_text` holds.
+    embed: Option<u32>,
+    has_tool_messages: bool,
+    /// Places of the messages, once somebody asked for one.
+    messages: OnceLock<Box<[u32]>>,
 }
 
 impl ParsedRequest {
@@ -51,7 +67,7 @@ impl ParsedRequest {
     /// rewritten places changed.
     pub fn upstream_body(&self, rewrite: &Rewrite) -> Bytes {
         let model = rewrite.model.as_deref().filter(|model| *model != self.prompt.model);
-        self.places.apply(&self.body, model, rewrite.include_usage)
+        self.places.apply(self.body(), model, rewrite.include_usage)
     }
 }
 
@@ -61,7 +77,9 @@ impl ParsedRequest {
 /// See [`ParseError`]: the body isn't strict JSON, or a field that is read has the wrong type or is missing.
 pub fn parse(api: Api, body: &Bytes, limits: &ParseLimits) -> Result<ParsedRequest, ParseError> {
     let reader_limits = json::Limits { depth_max: limits.depth_max, nodes_max: limits.nodes_max };
-    let document = json::read(body, reader_limits).map_err(|error| ParseError::of_json(error, body))?;
+    let refused = |error| ParseError::of_json(error, body);
+    let body = ByteString::try_from(body.clone()).map_err(|error| refused(json::Error::of_utf8(error)))?;
+    let document = json::read_text(&body, reader_limits).map_err(refused)?;
     let fields = Fields::top(document.root())?;
     let model = fields.required(fields.any("model"), "model", "a string")?;
     let name = model.as_str().ok_or_else(|| fields.invalid("model", model, "a string"))?;
@@ -73,8 +91,10 @@ pub fn parse(api: Api, body: &Bytes, limits: &ParseLimits) -> Result<ParsedReque
     let usage = if reports { None } else { Places::usage_edit(api, fields) };
     let salt = fields.any("cache_salt").map(Value::span);
     let places = Places { model: model.span(), usage, salt };
-    let prompt = prompt(api, name.into_owned(), question, &document);
-    Ok(ParsedRequest { prompt, body: body.clone(), places })
+    let has_tool_messages = question.has_tool_messages;
+    let (prompt, embed) = prompt(api, name.into_owned(), question, document.root());
+    let outline = document.into_outline();
+    Ok(ParsedRequest { prompt, body, outline, places, embed, has_tool_messages, messages: OnceLock::new() })
 }
 
 fn read(api: Api, fields: Fields<'_>) -> Result<Question<'_>, ParseError> {
@@ -90,10 +110,19 @@ fn read(api: Api, fields: Fields<'_>) -> Result<Question<'_>, ParseError> {
     }
 }
 
-fn prompt(api: Api, model: String, question: Question<'_>, document: &Document<'_>) -> Prompt {
+/// What is asked, and the place of the text that is compared.
+fn prompt(api: Api, model: String, question: Question<'_>, root: Value<'_>) -> (Prompt, Option<u32>) {
     // Without `..`: a new field can't compile until someone decides where it belongs.
-    let Question { stream, include_usage, embed, bypass, offers_tools, sampled, message_count } = question;
-    let root = document.root();
+    let Question {
+        stream,
+        include_usage,
+        embed,
+        bypass,
+        offers_tools,
+        sampled,
+        message_count,
+        has_tool_messages: _, // Where they matter to the cache, `embed` says so.
+    } = question;
     // Decoded once: the text may be long.
     let compared = embed.and_then(|value| match value.as_str() {
         Some(text) if !text.trim().is_empty() => Ok((value, text.into_owned())),
@@ -102,7 +131,8 @@ fn prompt(api: Api, model: String, question: Question<'_>, document: &Document<'
     let cut: &[Value<'_>] = compared.as_ref().map_or(&[], |(value, _)| std::slice::from_ref(value));
     let mut keyed = String::with_capacity(root.span().len());
     json::canonical_members(root, is_keyed, Cut { values: cut, mark: "@" }, &mut keyed);
-    Prompt {
+    let place = compared.as_ref().ok().map(|(value, _)| value.place());
+    let prompt = Prompt {
         api,
         model,
         stream,
@@ -113,7 +143,8 @@ fn prompt(api: Api, model: String, question: Question<'_>, document: &Document<'
         offers_tools,
         sampled,
         message_count,
-    }
+    };
+    (prompt, place)
 }
 
 /// Whether a top-level field belongs to the keyed body. What is left out can't change what the answer says.

@@ -13,10 +13,11 @@ pub(super) fn chat(fields: Fields<'_>) -> Result<Question<'_>, ParseError> {
     let messages = fields.array("messages")?;
     let conversation = messages.map(Conversation::read).transpose()?;
     let count = conversation.as_ref().map_or(0, |conversation| conversation.count);
+    let has_tool_messages = conversation.as_ref().is_some_and(|conversation| conversation.has_tool_messages);
     let offers_tools = fields.is_filled("tools");
     let comparable = Comparable {
         offers_tools,
-        tool_messages: conversation.as_ref().is_some_and(|conversation| conversation.has_tool_messages),
+        tool_messages: has_tool_messages,
         structured: asks_structure(fields.any("format")),
         logprobs: asks_logprobs(fields),
         many_choices: false,
@@ -31,6 +32,7 @@ pub(super) fn chat(fields: Fields<'_>) -> Result<Question<'_>, ParseError> {
         offers_tools,
         sampled: is_sampled(fields)?,
         message_count: count,
+        has_tool_messages,
     })
 }
 
@@ -63,6 +65,7 @@ pub(super) fn generate(fields: Fields<'_>) -> Result<Question<'_>, ParseError> {
         offers_tools: false,
         sampled: is_sampled(fields)?,
         message_count: 1,
+        has_tool_messages: false,
     })
 }
 
@@ -78,6 +81,7 @@ pub(super) fn embed(fields: Fields<'_>) -> Result<Question<'_>, ParseError> {
         offers_tools: false,
         sampled: false,
         message_count: 1,
+        has_tool_messages: false,
     })
 }
 

@@ -47,6 +47,7 @@ pub(super) fn chat(fields: Fields<'_>) -> Result<Question<'_>, ParseError> {
         offers_tools,
         sampled: is_sampled(fields)?,
         message_count: conversation.count,
+        has_tool_messages: conversation.has_tool_messages,
     })
 }
 
@@ -62,6 +63,7 @@ pub(super) fn completions(fields: Fields<'_>) -> Result<Question<'_>, ParseError
         offers_tools: false,
         sampled: is_sampled(fields)?,
         message_count: 1,
+        has_tool_messages: false,
     })
 }
 
@@ -76,6 +78,7 @@ pub(super) fn embeddings(fields: Fields<'_>) -> Result<Question<'_>, ParseError>
         offers_tools: false,
         sampled: false,
         message_count: 1,
+        has_tool_messages: false,
     })
 }
 
@@ -90,6 +93,7 @@ pub(super) fn responses(fields: Fields<'_>) -> Result<Question<'_>, ParseError> 
         offers_tools: fields.is_filled("tools"),
         sampled: is_sampled(fields)?,
         message_count: 1,
+        has_tool_messages: false,
     })
 }
 

@@ -18,6 +18,7 @@ pub(super) struct Question<'d> {
     pub(super) offers_tools: bool,
     pub(super) sampled: bool,
     pub(super) message_count: u32,
+    pub(super) has_tool_messages: bool,
 }
 
 /// Everything that forbids semantic look-up; the first that holds is the reason.
@@ -100,7 +101,7 @@ fn is_tool_part(part: Value<'_>) -> bool {
 }
 
 /// The text of a string, or of an array with one text part and nothing else.
-fn plain_text(content: Value<'_>) -> Result<Value<'_>, ExactOnly> {
+pub(super) fn plain_text(content: Value<'_>) -> Result<Value<'_>, ExactOnly> {
     if content.kind() != Kind::Array {
         return Ok(content);
     }

@@ -66,7 +66,8 @@ impl Places {
     }
 }
 
-fn splice(body: &[u8], edits: &[(Range<usize>, String)]) -> Bytes {
+/// The body with spans replaced. They come in order and don't overlap.
+pub(super) fn splice(body: &[u8], edits: &[(Range<usize>, String)]) -> Bytes {
     let added: usize = edits.iter().map(|(_, text)| text.len()).sum();
     let mut out = Vec::with_capacity(body.len() + added);
     let mut at = 0;
