@@ -5,7 +5,7 @@
 use crate::error::{Problems, Suggestion};
 use crate::schema::{Schema, Shape};
 use crate::text::check_format;
-use crate::tree::{Node, Table, Value, join, join_index};
+use crate::tree::{Entry, Node, Table, Value, join, join_index};
 
 /// The document without what is wrong in it.
 pub(crate) fn check(schema: &Schema, tree: &Node, problems: &mut Problems<'_>) -> toml::Value {
@@ -54,6 +54,7 @@ impl Check<'_, '_> {
             Value::Boolean(value) => Some(toml::Value::Boolean(*value)),
             Value::Datetime(value) => Some(toml::Value::Datetime(*value)),
             Value::Array(items) => self.array(&fitting, items, path),
+            Value::Table(_) if fitting.iter().any(|shape| shape.is_free()) => self.free(node, path),
             Value::Table(table) => self.table(&fitting, node, table, path),
         }
     }
@@ -132,6 +133,33 @@ impl Check<'_, '_> {
             }
         }
         self.is_complete(shapes, node, table, &checked, path).then_some(toml::Value::Table(checked))
+    }
+
+    /// A value whose form is none of ours, as JSON can hold it: dates as text, numbers finite.
+    fn free(&mut self, node: &Node, path: &str) -> Option<toml::Value> {
+        match &node.value {
+            Value::Float(number) if !number.is_finite() => {
+                self.problems.at(&node.origin, path, "must be a finite number", None);
+                None
+            }
+            Value::Float(number) => Some(toml::Value::Float(*number)),
+            Value::String(text) => Some(toml::Value::String(text.clone())),
+            Value::Integer(number) => Some(toml::Value::Integer(*number)),
+            Value::Boolean(value) => Some(toml::Value::Boolean(*value)),
+            Value::Datetime(date) => Some(toml::Value::String(date.to_string())),
+            Value::Array(items) => {
+                let at = |index| join_index(path, index);
+                let checked: Vec<_> =
+                    items.iter().enumerate().map(|(index, item)| self.free(item, &at(index))).collect();
+                checked.into_iter().collect::<Option<Vec<_>>>().map(toml::Value::Array)
+            }
+            Value::Table(table) => {
+                let entry = |(key, entry): (&String, &Entry)| {
+                    Some((key.clone(), self.free(&entry.node, &join(path, key))?))
+                };
+                Some(toml::Value::Table(table.iter().filter_map(entry).collect()))
+            }
+        }
     }
 
     /// Reports missing keys. False only for a choice of one key that isn't made: nothing can be done with it.

@@ -4,6 +4,7 @@
 //! wrong, and the rules that span keys are still checked on what is left, so that one start shows all problems.
 //! Doc comments here are the schema's descriptions, which editors show. Defaults are in `refrain_core::settings`.
 
+mod plugin;
 mod pool;
 mod route;
 
@@ -19,6 +20,9 @@ use crate::error::{Problems, Suggestion};
 use crate::text::{Address, Bytes, FilePath, Hash, NonEmpty, TimeSpan};
 use crate::tree::Origin;
 
+pub(crate) use plugin::{
+    Grant, Isolation, OnError, Plugin, PluginConfig, PluginHost, PluginLimits, RoutePlugin,
+};
 pub(crate) use pool::{Authorization, Endpoint, Pool, PoolKind, Timeouts};
 pub(crate) use route::{Cache, Directive, Regenerate, Route, Sampled, Scope, Semantic, Veto};
 
@@ -42,6 +46,10 @@ pub(crate) struct Config {
     pub(crate) pool: BTreeMap<String, Pool>,
     /// What is done with which requests, by name. At least one; longest path first, then more conditions first.
     pub(crate) route: BTreeMap<String, Route>,
+    /// What runs cache policies.
+    pub(crate) plugin_host: PluginHost,
+    /// Cache policies, by name. A route runs those that its `plugins` name.
+    pub(crate) plugin: BTreeMap<String, Plugin>,
     /// API keys, by name.
     pub(crate) key: BTreeMap<String, Key>,
     /// Logs and the access line.
@@ -218,6 +226,9 @@ pub(crate) struct Key {
     /// Models that it may ask for. Default: all.
     #[serde(default)]
     pub(crate) models: Vec<NonEmpty>,
+    /// Pools that cache policies may choose for it, beside the route's own. Default: all.
+    #[serde(default)]
+    pub(crate) pools: Vec<String>,
     /// Salted hash of the key.
     #[schemars(required)]
     pub(crate) hash: Option<Hash>,

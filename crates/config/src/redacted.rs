@@ -2,12 +2,14 @@
 //!
 //! Structs are taken apart without `..`: a new setting can't be forgotten here, and a new secret is decided upon.
 
+mod plugin;
+
 use refrain_core::settings::{
     Admin, ApiKey, Certificate, DirectivesAllowed, EmbeddedStore, Embedder, Endpoint, KeyKind, Limits,
     Listener, Log, LogFormat, Pool, PoolKind, Regenerate, Route, RouteCache, RouteMatch, RouteSemantic,
     Runtime, Sampled, Store, Timeouts, Tls,
 };
-use refrain_core::{Role, Scope, Settings, Veto};
+use refrain_core::{Freshness, Role, Scope, Settings, Veto};
 use serde_json::{Map, Value, json};
 
 use crate::text::{format_bytes, format_span};
@@ -19,7 +21,20 @@ const REDACTED: &str = "<redacted>";
 ///
 /// Relative paths are as the process resolves them. Key hashes count as secrets.
 pub fn redacted(settings: &Settings) -> Value {
-    let Settings { listeners, admin, runtime, limits, store, embedder, keys, pools, routes, log } = settings;
+    let Settings {
+        listeners,
+        admin,
+        runtime,
+        limits,
+        store,
+        embedder,
+        keys,
+        plugin_host,
+        plugins,
+        pools,
+        routes,
+        log,
+    } = settings;
     let mut top = json!({
         "listener": named(listeners.iter().map(|value| (value.id.as_str(), listener(value)))),
         "admin": admin.as_ref().map_or(json!(false), |Admin { address }| json!({ "address": address.to_string() })),
@@ -27,6 +42,8 @@ pub fn redacted(settings: &Settings) -> Value {
         "limits": self::limits(limits),
         "store": self::store(store),
         "key": named(keys.iter().map(|value| (value.id.as_str(), key(value)))),
+        "plugin_host": plugin::host(plugin_host),
+        "plugin": named(plugins.values().map(|value| (value.id.as_str(), plugin::plugin(value)))),
         "pool": named(pools.values().map(|value| (value.id.as_str(), pool(value)))),
         "route": named(routes.iter().map(|value| (value.id.as_str(), route(value)))),
         "log": self::log(log),
@@ -126,7 +143,7 @@ fn embedder(embedder: &Embedder) -> Value {
 }
 
 fn key(key: &ApiKey) -> Value {
-    let ApiKey { id: _, tenant, kind, user, role, models, hash: _ } = key;
+    let ApiKey { id: _, tenant, kind, user, role, models, pools, hash: _ } = key;
     let mut table = json!({
         "tenant": tenant.as_str(),
         "kind": match kind {
@@ -135,6 +152,7 @@ fn key(key: &ApiKey) -> Value {
         },
         "role": self::role(*role),
         "models": models,
+        "pools": pools.iter().map(|pool| pool.as_str()).collect::<Vec<_>>(),
         "hash": REDACTED,
     });
     if let Some(user) = user {
@@ -184,8 +202,17 @@ fn timeouts(timeouts: &Timeouts) -> Value {
 }
 
 fn route(route: &Route) -> Value {
-    let Route { id: _, matches, pool, extra_paths, forward_credentials, cors_origins, timeouts, cache } =
-        route;
+    let Route {
+        id: _,
+        matches,
+        pool,
+        extra_paths,
+        forward_credentials,
+        cors_origins,
+        timeouts,
+        cache,
+        plugins,
+    } = route;
     let RouteMatch { listeners, hosts, path, methods, headers } = matches;
     json!({
         "path": path,
@@ -199,6 +226,7 @@ fn route(route: &Route) -> Value {
         "cors_origins": cors_origins,
         "timeouts": self::timeouts(timeouts),
         "cache": self::cache(cache),
+        "plugins": plugins.iter().map(plugin::on_route).collect::<Vec<_>>(),
     })
 }
 
@@ -207,7 +235,8 @@ fn cache(cache: &RouteCache) -> Value {
         enabled,
         namespace,
         scope,
-        ttl,
+        freshness,
+        freshness_max,
         sampled,
         regenerate,
         collapse,
@@ -222,7 +251,8 @@ fn cache(cache: &RouteCache) -> Value {
     let mut table = json!({
         "namespace": namespace,
         "scope": self::scope(scope),
-        "ttl": format_span(*ttl),
+        "ttl": format_span(freshness.ttl),
+        "ttl_max": format_span(freshness_max.ttl),
         "sampled": match sampled {
             Sampled::Store => "store",
             Sampled::Skip => "skip",
@@ -233,6 +263,7 @@ fn cache(cache: &RouteCache) -> Value {
         "directives": self::directives(*directives),
         "replay_headers": replay_headers,
     });
+    stale(*freshness, *freshness_max, &mut table);
     if let Regenerate::Repeat { window } = regenerate {
         table["regenerate"] = json!("repeat");
         table["regenerate_window"] = json!(format_span(*window));
@@ -243,9 +274,23 @@ fn cache(cache: &RouteCache) -> Value {
     table
 }
 
+/// Windows that are there; their cap where it isn't theirs.
+fn stale(own: Freshness, cap: Freshness, table: &mut Value) {
+    let windows =
+        [("stale_while_revalidate", own.stale_while_revalidate), ("stale_if_error", own.stale_if_error)];
+    for (key, window) in windows.into_iter().filter(|(_, window)| !window.is_zero()) {
+        table[key] = json!(format_span(window));
+    }
+    let caps = (cap.stale_while_revalidate, cap.stale_if_error);
+    if caps != (own.stale_while_revalidate, own.stale_if_error) {
+        table["stale_max"] = json!(format_span(caps.0));
+    }
+}
+
 fn scope(scope: &Scope) -> Value {
     match scope {
-        Scope::User => json!("user"),
+        // Parts of a user are named by policies alone.
+        Scope::User | Scope::UserPart(_) => json!("user"),
         Scope::Tenant => json!("tenant"),
         Scope::Claim(claim) => json!({ "claim": claim }),
         Scope::WithinUser(claim) => json!({ "within-user": claim }),
@@ -254,14 +299,19 @@ fn scope(scope: &Scope) -> Value {
 }
 
 fn semantic(semantic: &RouteSemantic) -> Value {
-    let RouteSemantic { threshold, candidates, vetoes, shadow } = semantic;
+    let RouteSemantic { threshold, threshold_floor, candidates, vetoes, shadow } = semantic;
     json!({
-        // Through text: 0.9 as f64 would print as 0.899999976.
-        "threshold": threshold.to_string().parse::<f64>().unwrap_or(f64::from(*threshold)),
+        "threshold": decimal(*threshold),
+        "threshold_floor": decimal(*threshold_floor),
         "candidates": candidates,
         "vetoes": vetoes.iter().map(|veto: &Veto| veto.as_str()).collect::<Vec<_>>(),
         "shadow": shadow,
     })
+}
+
+/// Through text: 0.9 as f64 would print as 0.899999976.
+fn decimal(number: f32) -> f64 {
+    number.to_string().parse().unwrap_or(f64::from(number))
 }
 
 fn directives(directives: DirectivesAllowed) -> Vec<&'static str> {

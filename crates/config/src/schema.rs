@@ -16,12 +16,25 @@ const DEFAULTS: &str = r#"
     embedder = { model_dir = ".", runtime_library = "." }
     pool.a.endpoint = [{ url = "http://a" }]
     route.a = { pool = "a", cache = { regenerate = "repeat", semantic = {} } }
+    plugin.a = { file = "a" }
     key.a = { tenant = "a", kind = "service", hash = "blake3:00000000000000000000000000000000:0000000000000000000000000000000000000000000000000000000000000000" }
 "#;
 
 /// Keys whose default depends on other keys or the machine, or that [`DEFAULTS`] had to set.
-const NOT_FIXED: [&str; 8] =
-    ["allow_anonymous", "anonymous_role", "dir", "name", "namespace", "regenerate", "user", "workers"];
+const NOT_FIXED: [&str; 12] = [
+    "allow_anonymous",
+    "anonymous_role",
+    "code_dir",
+    "dir",
+    "name",
+    "namespace",
+    "on_error",
+    "regenerate",
+    "threshold_floor",
+    "ttl_max",
+    "user",
+    "workers",
+];
 
 /// The JSON schema of the config file with its defaults: pretty, with sorted keys, ending in a newline.
 pub fn schema_json() -> String {
@@ -101,6 +114,11 @@ impl<'s> Shape<'s> {
     /// Whether it is one way of a choice: a table of exactly one, required key.
     pub(crate) fn is_tagged(self) -> bool {
         self.kind() == "object" && self.required().count() == 1 && self.property_names().eq(self.required())
+    }
+
+    /// Whether a table's keys are none of ours.
+    pub(crate) fn is_free(self) -> bool {
+        self.node["additionalProperties"] == true
     }
 
     /// What an array's items may be.
@@ -195,7 +213,7 @@ fn without_null(value: Value) -> Value {
 }
 
 /// Sorted keys, whatever map `serde_json` was built with.
-fn sort(value: Value) -> Value {
+pub(crate) fn sort(value: Value) -> Value {
     match value {
         Value::Object(map) => {
             let mut entries: Vec<(String, Value)> = map.into_iter().collect();

@@ -4,6 +4,7 @@ mod cache;
 mod hash;
 mod keys;
 mod listeners;
+mod plugins;
 mod pools;
 mod process;
 mod routes;
@@ -20,12 +21,13 @@ use crate::source::Source;
 use crate::tree::Node;
 
 pub use hash::parse_key_hash;
+pub(crate) use hash::parse_sha256;
 pub(crate) use url::endpoint_of_url;
 
 /// How many known names are shown, rather than the closest one.
 const NAMES_SHOWN_MAX: usize = 8;
 
-/// Longest name of a route, pool, listener or key. Names are labels of metrics.
+/// Longest name of a route, pool, listener, plugin or key. Names are labels of metrics.
 const NAME_BYTES_MAX: usize = 64;
 
 /// Makes settings, or gives all problems, those found before included.
@@ -43,7 +45,9 @@ pub(crate) fn settle(
     let store = process::store(&mut context, raw.store);
     let embedder = raw.embedder.and_then(|embedder| process::embedder(&context, embedder));
     let pools = pools::settle(&mut context, raw.pool);
-    let routes = routes::settle(&mut context, raw.route, &pools, &store);
+    let plugin_host = plugins::host(&context, raw.plugin_host, &store);
+    let plugins = plugins::settle(&mut context, raw.plugin, &plugin_host);
+    let routes = routes::settle(&mut context, raw.route, &pools, &plugins, &store);
     let settings = Settings {
         listeners,
         admin,
@@ -52,6 +56,8 @@ pub(crate) fn settle(
         store,
         embedder,
         keys: keys::settle(&mut context, raw.key),
+        plugin_host,
+        plugins: plugins.by_name,
         pools,
         routes,
         log: process::log(raw.log),
@@ -114,7 +120,7 @@ impl<'a> Context<'a> {
     }
 
     fn check_names(&mut self) {
-        for table in ["listener", "pool", "route", "key"] {
+        for table in ["listener", "pool", "route", "plugin", "key"] {
             for name in self.names(table) {
                 if !is_name(name) {
                     self.refuse(

@@ -14,7 +14,7 @@ use refrain_core::settings::{Endpoint, KeyHash};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Error as _};
 
-use crate::settle::{endpoint_of_url, parse_key_hash};
+use crate::settle::{endpoint_of_url, parse_key_hash, parse_sha256};
 
 pub(crate) use quantity::{format_bytes, format_span};
 
@@ -68,6 +68,8 @@ textual! {
     UpstreamUrl(Endpoint) = "upstream-url" by endpoint_of_url, like "http://gpu-a:8000";
     /// A salted hash of an API key.
     Hash(KeyHash) = "key-hash" by parse_key_hash, like "blake3:SALT:DIGEST";
+    /// A SHA-256 digest.
+    Sha256([u8; 32]) = "sha256" by parse_sha256, like "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
     /// A host name to match.
     HostPattern(String) = "host-pattern" by http::parse_host, like "*.example.com";
     /// A path that begins with a slash.

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use refrain_core::settings::{
-    Admin, EmbeddedStore, Limits, Listener, Log, Pool, PoolKind, Route, RouteCache, RouteMatch, Runtime,
-    Settings, Store, Timeouts,
+    Admin, EmbeddedStore, Limits, Listener, Log, PluginHost, Pool, PoolKind, Route, RouteCache, RouteMatch,
+    Runtime, Settings, Store, Timeouts,
 };
 use refrain_core::{ListenerId, PoolId, Role, RouteId};
 
@@ -60,6 +60,7 @@ pub fn for_upstream(upstream: &str, listen: Option<SocketAddr>) -> Result<Settin
         cors_origins: Vec::new(),
         timeouts: pool.timeouts,
         cache: RouteCache::exact("all"),
+        plugins: Vec::new(),
     };
     Ok(Settings {
         listeners: vec![listener],
@@ -69,6 +70,8 @@ pub fn for_upstream(upstream: &str, listen: Option<SocketAddr>) -> Result<Settin
         store: Store::Embedded(EmbeddedStore::default()),
         embedder: None,
         keys: Vec::new(),
+        plugin_host: PluginHost::default(),
+        plugins: BTreeMap::new(),
         pools: BTreeMap::from([(pool.id.clone(), Arc::new(pool))]),
         routes: vec![Arc::new(route)],
         log: Log::default(),

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Switch, Timeouts};
+use super::{RoutePlugin, Switch, Timeouts};
 use crate::text::{CorsOrigin, ExactPath, HostPattern, Method, NonEmpty, ReplayHeader, TimeSpan, UrlPath};
 
 /// Which requests are taken and what is done with them. All conditions must hold.
@@ -42,6 +42,9 @@ pub(crate) struct Route {
     pub(crate) timeouts: Timeouts,
     /// What is cached: `false` for nothing, `true` for all defaults, or a table. Default true, if there is a store.
     pub(crate) cache: Option<Switch<Cache>>,
+    /// Cache policies that decide within those bounds, in this order: names, or tables with a config. Default: none.
+    #[serde(default)]
+    pub(crate) plugins: Vec<RoutePlugin>,
 }
 
 /// What is cached, for whom and for how long.
@@ -54,6 +57,14 @@ pub(crate) struct Cache {
     pub(crate) scope: Option<Scope>,
     /// How long an answer may be served. Default "1h".
     pub(crate) ttl: Option<TimeSpan>,
+    /// The longest that cache policies may choose. Default: ttl.
+    pub(crate) ttl_max: Option<TimeSpan>,
+    /// After the ttl, serve it for this much longer while one request refreshes it. Default: none.
+    pub(crate) stale_while_revalidate: Option<TimeSpan>,
+    /// After the ttl, serve it for this much longer if no upstream can answer. Default: none.
+    pub(crate) stale_if_error: Option<TimeSpan>,
+    /// The longest that cache policies may choose for either. Default: the two as they are.
+    pub(crate) stale_max: Option<TimeSpan>,
     /// Whether answers to requests with a temperature above zero are cached. Default "store".
     pub(crate) sampled: Option<Sampled>,
     /// What the same user's same request means. Default "never".
@@ -115,6 +126,9 @@ pub(crate) struct Semantic {
     /// Smallest cosine similarity of a hit, 0 to 1. Default 0.9.
     #[schemars(range(min = 0.0, max = 1.0))]
     pub(crate) threshold: Option<f32>,
+    /// The least that cache policies may make of it. Default: threshold.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub(crate) threshold_floor: Option<f32>,
     /// Similar questions that are looked at. Default 8.
     #[schemars(range(min = 1, max = 64))]
     pub(crate) candidates: Option<u32>,

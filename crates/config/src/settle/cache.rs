@@ -1,10 +1,13 @@
 //! What a route caches.
 
+use std::time::Duration;
+
 use refrain_core::settings::{DirectivesAllowed, Regenerate, RouteCache, RouteSemantic, Sampled, Store};
-use refrain_core::{Scope, Veto};
+use refrain_core::{Freshness, Scope, Veto};
 
 use super::Context;
 use crate::raw;
+use crate::text::{TimeSpan, format_span};
 
 pub(super) fn settle(
     context: &mut Context<'_>,
@@ -32,11 +35,14 @@ pub(super) fn settle(
 
 fn table(context: &mut Context<'_>, route: &str, raw: raw::Cache) -> RouteCache {
     let default = RouteCache::exact(route);
+    let freshness = freshness(&raw);
+    let freshness_max = freshness_max(context, route, &raw, freshness);
     RouteCache {
         enabled: true,
         namespace: raw.namespace.map_or(default.namespace, |name| name.0),
         scope: raw.scope.map_or(default.scope, Scope::from),
-        ttl: raw.ttl.map_or(default.ttl, |span| span.0),
+        freshness,
+        freshness_max,
         sampled: match raw.sampled {
             Some(raw::Sampled::Store) => Sampled::Store,
             Some(raw::Sampled::Skip) => Sampled::Skip,
@@ -48,6 +54,37 @@ fn table(context: &mut Context<'_>, route: &str, raw: raw::Cache) -> RouteCache 
         semantic: raw.semantic.map(|raw| semantic(context, route, raw)),
         directives: raw.directives.map_or(default.directives, |list| directives(&list)),
         replay_headers: raw.replay_headers.into_iter().map(|header| header.0).collect(),
+    }
+}
+
+fn freshness(raw: &raw::Cache) -> Freshness {
+    let span = |raw: &Option<TimeSpan>, default| raw.as_ref().map_or(default, |span| span.0);
+    Freshness {
+        ttl: span(&raw.ttl, RouteCache::TTL),
+        stale_while_revalidate: span(&raw.stale_while_revalidate, Duration::ZERO),
+        stale_if_error: span(&raw.stale_if_error, Duration::ZERO),
+    }
+}
+
+/// What policies may make of it: never less than the route's own, or a route would break its own bounds.
+fn freshness_max(context: &mut Context<'_>, route: &str, raw: &raw::Cache, own: Freshness) -> Freshness {
+    let mut cap = |key: &str, cap: &Option<TimeSpan>, of: &str, own: Duration| {
+        let Some(TimeSpan(cap)) = *cap else { return own };
+        if cap < own {
+            let message = format!("can't be below {of}, {:?}; raise it, or leave it out", format_span(own));
+            context.refuse(&["route", route, "cache", key], message, None);
+        }
+        cap.max(own)
+    };
+    Freshness {
+        ttl: cap("ttl_max", &raw.ttl_max, "ttl", own.ttl),
+        stale_while_revalidate: cap(
+            "stale_max",
+            &raw.stale_max,
+            "stale_while_revalidate",
+            own.stale_while_revalidate,
+        ),
+        stale_if_error: cap("stale_max", &raw.stale_max, "stale_if_error", own.stale_if_error),
     }
 }
 
@@ -67,7 +104,7 @@ fn regenerate(
     context: &mut Context<'_>,
     route: &str,
     raw: Option<raw::Regenerate>,
-    window: Option<crate::text::TimeSpan>,
+    window: Option<TimeSpan>,
 ) -> Regenerate {
     match (raw, window) {
         (Some(raw::Regenerate::Repeat), window) => {
@@ -94,8 +131,15 @@ fn semantic(context: &mut Context<'_>, route: &str, raw: raw::Semantic) -> Route
         let path = ["route", route, "cache", "semantic", "threshold"];
         context.refuse(&path, "must be above 0: else everything is similar", None);
     }
+    let threshold_floor = raw.threshold_floor.unwrap_or(threshold);
+    if raw.threshold_floor.is_some() && !(f32::MIN_POSITIVE..=threshold).contains(&threshold_floor) {
+        let path = ["route", route, "cache", "semantic", "threshold_floor"];
+        let message = format!("must be above 0 and at most threshold, {threshold}");
+        context.refuse(&path, message, None);
+    }
     RouteSemantic {
         threshold,
+        threshold_floor,
         candidates: raw.candidates.map_or(default.candidates, |number| number as usize),
         vetoes: raw.vetoes.map_or(default.vetoes, vetoes),
         shadow: raw.shadow.unwrap_or(default.shadow),

@@ -1,4 +1,4 @@
-//! The form in which API keys stand in config.
+//! Hashes: the form in which API keys stand in config, and pins of files.
 
 use refrain_core::settings::KeyHash;
 
@@ -14,6 +14,11 @@ pub fn parse_key_hash(text: &str) -> Result<KeyHash, String> {
         }
         _ => Err("expected \"blake3:SALT:DIGEST\"; make one with `refrain key new`".to_owned()),
     }
+}
+
+/// Reads a SHA-256 digest: 64 hex digits.
+pub(crate) fn parse_sha256(text: &str) -> Result<[u8; 32], String> {
+    hex("SHA-256", text)
 }
 
 fn hex<const N: usize>(what: &str, text: &str) -> Result<[u8; N], String> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use refrain_core::settings::{ApiKey, KeyKind};
-use refrain_core::{KeyId, Role, TenantId, UserId};
+use refrain_core::{KeyId, PoolId, Role, TenantId, UserId};
 
 use super::Context;
 use crate::raw;
@@ -30,6 +30,7 @@ fn key(context: &mut Context<'_>, name: &str, raw: raw::Key) -> Option<ApiKey> {
         let message = "this name is for callers without credentials; take another";
         context.refuse(&["key", name, "tenant"], message, None);
     }
+    let pools = pools(context, name, raw.pools);
     let (kind, user) = owner(context, name, raw.kind?, raw.user.map(|user| user.0));
     Some(ApiKey {
         id: KeyId::new(name),
@@ -38,8 +39,19 @@ fn key(context: &mut Context<'_>, name: &str, raw: raw::Key) -> Option<ApiKey> {
         user,
         role: raw.role.map_or(Role::Caller, Role::from),
         models: raw.models.into_iter().map(|model| model.0).collect(),
+        pools,
         hash: raw.hash?.0,
     })
+}
+
+fn pools(context: &mut Context<'_>, key: &str, raw: Vec<String>) -> Vec<PoolId> {
+    let known = context.names("pool");
+    for (index, pool) in raw.iter().enumerate() {
+        if !known.contains(&pool.as_str()) {
+            context.refuse_unknown(&["key", key, "pools", &index.to_string()], "pool", pool, &known);
+        }
+    }
+    raw.into_iter().map(PoolId::new).collect()
 }
 
 fn owner(

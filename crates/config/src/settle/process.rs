@@ -92,6 +92,6 @@ pub(super) fn log(raw: raw::Log) -> Log {
 }
 
 /// A size that fits memory: [`Bytes`] are bounded far below a 64-bit `usize`, and clamped on smaller machines.
-fn bytes(raw: Option<Bytes>, default: usize) -> usize {
+pub(super) fn bytes(raw: Option<Bytes>, default: usize) -> usize {
     raw.map_or(default, |bytes| usize::try_from(bytes.0).unwrap_or(usize::MAX))
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use refrain_core::settings::{Pool, Route, RouteMatch, Store, Timeouts};
 use refrain_core::{ListenerId, PoolId, RouteId};
 
+use super::plugins::{self, Plugins};
 use super::{Context, cache, pools};
 use crate::raw;
 use crate::text::parse_header_name;
@@ -20,6 +21,7 @@ pub(super) fn settle(
     context: &mut Context<'_>,
     raw: BTreeMap<String, raw::Route>,
     pools: &BTreeMap<PoolId, Arc<Pool>>,
+    plugins: &Plugins,
     store: &Store,
 ) -> Vec<Arc<Route>> {
     if context.names("route").is_empty() {
@@ -33,10 +35,13 @@ pub(super) fn settle(
             let message = format!("takes the same requests as route {same:?}");
             context.refuse(&["route", &name], message, None);
         }
-        routes.extend(route(context, &name, matches.clone(), raw, pools, store));
+        let on_route = plugins::on_route(context, &name, mem::take(&mut raw.plugins), plugins);
+        let route = route(context, &name, matches.clone(), raw, pools, store);
+        routes.extend(route.map(|route| Route { plugins: on_route, ..route }));
         seen.push((name, matches));
     }
     warn_of_idle_pools(context, &routes);
+    plugins::warn_of_idle(context, plugins, routes.iter().flat_map(|route| &route.plugins));
     // Sorting is stable, and the routes come by name.
     routes.sort_by_key(|route| (Reverse(route.matches.path.len()), Reverse(condition_count(&route.matches))));
     routes.into_iter().map(Arc::new).collect()
@@ -86,6 +91,7 @@ fn route(
         cors_origins: raw.cors_origins.into_iter().map(|origin| origin.0).collect(),
         timeouts: pools::timeouts(raw.timeouts, inherited),
         cache,
+        plugins: Vec::new(),
     })
 }
 
@@ -127,6 +133,9 @@ fn sorted(items: impl IntoIterator<Item = String>) -> Vec<String> {
 }
 
 fn warn_of_idle_pools(context: &mut Context<'_>, routes: &[Route]) {
+    if plugins::may_choose_pools(routes.iter().flat_map(|route| &route.plugins)) {
+        return;
+    }
     for pool in context.names("pool") {
         if routes.iter().all(|route| route.pool.as_str() != pool) {
             context.warn(&["pool", pool], "no route uses it");

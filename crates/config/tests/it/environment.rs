@@ -29,7 +29,7 @@ fn a_variable_wins_over_the_file_and_over_defaults() {
     )
     .unwrap();
     let route = &settings.routes[0];
-    assert_eq!(route.cache.ttl.as_secs(), 600);
+    assert_eq!(route.cache.freshness.ttl.as_secs(), 600);
     assert_eq!(settings.limits.headers_max, 20);
     assert!(route.forward_credentials);
     assert_eq!(route.matches.hosts, ["a.example"]);

@@ -52,6 +52,7 @@ fn every_commented_option_of_the_default_loads() {
     assert_eq!(loaded.settings.keys.len(), 1);
     assert!(loaded.settings.embedder.is_some() && loaded.settings.routes[0].cache.semantic.is_some());
     assert!(loaded.settings.listeners[0].tls.is_some());
+    assert_eq!((loaded.settings.plugins.len(), loaded.settings.routes[0].plugins.len()), (1, 1));
     assert_eq!(loaded.settings.pools.values().next().unwrap().endpoints.len(), 2);
 }
 

@@ -9,6 +9,8 @@ mod fuzz;
 #[cfg(test)]
 mod mistakes;
 #[cfg(test)]
+mod plugins;
+#[cfg(test)]
 mod settings;
 
 /// A file with a pool and a route, to which a test adds what it is about.

@@ -126,29 +126,48 @@ fn the_redacted_dump_loads_into_the_same_settings() {
         [route.r]
         pool = "p"
         headers = {{ X-A = "1" }}
-        cache = {{ scope = {{ within-user = "project" }}, regenerate = "repeat", directives = ["max-age"], semantic = {{ threshold = 0.9, vetoes = ["unit", "number"] }} }}
+        plugins = ["q", {{ plugin = "p", config = {{ n = 1, deep = {{ list = [0.5, true] }} }} }}]
+        cache = {{ stale_if_error = "1m", stale_max = "1h", ttl_max = "2days", scope = {{ within-user = "project" }}, regenerate = "repeat", directives = ["max-age"], semantic = {{ threshold = 0.9, threshold_floor = 0.85, vetoes = ["unit", "number"] }} }}
         [route.s]
         path = "/s"
         pool = "p"
         cache = false
+        [plugin.p]
+        file = "/p.wasm"
+        sha256 = "{}"
+        grants = ["pool", "state"]
+        [plugin.q]
+        file = "/q.wasm"
+        isolation = "request"
+        limits = {{ memory = "1 MiB", instances = 2, instance_wait = "1ms", calls = 3, age = "4s", decide = "5ms", store = "6ms", configure = "7ms" }}
+        [plugin_host]
+        code_dir = "/code"
+        instances = 9
         [key.k]
         tenant = "t"
         kind = "service"
         models = ["a"]
+        pools = ["p"]
         hash = "{}"
         "#,
+        "a1".repeat(32),
         hash(7)
     );
     let settings = settings_of(&text);
     let dump = toml::to_string(&redacted(&settings)).unwrap();
     let again = settings_of(&dump.replace("<redacted>", &hash(7)));
     assert_eq!(format!("{settings:#?}"), format!("{again:#?}"));
+    let configs = |settings: &refrain_core::Settings| {
+        settings.routes.iter().map(|route| route.plugins.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(configs(&settings), configs(&again));
 }
 
 #[test]
 fn neither_dump_nor_debug_output_holds_a_secret() {
     let text = format!(
-        "{BASE}[[pool.gpu-a.endpoint]]\nurl = \"http://b\"\nauthorization = {{ value = \"Bearer hunter2\" }}\n\
+        "{BASE}plugins = [{{ plugin = \"p\", config = {{ list = [{{ token = \"hunter2\" }}] }} }}]\n\
+         [plugin.p]\nfile = \"p\"\n[[pool.gpu-a.endpoint]]\nurl = \"http://b\"\nauthorization = {{ value = \"Bearer hunter2\" }}\n\
          [key.k]\ntenant = \"t\"\nkind = \"service\"\nhash = \"{}\"",
         hash(7)
     );
