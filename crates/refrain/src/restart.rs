@@ -8,8 +8,20 @@ use refrain_core::settings::{Limits, Listener, Log, Runtime};
 /// Puts old values where a restart is needed, and names those settings as config does.
 pub(crate) fn keep_running(old: &Settings, new: &mut Settings) -> Vec<String> {
     // Taken apart without `..`: whoever adds a setting decides here whether it can be applied live.
-    let Settings { listeners, admin, runtime, limits, store, embedder, log, keys: _, pools: _, routes: _ } =
-        new;
+    let Settings {
+        listeners,
+        admin,
+        runtime,
+        limits,
+        store,
+        embedder,
+        plugin_host,
+        log,
+        keys: _,
+        plugins: _,
+        pools: _,
+        routes: _,
+    } = new;
     let Runtime { workers, drain_timeout: _ } = runtime;
     let Limits {
         connections_max,
@@ -32,6 +44,7 @@ pub(crate) fn keep_running(old: &Settings, new: &mut Settings) -> Vec<String> {
     kept.value("limits.waiters", &old.limits.waiters_max, waiters_max);
     kept.value("store", &old.store, store);
     kept.value("embedder", &old.embedder, embedder);
+    kept.value("plugin_host", &old.plugin_host, plugin_host);
     kept.value("log.format", &old.log.format, format);
     kept.0
 }
@@ -98,12 +111,14 @@ mod tests {
         new.admin = None;
         new.runtime.workers += 1;
         new.store = Store::Off;
+        new.plugin_host.instances_max += 1;
         new.log.format = LogFormat::Json;
         let named = keep_running(&settings(), &mut new);
-        assert_eq!(named, ["admin", "runtime.workers", "store", "log.format"]);
+        assert_eq!(named, ["admin", "runtime.workers", "store", "plugin_host", "log.format"]);
         assert_eq!(new.admin, settings().admin);
         assert_eq!(new.runtime, settings().runtime);
         assert_eq!(new.store, settings().store);
+        assert_eq!(new.plugin_host, settings().plugin_host);
     }
 
     #[test]
