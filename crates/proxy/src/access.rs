@@ -35,6 +35,8 @@ pub(crate) struct AccessLine {
     pub(crate) outcome: &'static str,
     /// Why, if there is something to say.
     pub(crate) detail: &'static str,
+    /// What policies say of it: the reason of one of them, and labels.
+    pub(crate) policy: String,
     /// The error's code, if it is one of Refrain's own.
     pub(crate) error: Option<Code>,
     /// Status of the response.
@@ -48,7 +50,17 @@ pub(crate) struct AccessLine {
 impl AccessLine {
     /// A line for a response whose head is ready.
     pub(crate) fn new(status: StatusCode, begun: Instant) -> Self {
-        Self { route: None, api: "", outcome: "", detail: "", error: None, status, begun, bytes: 0 }
+        Self {
+            route: None,
+            api: "",
+            outcome: "",
+            detail: "",
+            policy: String::new(),
+            error: None,
+            status,
+            begun,
+            bytes: 0,
+        }
     }
 
     /// So many bytes more were handed to the connection.
@@ -66,6 +78,7 @@ impl Drop for AccessLine {
             status = self.status.as_u16(),
             outcome = self.outcome,
             detail = self.detail,
+            policy = self.policy,
             error = self.error.map_or("-", Code::as_str),
             ms = (self.begun.elapsed().as_secs_f64() * 1e6).round() / 1e3,
             bytes = self.bytes,

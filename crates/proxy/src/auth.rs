@@ -7,7 +7,7 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use parking_lot::RwLock;
 use refrain_core::settings::{ApiKey, KeyHash, KeyKind, Listener};
-use refrain_core::{Code, Identity, Role};
+use refrain_core::{Code, Identity, PoolId, Role};
 use subtle::ConstantTimeEq;
 
 use crate::failure::Failure;
@@ -25,6 +25,8 @@ pub struct Caller {
     pub identity: Arc<Identity>,
     /// Models it may ask for; empty: all.
     pub models: Arc<[String]>,
+    /// Pools that a policy may choose for it, beside the route's own; empty: all.
+    pub pools: Arc<[PoolId]>,
 }
 
 /// The keys of one configuration.
@@ -106,17 +108,17 @@ fn credential(headers: &HeaderMap) -> Option<&str> {
 }
 
 fn anonymous(role: Role) -> Caller {
-    Caller { identity: Arc::new(Identity::anonymous(role)), models: Arc::default() }
+    Caller { identity: Arc::new(Identity::anonymous(role)), models: Arc::default(), pools: Arc::default() }
 }
 
 fn caller(key: &ApiKey) -> Caller {
-    let ApiKey { id: _, tenant, kind, user, role, models, hash: _ } = key;
+    let ApiKey { id: _, tenant, kind, user, role, models, pools, hash: _ } = key;
     let user = match kind {
         KeyKind::Personal => user.clone(),
         KeyKind::Service => None,
     };
     let identity = Identity { tenant: tenant.clone(), user, claims: BTreeMap::new(), role: *role };
-    Caller { identity: Arc::new(identity), models: models.clone().into() }
+    Caller { identity: Arc::new(identity), models: models.clone().into(), pools: pools.clone().into() }
 }
 
 #[cfg(test)]
@@ -132,6 +134,7 @@ mod tests {
             user: Some(UserId::new(name)),
             role: Role::Caller,
             models: Vec::new(),
+            pools: Vec::new(),
             hash: hash_key([7; 16], token),
         }
     }

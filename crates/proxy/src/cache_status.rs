@@ -15,11 +15,17 @@ pub(crate) enum CacheStatus {
     Hit {
         /// By which tier.
         tier: Tier,
-        /// Seconds left.
-        ttl_s: u64,
+        /// Whether its time is over.
+        staleness: Staleness,
+        /// Seconds left; below zero once its time is over.
+        ttl_s: i64,
     },
     /// Asked the upstream: nothing usable was stored.
     Miss,
+    /// Asked the upstream, since a policy would not have a stored answer served.
+    Refused,
+    /// Asked the upstream: what was stored is past its time.
+    Stale,
     /// Joined another request's generation.
     Collapsed,
     /// Asked the upstream, though a fresh entry existed: the request forbade it.
@@ -28,6 +34,19 @@ pub(crate) enum CacheStatus {
     Bypass(Bypass),
     /// `only-if-cached` and nothing was stored: neither hit nor forwarded.
     NotCached,
+    /// A policy failed, and the operator wants no answer without it: neither hit nor forwarded.
+    Rejected(Bypass),
+}
+
+/// Whether a served entry's time was over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Staleness {
+    /// It was not.
+    Fresh,
+    /// It is being refreshed.
+    WhileRevalidating,
+    /// No upstream could answer.
+    IfError,
 }
 
 /// Which tier answered.
@@ -53,30 +72,42 @@ impl CacheStatus {
     /// The field's value.
     pub(crate) fn header(self) -> HeaderValue {
         match self {
-            Self::Hit { tier, ttl_s } => {
-                let mut value = String::with_capacity(48);
+            Self::Hit { tier, staleness, ttl_s } => {
+                let detail = match staleness {
+                    Staleness::Fresh => tier.as_str(),
+                    Staleness::WhileRevalidating => "stale_while_revalidate",
+                    Staleness::IfError => "stale_if_error",
+                };
+                let mut value = String::with_capacity(64);
                 // Writing to a String can't fail.
-                let _ = write!(value, "refrain; hit; ttl={ttl_s}; detail={}", tier.as_str());
+                let _ = write!(value, "refrain; hit; ttl={ttl_s}; detail={detail}");
                 HeaderValue::from_str(&value).unwrap_or(HeaderValue::from_static("refrain; hit"))
             }
             Self::Miss => HeaderValue::from_static("refrain; fwd=miss"),
+            Self::Refused => HeaderValue::from_static("refrain; fwd=miss; detail=policy"),
+            Self::Stale => HeaderValue::from_static("refrain; fwd=stale"),
             Self::Collapsed => HeaderValue::from_static("refrain; fwd=miss; collapsed"),
             Self::Request => HeaderValue::from_static("refrain; fwd=request"),
             Self::Bypass(reason) => bypass_header(reason),
             Self::NotCached => HeaderValue::from_static("refrain"),
+            Self::Rejected(reason) => HeaderValue::try_from(format!("refrain; detail={}", reason.as_str()))
+                .unwrap_or(HeaderValue::from_static("refrain")),
         }
     }
 
     /// The outcome in metrics and logs.
     pub(crate) fn outcome(self) -> Outcome {
         match self {
+            Self::Hit { staleness: Staleness::WhileRevalidating | Staleness::IfError, .. } => {
+                Outcome::HitStale
+            }
             Self::Hit { tier: Tier::Exact, .. } => Outcome::HitExact,
             Self::Hit { tier: Tier::Semantic, .. } => Outcome::HitSemantic,
-            Self::Miss => Outcome::Miss,
+            Self::Miss | Self::Refused | Self::Stale => Outcome::Miss,
             Self::Collapsed => Outcome::Collapsed,
             Self::Request => Outcome::Request,
             Self::Bypass(_) => Outcome::Bypass,
-            Self::NotCached => Outcome::Error,
+            Self::NotCached | Self::Rejected(_) => Outcome::Error,
         }
     }
 }
@@ -97,8 +128,12 @@ mod tests {
     #[test]
     fn a_hit_never_says_fwd_and_a_forward_never_says_hit() {
         let all = [
-            CacheStatus::Hit { tier: Tier::Exact, ttl_s: 7 },
-            CacheStatus::Hit { tier: Tier::Semantic, ttl_s: 0 },
+            CacheStatus::Hit { tier: Tier::Exact, staleness: Staleness::Fresh, ttl_s: 7 },
+            CacheStatus::Hit { tier: Tier::Semantic, staleness: Staleness::WhileRevalidating, ttl_s: -3 },
+            CacheStatus::Hit { tier: Tier::Exact, staleness: Staleness::IfError, ttl_s: -4 },
+            CacheStatus::Refused,
+            CacheStatus::Stale,
+            CacheStatus::Rejected(Bypass::PolicyTimedOut),
             CacheStatus::Miss,
             CacheStatus::Collapsed,
             CacheStatus::Request,
@@ -112,8 +147,11 @@ mod tests {
             assert!(!(value.contains("hit") && value.contains("fwd")), "{value}");
         }
         assert_eq!(all[0].header(), "refrain; hit; ttl=7; detail=exact");
-        assert_eq!(all[5].header(), "refrain; fwd=bypass; detail=no_user");
-        assert_eq!(all[6].header(), "refrain");
+        assert_eq!(all[1].header(), "refrain; hit; ttl=-3; detail=stale_while_revalidate");
+        assert_eq!(all[2].header(), "refrain; hit; ttl=-4; detail=stale_if_error");
+        assert_eq!(all[5].header(), "refrain; detail=policy_timed_out");
+        assert_eq!(CacheStatus::Bypass(Bypass::NoUser).header(), "refrain; fwd=bypass; detail=no_user");
+        assert_eq!(CacheStatus::NotCached.header(), "refrain");
         for &reason in Bypass::ALL {
             let expected = format!("refrain; fwd=bypass; detail={}", reason.as_str());
             assert_eq!(CacheStatus::Bypass(reason).header(), expected);

@@ -14,8 +14,11 @@ const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 pub(crate) fn render(failure: &Failure, dialect: Dialect) -> Response<Body> {
     let (status, kind) = status_and_kind(failure.code);
     let mut response = Response::new(Body::full(error_body(dialect, failure.code, kind, &failure.message)));
-    *response.status_mut() = status;
+    *response.status_mut() = failure.status.map_or(status, |(status, _)| status);
     let headers = response.headers_mut();
+    if let Some((_, Some(seconds))) = failure.status {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     match failure.code {
         Code::Unauthorized => {
@@ -24,7 +27,7 @@ pub(crate) fn render(failure: &Failure, dialect: Dialect) -> Response<Body> {
         Code::MethodNotAllowed => {
             headers.insert(ALLOW, HeaderValue::from_static("POST"));
         }
-        Code::Overloaded | Code::Draining => {
+        Code::Overloaded | Code::Draining | Code::PolicyFailed => {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         // The official SDKs retry every 5xx and 409 unless told otherwise.
@@ -56,9 +59,11 @@ fn status_and_kind(code: Code) -> (StatusCode, &'static str) {
         Code::NotFound | Code::ModelNotFound => (StatusCode::NOT_FOUND, "not_found_error"),
         Code::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error"),
         Code::Unauthorized => (StatusCode::UNAUTHORIZED, "authentication_error"),
-        Code::Forbidden => (StatusCode::FORBIDDEN, "permission_error"),
+        Code::Forbidden | Code::PolicyRefused => (StatusCode::FORBIDDEN, "permission_error"),
         Code::NotCached => (StatusCode::GATEWAY_TIMEOUT, "not_cached_error"),
-        Code::Overloaded | Code::Draining => (StatusCode::SERVICE_UNAVAILABLE, "overloaded_error"),
+        Code::Overloaded | Code::Draining | Code::PolicyFailed => {
+            (StatusCode::SERVICE_UNAVAILABLE, "overloaded_error")
+        }
         Code::UpstreamTimeout => (StatusCode::GATEWAY_TIMEOUT, "api_error"),
         Code::UpstreamUnreachable | Code::UpstreamBroken => (StatusCode::BAD_GATEWAY, "api_error"),
         Code::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "api_error"),

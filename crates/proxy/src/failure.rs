@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use http::StatusCode;
 use refrain_core::Code;
 
 /// A request that ends in an error of Refrain's own.
@@ -11,12 +12,19 @@ pub(crate) struct Failure {
     pub(crate) code: Code,
     /// What the client reads; shows no internals.
     pub(crate) message: Cow<'static, str>,
+    /// Another status than the code's, and when to come back: a policy's word.
+    pub(crate) status: Option<(StatusCode, Option<u32>)>,
 }
 
 impl Failure {
     /// A failure with what to tell the client.
     pub(crate) fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into() }
+        Self { code, message: message.into(), status: None }
+    }
+
+    /// With another status than the code's, and with `Retry-After` in seconds.
+    pub(crate) fn with_status(self, status: StatusCode, retry_after_s: Option<u32>) -> Self {
+        Self { status: Some((status, retry_after_s)), ..self }
     }
 
     /// An upstream's failure. Says which kind, not which server.

@@ -4,7 +4,6 @@
 //! flight. So a client that leaves ends nothing for the others, and the upstream is cancelled when nobody is left.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
@@ -14,12 +13,12 @@ use refrain_llm::answer::Form;
 use refrain_llm::request::Rewrite;
 use refrain_upstream::UpstreamBody;
 
-use crate::ask::Asked;
-use crate::cache_status::Tier;
+use crate::cache_status::{Staleness, Tier};
 use crate::failure::Failure;
-use crate::lookup::{self, Hit, Miss};
+use crate::key::Keyed;
+use crate::lookup::{self, Hit, Miss, Takes};
 use crate::pump::Generation;
-use crate::request::{Admitted, Note};
+use crate::request::Note;
 use crate::snapshot::AnswerCache;
 use crate::store::Keeper;
 use crate::upstream_headers::{self, Encoding};
@@ -78,26 +77,24 @@ pub(crate) struct Flight {
 pub(crate) async fn answer(
     worker: &Arc<Worker>,
     cache: &Arc<AnswerCache>,
-    admitted: &Admitted,
-    (asked, miss): (&Arc<Asked>, Miss),
+    miss: &Arc<Miss>,
     note: &mut Note,
 ) -> Result<Generated, Failure> {
-    let miss = Arc::new(miss);
     for _ in 0..LEADERS_MAX {
-        let (lead, mut reader) = join(cache, admitted, &miss, note);
+        let (lead, mut reader) = join(cache, miss, note);
         let part = if lead.is_some() { Part::Led } else { Part::Joined };
         if let Some(lead) = lead {
-            if let Some(hit) = stored_meanwhile(cache, &miss).await {
+            if let Some(hit) = stored_meanwhile(cache, miss).await {
                 return Ok(Generated::Stored(hit));
             }
-            let generation = generation(worker, cache, admitted, asked, &miss)?;
+            let generation = generation(worker, cache, miss)?;
             worker.tasks.spawn(generation.pump(lead));
         }
         match reader.head().await {
             Ok(head) => return Ok(Generated::Flight(Flight { head, reader, part })),
             // Its leader found it stored, or died. Looking first keeps a crowd from leading one after the other.
             Err(FlightEnd::LeaderGone) if part == Part::Joined => {
-                if let Some(hit) = stored_meanwhile(cache, &miss).await {
+                if let Some(hit) = stored_meanwhile(cache, miss).await {
                     return Ok(Generated::Stored(hit));
                 }
             }
@@ -110,9 +107,14 @@ pub(crate) async fn answer(
 /// An entry is stored before its flight ends, so who leads after a miss looks once more: embedding takes longer than some
 /// generations.
 async fn stored_meanwhile(cache: &AnswerCache, miss: &Miss) -> Option<Hit> {
-    match cache.store.find(&miss.key, unix_ms()).await {
-        Found::Hit(entry) if lookup::may_serve(&entry, &miss.plan) => Some(Hit { entry, tier: Tier::Exact }),
-        Found::Hit(_) | Found::Miss => None,
+    if miss.takes == Takes::Nothing {
+        return None;
+    }
+    match cache.store.find(&miss.keyed.key, unix_ms()).await {
+        Found::Hit(entry) if lookup::may_serve(&entry, &miss.keyed.plan) => {
+            Some(Hit { entry, tier: Tier::Exact, staleness: Staleness::Fresh })
+        }
+        Found::Hit(_) | Found::Stale(_) | Found::Miss => None,
     }
 }
 
@@ -133,22 +135,17 @@ impl From<FlightEnd> for Failure {
 /// A lead if this request is to be generated for itself or as the first.
 fn join(
     cache: &AnswerCache,
-    admitted: &Admitted,
     miss: &Miss,
     note: &mut Note,
 ) -> (Option<Lead<Arc<FlightHead>>>, Reader<Arc<FlightHead>>) {
-    let key = miss.key.key;
+    let key = miss.keyed.key.key;
     let flights = &cache.flights;
-    let directives = &miss.plan.directives;
-    // Who wants a fresh answer can't have one that was begun before; who forbids storing isn't shared either.
-    let shares =
-        miss.plan.collapse && !directives.no_cache && !directives.no_store && directives.max_age.is_none();
-    if shares {
+    if shares(miss) {
         match flights.join(key) {
             Joined::Lead(lead, reader) => return (Some(lead), reader),
             Joined::Follow(reader) => return (None, reader),
             Joined::Pass => {
-                admitted.state().metrics.bypass(Bypass::HitForPass);
+                miss.keyed.admitted.state().metrics.bypass(Bypass::HitForPass);
                 note.detail = Bypass::HitForPass.as_str();
             }
         }
@@ -157,30 +154,35 @@ fn join(
     (Some(lead), reader)
 }
 
-fn generation(
+/// Whether identical requests may have the same generation. Who wants a fresh answer can't have one that was begun before;
+/// who forbids storing isn't shared either.
+fn shares(miss: &Miss) -> bool {
+    let plan = &miss.keyed.plan;
+    let directives = &plan.directives;
+    plan.collapse
+        && miss.takes == Takes::Stored
+        && !directives.no_cache
+        && !directives.no_store
+        && directives.max_age.is_none()
+}
+
+/// The upstream request of a miss, ready to be made.
+pub(crate) fn generation(
     worker: &Worker,
     cache: &Arc<AnswerCache>,
-    admitted: &Admitted,
-    asked: &Arc<Asked>,
     miss: &Arc<Miss>,
 ) -> Result<Generation, Failure> {
-    let state = admitted.state();
-    let prompt = &asked.request.prompt;
+    let Keyed { admitted, planned, .. } = &miss.keyed;
+    let prompt = &planned.sent.request.prompt;
     let rewrite = Rewrite {
-        model: asked.renamed(),
+        model: planned.sent.renamed(&planned.target),
         // So that a whole rendering of a streamed answer has its usage.
         include_usage: prompt.stream && !prompt.include_usage,
     };
-    let body = UpstreamBody::Full(asked.request.upstream_body(&rewrite));
-    let request = upstream_headers::request(admitted, Encoding::Identity, body)?;
-    let keeper = Keeper {
-        state: state.clone(),
-        cache: cache.clone(),
-        asked: asked.clone(),
-        identity: admitted.caller.identity.clone(),
-        miss: miss.clone(),
-        is_settled: AtomicBool::new(false),
-    };
+    let body = UpstreamBody::Full(planned.sent.request.upstream_body(&rewrite));
+    let mut request = upstream_headers::request(admitted, Encoding::Identity, body)?;
+    request.routing_key = planned.target.routing_key;
+    let keeper = Keeper::new(cache.clone(), miss.clone());
     Ok(Generation { client: worker.client.clone(), request, keeper })
 }
 

@@ -3,134 +3,168 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderMap;
 use refrain_cache::{
-    CacheKey, CandidateView, Decision, Embedding, Entry, Found, KeyParts, ScopeId, decide, unix_ms,
+    Candidate, CandidateView, Decision, Embedding, Entry, Found, Passed, Refusal, decide, passing, unix_ms,
 };
-use refrain_core::{Bypass, ExactOnly, Plan, Prompt, SemanticPlan};
+use refrain_core::{ExactOnly, Plan, SemanticPlan};
 
-use crate::auth::Caller;
-use crate::cache_status::{CacheStatus, Tier};
-use crate::head::Head;
+use crate::cache_status::{CacheStatus, Staleness, Tier};
+use crate::key::Keyed;
+use crate::policy::{Choice, Seen, choose, choose_exact};
 use crate::request::Note;
-use crate::route::RouteState;
 use crate::snapshot::AnswerCache;
-
-/// Request headers that can change an answer.
-const KEYED_HEADERS: [&str; 2] = ["anthropic-beta", "anthropic-version"];
-/// Where they are passed on, the upstream may answer by whom it sees.
-const FORWARDED_CREDENTIALS: [&str; 3] = ["authorization", "cookie", "x-api-key"];
-
-/// What names a request's entry, and what may be done with it.
-pub(crate) struct Keyed {
-    /// The request's digests.
-    pub(crate) key: CacheKey,
-    /// Which build of the model the key names.
-    pub(crate) model_identity: Arc<str>,
-    /// The plan.
-    pub(crate) plan: Plan,
-}
 
 /// What the look-up found.
 pub(crate) enum Lookup {
     /// A stored answer that may be served.
     Hit(Hit),
+    /// One past its time that may be served while it is refreshed.
+    Stale(Hit, Box<Miss>),
     /// None: it must be generated.
     Miss(Box<Miss>),
-    /// None, and the client wants none that isn't stored.
+    /// None, and nobody wants one that isn't stored.
     NotCached,
 }
 
 /// A stored answer that this caller may have.
+#[derive(Clone)]
 pub(crate) struct Hit {
     /// The entry.
     pub(crate) entry: Arc<Entry>,
     /// Which tier found it.
     pub(crate) tier: Tier,
+    /// Whether its time is over.
+    pub(crate) staleness: Staleness,
 }
 
-/// Proof that nothing stored may be served: what is needed to generate, share and store the answer.
+/// Proof that nothing stored may be served at once: what is needed to generate, share and store the answer.
 pub(crate) struct Miss {
-    /// The request's digests.
-    pub(crate) key: CacheKey,
-    /// Which build of the model the key names.
-    pub(crate) model_identity: Arc<str>,
-    /// The plan.
-    pub(crate) plan: Plan,
+    /// The request.
+    pub(crate) keyed: Keyed,
     /// The question's vector, if one was made.
     pub(crate) embedding: Option<Embedding>,
-    /// `Miss`, or `Request` if the client refused a stored answer.
+    /// Why it is forwarded.
     pub(crate) status: CacheStatus,
+    /// What may be served if it turns up meanwhile.
+    pub(crate) takes: Takes,
+    /// What may be served if no upstream can answer.
+    pub(crate) fallback: Option<Hit>,
 }
 
-/// The digests of a request, or why it has none.
-pub(crate) fn key(
-    cache: &AnswerCache,
-    state: &RouteState,
-    caller: &Caller,
-    head: &Head,
-    prompt: &Prompt,
-    (model, plan): (&str, Plan),
-) -> Result<Keyed, Bypass> {
-    let identity = state.pool.model_identity(model).ok_or(Bypass::ModelUnknown)?;
-    let head = &head.parts;
-    let key = cache.key(&KeyParts {
-        api: prompt.api,
-        model,
-        model_identity: &identity,
-        namespace: &state.route.cache.namespace,
-        scope: ScopeId::of(&plan.scope, &caller.identity)?,
-        policy: &[],
-        pool: state.pool.id().as_str(),
-        query: head.uri.query().unwrap_or_default(),
-        headers: &keyed_headers(&head.headers, state.route.forward_credentials),
-        partition_body: &prompt.partition_body,
-        embed_text: prompt.embed_text.as_deref().ok(),
-        extra: &[],
-    });
-    Ok(Keyed { key, model_identity: identity, plan })
-}
-
-/// Every field of the keyed headers. Most requests have none: then nothing is allocated.
-fn keyed_headers(headers: &HeaderMap, forward_credentials: bool) -> Vec<(&'static str, &[u8])> {
-    let credentials: &[&'static str] = if forward_credentials { &FORWARDED_CREDENTIALS } else { &[] };
-    let names = KEYED_HEADERS.iter().chain(credentials);
-    names.flat_map(|&name| headers.get_all(name).iter().map(move |value| (name, value.as_bytes()))).collect()
+/// What is stored for this very question.
+enum Exact {
+    Fresh(Arc<Entry>),
+    WhileRevalidating(Arc<Entry>),
+    IfError(Arc<Entry>),
+    /// Something that must not be served.
+    Kept,
+    None,
 }
 
 /// Looks for an answer.
 ///
 /// # Cancel safety
 /// Safe: nothing is changed but counters.
-pub(crate) async fn find(
-    cache: &AnswerCache,
-    state: &RouteState,
-    prompt: &Prompt,
-    keyed: Keyed,
-    note: &mut Note,
-) -> Lookup {
-    let Keyed { key, model_identity, plan } = keyed;
-    let status = match cache.store.find(&key, unix_ms()).await {
-        Found::Hit(entry) if may_serve(&entry, &plan) => {
-            return Lookup::Hit(Hit { entry, tier: Tier::Exact });
+pub(crate) async fn find(cache: &AnswerCache, keyed: Keyed, note: &mut Note) -> Lookup {
+    let exact = exact(cache, &keyed).await;
+    if let Some(hit) = exact.hit() {
+        match judged(&keyed, hit.entry.clone(), note).await {
+            Judged::Serve if hit.staleness == Staleness::Fresh => return Lookup::Hit(hit),
+            Judged::Serve => return Lookup::Stale(hit, miss(keyed, &exact, None, Takes::Stored)),
+            Judged::Keep => return generate(keyed, &exact, None, Takes::Nothing),
         }
-        Found::Hit(_) => CacheStatus::Request,
-        Found::Miss => CacheStatus::Miss,
-    };
-    let (embedding, similar) = match &plan.semantic {
-        Some(semantic) => similar(cache, state, prompt, (&key, &plan, semantic), note).await,
-        _ => (None, None),
-    };
-    if let Some(entry) = similar {
-        return Lookup::Hit(Hit { entry, tier: Tier::Semantic });
     }
-    if plan.directives.only_if_cached {
-        return Lookup::NotCached;
+    let Some(semantic) = keyed.plan.semantic.clone() else {
+        return generate(keyed, &exact, None, Takes::Stored);
+    };
+    let (embedding, similar) = similar(cache, &keyed, &semantic, note).await;
+    match similar {
+        Some(entry) => Lookup::Hit(Hit { entry, tier: Tier::Semantic, staleness: Staleness::Fresh }),
+        None => generate(keyed, &exact, embedding, Takes::Stored),
     }
-    Lookup::Miss(Box::new(Miss { key, model_identity, plan, embedding, status }))
 }
 
-/// Whether the client's directives allow a fresh entry.
+/// Whether the answer to this very question is served.
+enum Judged {
+    Serve,
+    /// A policy is against it, or it is only reported.
+    Keep,
+}
+
+async fn judged(keyed: &Keyed, entry: Arc<Entry>, note: &mut Note) -> Judged {
+    if choose_exact(keyed.planned.policed.as_ref(), &entry, note).await == Choice::Miss {
+        return Judged::Keep;
+    }
+    if keyed.plan.shadow {
+        report_shadow(keyed, 1.0);
+        return Judged::Keep;
+    }
+    Judged::Serve
+}
+
+/// What a generation may take from the store if it turns up meanwhile.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Takes {
+    /// The entry under its key.
+    Stored,
+    /// Nothing: a policy or shadow mode is against it.
+    Nothing,
+}
+
+fn generate(keyed: Keyed, exact: &Exact, embedding: Option<Embedding>, takes: Takes) -> Lookup {
+    if keyed.plan.directives.only_if_cached {
+        return Lookup::NotCached;
+    }
+    let takes = if keyed.plan.shadow { Takes::Nothing } else { takes };
+    Lookup::Miss(miss(keyed, exact, embedding, takes))
+}
+
+fn miss(keyed: Keyed, exact: &Exact, embedding: Option<Embedding>, takes: Takes) -> Box<Miss> {
+    let (status, fallback) = match exact {
+        Exact::Kept => (CacheStatus::Request, None),
+        Exact::None => (CacheStatus::Miss, None),
+        Exact::Fresh(_) => (CacheStatus::Refused, None),
+        Exact::WhileRevalidating(_) => (CacheStatus::Stale, None),
+        Exact::IfError(entry) => (CacheStatus::Stale, Some(Hit::exact(entry, Staleness::IfError))),
+    };
+    Box::new(Miss { keyed, embedding, status, takes, fallback })
+}
+
+impl Hit {
+    fn exact(entry: &Arc<Entry>, staleness: Staleness) -> Self {
+        Self { entry: entry.clone(), tier: Tier::Exact, staleness }
+    }
+}
+
+impl Exact {
+    /// What may be served at once.
+    fn hit(&self) -> Option<Hit> {
+        match self {
+            Self::Fresh(entry) => Some(Hit::exact(entry, Staleness::Fresh)),
+            Self::WhileRevalidating(entry) => Some(Hit::exact(entry, Staleness::WhileRevalidating)),
+            Self::IfError(_) | Self::Kept | Self::None => None,
+        }
+    }
+}
+
+/// The entry of this very question: under the plan's scope, else under the user alone.
+async fn exact(cache: &AnswerCache, keyed: &Keyed) -> Exact {
+    let now = unix_ms();
+    let mut found = cache.store.find(&keyed.key, now).await;
+    if let (Found::Miss, Some(narrow)) = (&found, &keyed.narrow) {
+        found = cache.store.find(narrow, now).await;
+    }
+    match found {
+        Found::Miss => Exact::None,
+        Found::Hit(entry) | Found::Stale(entry) if !may_serve(&entry, &keyed.plan) => Exact::Kept,
+        Found::Hit(entry) => Exact::Fresh(entry),
+        Found::Stale(entry) if entry.may_serve_while_revalidating(now) => Exact::WhileRevalidating(entry),
+        Found::Stale(entry) if entry.may_serve_if_error(now) => Exact::IfError(entry),
+        Found::Stale(_) => Exact::None,
+    }
+}
+
+/// Whether the client's directives allow an entry.
 pub(crate) fn may_serve(entry: &Entry, plan: &Plan) -> bool {
     let age = Duration::from_millis(entry.age_ms(unix_ms()));
     !plan.directives.no_cache && plan.directives.max_age.is_none_or(|max_age| age <= max_age)
@@ -139,12 +173,12 @@ pub(crate) fn may_serve(entry: &Entry, plan: &Plan) -> bool {
 /// The vector of the question, and the entry of a question with the same meaning.
 async fn similar(
     cache: &AnswerCache,
-    state: &RouteState,
-    prompt: &Prompt,
-    (key, plan, semantic): (&CacheKey, &Plan, &SemanticPlan),
+    keyed: &Keyed,
+    semantic: &SemanticPlan,
     note: &mut Note,
 ) -> (Option<Embedding>, Option<Arc<Entry>>) {
-    let embedding = match embed(cache, prompt).await {
+    let (state, plan) = (keyed.admitted.state(), &keyed.plan);
+    let embedding = match embed(cache, keyed).await {
         Ok(embedding) => embedding,
         Err(reason) => {
             state.metrics.exact_only(reason);
@@ -155,9 +189,33 @@ async fn similar(
     if plan.directives.no_cache {
         return (Some(embedding), None);
     }
-    let question = prompt.embed_text.as_deref().unwrap_or_default();
-    let candidates = cache.store.nearest(&key.partition, &embedding, semantic.candidates, unix_ms()).await;
-    let usable: Vec<_> = candidates.iter().filter(|candidate| may_serve(&candidate.entry, plan)).collect();
+    let near = cache.store.nearest(&keyed.key.partition, &embedding, semantic.candidates, unix_ms()).await;
+    let usable: Vec<_> = near.iter().filter(|candidate| may_serve(&candidate.entry, plan)).collect();
+    note.similarity = usable.first().map(|candidate| candidate.similarity);
+    let served = match acceptable(keyed, semantic, &usable) {
+        Ok(passed) => chosen(keyed, &usable, &passed, note).await,
+        Err(reason) => Err(reason),
+    };
+    let served = match served {
+        Ok(Passed { index, evidence }) => {
+            let shadow = plan.shadow || semantic.shadow;
+            if shadow {
+                report_shadow(keyed, evidence.cosine);
+            }
+            (!shadow).then(|| usable[index].entry.clone())
+        }
+        Err(reason) => {
+            note.refusal = Some(reason);
+            state.metrics.refusal(reason);
+            None
+        }
+    };
+    (Some(embedding), served)
+}
+
+/// The candidates that may be served, best first: one at least. More than the best only where policies choose.
+fn acceptable(keyed: &Keyed, semantic: &SemanticPlan, usable: &[&Candidate]) -> Result<Vec<Passed>, Refusal> {
+    let question = keyed.embed_text().unwrap_or_default();
     let views: Vec<CandidateView<'_>> = usable
         .iter()
         .map(|candidate| CandidateView {
@@ -165,26 +223,50 @@ async fn similar(
             text: candidate.entry.meta.embed_text.as_deref().unwrap_or_default(),
         })
         .collect();
-    let decision = decide(question, &views, semantic);
-    note.similarity = views.first().map(|view| view.similarity);
-    match decision {
-        Decision::Serve { index, .. } if semantic.shadow => {
-            let similarity = views[index].similarity;
-            state.metrics.shadow();
-            tracing::info!(route = %state.route.id, similarity, "shadow: a stored answer would have been served");
-            (Some(embedding), None)
+    let policed = keyed.planned.policed.as_ref();
+    let decided = if policed.is_some_and(|policed| policed.chain.validates()) {
+        passing(question, &views, semantic)
+    } else {
+        match decide(question, &views, semantic) {
+            Decision::Serve { index, evidence } => Ok(vec![Passed { index, evidence }]),
+            refused @ Decision::Refuse { .. } => Err(refused),
         }
-        Decision::Serve { index, .. } => (Some(embedding), Some(usable[index].entry.clone())),
-        Decision::Refuse { reason, .. } => {
-            note.refusal = Some(reason);
-            state.metrics.refusal(reason);
-            (Some(embedding), None)
-        }
+    };
+    decided.map_err(|decision| match decision {
+        Decision::Refuse { reason, .. } => reason,
+        Decision::Serve { .. } => Refusal::NoCandidate,
+    })
+}
+
+/// The candidate that policies choose.
+async fn chosen(
+    keyed: &Keyed,
+    usable: &[&Candidate],
+    passed: &[Passed],
+    note: &mut Note,
+) -> Result<Passed, Refusal> {
+    let seen = || {
+        let seen = |passed: &Passed| Seen {
+            entry: usable[passed.index].entry.clone(),
+            evidence: Some(passed.evidence),
+        };
+        passed.iter().map(seen).collect()
+    };
+    match choose(keyed.planned.policed.as_ref(), seen, note).await {
+        Choice::Serve(index) => passed.get(index).copied().ok_or(Refusal::Policy),
+        Choice::Miss => Err(Refusal::Policy),
     }
 }
 
-async fn embed(cache: &AnswerCache, prompt: &Prompt) -> Result<Embedding, ExactOnly> {
-    let text = prompt.embed_text.as_deref().map_err(|reason| *reason)?;
+/// Shadow mode: tells what would have been served.
+fn report_shadow(keyed: &Keyed, similarity: f32) {
+    let state = keyed.admitted.state();
+    state.metrics.shadow();
+    tracing::info!(route = %state.route.id, similarity, "shadow: a stored answer would have been served");
+}
+
+async fn embed(cache: &AnswerCache, keyed: &Keyed) -> Result<Embedding, ExactOnly> {
+    let text = keyed.embed_text()?;
     let embedder = cache.embedder.as_ref().ok_or(ExactOnly::EmbedderDown)?;
     embedder.embed(text.to_owned()).await
 }

@@ -11,6 +11,8 @@ pub(crate) enum Outcome {
     HitExact,
     /// Answered from an entry of a question with the same meaning.
     HitSemantic,
+    /// Answered from an entry past its time.
+    HitStale,
     /// Joined another request's generation.
     Collapsed,
     /// Generated: nothing usable was stored.
@@ -26,9 +28,10 @@ pub(crate) enum Outcome {
 }
 
 impl Outcome {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::HitExact,
         Self::HitSemantic,
+        Self::HitStale,
         Self::Collapsed,
         Self::Miss,
         Self::Request,
@@ -42,6 +45,7 @@ impl Outcome {
         match self {
             Self::HitExact => "hit_exact",
             Self::HitSemantic => "hit_semantic",
+            Self::HitStale => "hit_stale",
             Self::Collapsed => "collapsed",
             Self::Miss => "miss",
             Self::Request => "request",

@@ -11,14 +11,14 @@ use http::{HeaderMap, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use refrain_llm::request::Rewrite;
-use refrain_upstream::{BoxError, UpstreamBody, UpstreamResponse};
+use refrain_upstream::{BoxError, PoolState, UpstreamBody, UpstreamResponse};
 
-use crate::ask::Asked;
 use crate::body::{Body, Relay, Source};
 use crate::failure::Failure;
 use crate::generate::form_of;
 use crate::ingest;
 use crate::paths::PathClass;
+use crate::plan::Planned;
 use crate::request::Admitted;
 use crate::upstream_headers::{self, Encoding};
 use crate::worker::Worker;
@@ -27,10 +27,12 @@ use crate::worker::Worker;
 pub(crate) async fn whole(
     worker: &Worker,
     admitted: &Admitted,
-    asked: &Asked,
+    planned: &Planned,
 ) -> Result<Response<Body>, Failure> {
-    let rewrite = Rewrite { model: asked.renamed(), include_usage: false };
-    send(worker, admitted, UpstreamBody::Full(asked.request.upstream_body(&rewrite))).await
+    let Planned { sent, target, .. } = planned;
+    let rewrite = Rewrite { model: sent.renamed(target), include_usage: false };
+    let body = UpstreamBody::Full(sent.request.upstream_body(&rewrite));
+    send(worker, admitted, (&target.pool, target.routing_key), body).await
 }
 
 /// Sends a request whose body nobody needs to read, as it comes in. Uploads to a server's admin paths (models of many
@@ -48,24 +50,30 @@ pub(crate) async fn streamed(
     if let Some(bytes_max) = bytes_max {
         ingest::refuse_length(&admitted.routed.head.parts.headers, bytes_max)?;
     }
+    let to = (&admitted.state().pool, None);
     if body.is_end_stream() {
-        return send(worker, admitted, UpstreamBody::empty()).await;
+        return send(worker, admitted, to, UpstreamBody::empty()).await;
     }
     let over = Arc::new(AtomicBool::new(false));
     let left = bytes_max.map_or(u64::MAX, |max| max as u64);
     let bounded = UpstreamBody::stream(Bounded { body, left, over: over.clone() });
-    let sent = send(worker, admitted, bounded).await;
+    let sent = send(worker, admitted, to, bounded).await;
     match bytes_max {
         Some(bytes_max) if sent.is_err() && over.load(Ordering::Relaxed) => Err(ingest::too_large(bytes_max)),
         _ => sent,
     }
 }
 
-async fn send(worker: &Worker, admitted: &Admitted, body: UpstreamBody) -> Result<Response<Body>, Failure> {
-    let state = admitted.state();
-    let request = upstream_headers::request(admitted, Encoding::AsAsked, body)?;
-    let response = worker.client.send(&state.pool, request).await?;
-    state.metrics.first_byte(response.timings.first_byte);
+async fn send(
+    worker: &Worker,
+    admitted: &Admitted,
+    (pool, routing_key): (&Arc<PoolState>, Option<[u8; 32]>),
+    body: UpstreamBody,
+) -> Result<Response<Body>, Failure> {
+    let mut request = upstream_headers::request(admitted, Encoding::AsAsked, body)?;
+    request.routing_key = routing_key;
+    let response = worker.client.send(pool, request).await?;
+    admitted.state().metrics.first_byte(response.timings.first_byte);
     Ok(relay(response, admitted))
 }
 

@@ -1,44 +1,97 @@
-//! Sixth stage: what to do about caching. For now the route's own settings; policies will narrow them here.
+//! Sixth stage: what to do about caching, and where a miss goes: the route's settings, narrowed by the client and by the
+//! route's policies.
+
+use std::sync::Arc;
 
 use http::HeaderMap;
-use refrain_core::settings::{Route, Sampled, Store};
-use refrain_core::{Bypass, Freshness, Plan, Prompt, SemanticPlan};
+use refrain_core::settings::{Route, RouteSemantic, Sampled, Store};
+use refrain_core::{Bypass, EmbedSource, Plan, Prompt, SemanticPlan};
 
+use crate::ask::{Asked, Target};
 use crate::directives;
+use crate::failure::Failure;
+use crate::policy::{self, Policed};
+use crate::request::{Admitted, Note};
+use crate::snapshot::Snapshot;
 
-/// The plan for one request.
+/// Proof that it is decided how the request meets the cache and where a miss goes.
+pub(crate) struct Planned {
+    /// What is keyed: the client's request, or what policies left of it.
+    pub(crate) asked: Arc<Asked>,
+    /// What the upstream is sent: mostly the same.
+    pub(crate) sent: Arc<Asked>,
+    /// Where a miss goes.
+    pub(crate) target: Target,
+    /// What the route's policies want beside that.
+    pub(crate) policed: Option<Policed>,
+}
+
+impl Planned {
+    /// Nobody changed the request.
+    pub(crate) fn as_asked(asked: Arc<Asked>, target: Target) -> Arc<Self> {
+        Arc::new(Self { sent: asked.clone(), asked, target, policed: None })
+    }
+}
+
+/// How a request meets the cache, or why it doesn't.
+pub(crate) type Meeting = Result<Plan, Bypass>;
+
+/// Decides, and asks the route's policies.
 ///
 /// # Errors
-/// Why it is neither looked up nor stored.
-pub(crate) fn decide(
-    route: &Route,
-    store: &Store,
-    headers: &HeaderMap,
-    prompt: &Prompt,
-) -> Result<Plan, Bypass> {
+/// A policy refuses the request, or fails where the operator wants no answer without it.
+pub(crate) async fn decide(
+    snapshot: &Snapshot,
+    admitted: &Arc<Admitted>,
+    (asked, target): (Asked, Target),
+    note: &mut Note,
+) -> Result<(Arc<Planned>, Meeting), Failure> {
+    let asked = Arc::new(asked);
+    let route = &admitted.state().route;
+    let plan = of_route(route, &snapshot.settings.store, &admitted.routed.head.parts.headers);
+    let bypass = bypass(route, &snapshot.settings.store, &asked.request.prompt);
+    if let Some(chain) = &admitted.state().chain {
+        return policy::decide(snapshot, admitted, chain, (asked, target, plan, bypass), note).await;
+    }
+    Ok((Planned::as_asked(asked, target), bypass.map_or(Ok(plan), Err)))
+}
+
+/// The plan that holds where nobody narrows it.
+fn of_route(route: &Route, store: &Store, headers: &HeaderMap) -> Plan {
     let cache = &route.cache;
-    if !cache.enabled {
-        return Err(Bypass::CacheOff);
-    }
-    if let Some(reason) = prompt.bypass {
-        return Err(reason);
-    }
-    if prompt.sampled && cache.sampled == Sampled::Skip {
-        return Err(Bypass::Sampled);
-    }
-    let Store::Embedded(store) = store else { return Err(Bypass::CacheOff) };
-    Ok(Plan {
+    let entry_bytes_max = match store {
+        Store::Embedded(store) => store.entry_bytes_max,
+        Store::Off => 0,
+    };
+    Plan {
         scope: cache.scope.clone(),
-        semantic: cache.semantic.as_ref().map(|semantic| SemanticPlan {
-            threshold: semantic.threshold,
-            candidates: semantic.candidates,
-            vetoes: semantic.vetoes.clone(),
-            shadow: semantic.shadow,
-        }),
-        freshness: Freshness { ttl: cache.ttl },
+        semantic: cache.semantic.as_ref().map(semantic),
+        freshness: cache.freshness,
         collapse: cache.collapse,
+        shadow: false,
+        store: true,
         store_tool_offers: cache.store_tool_offers,
-        entry_bytes_max: store.entry_bytes_max,
+        entry_bytes_max,
         directives: directives::read(headers, cache.directives, &cache.scope),
-    })
+    }
+}
+
+fn semantic(semantic: &RouteSemantic) -> SemanticPlan {
+    SemanticPlan {
+        source: EmbedSource::default(),
+        threshold: semantic.threshold,
+        candidates: semantic.candidates,
+        vetoes: semantic.vetoes.clone(),
+        shadow: semantic.shadow,
+    }
+}
+
+/// Why a request is neither looked up nor stored, whatever policies say.
+fn bypass(route: &Route, store: &Store, prompt: &Prompt) -> Option<Bypass> {
+    let cache = &route.cache;
+    if !cache.enabled || *store == Store::Off {
+        return Some(Bypass::CacheOff);
+    }
+    let skipped = prompt.sampled && cache.sampled == Sampled::Skip;
+    prompt.bypass.or_else(|| skipped.then_some(Bypass::Sampled))
 }

@@ -28,15 +28,19 @@ impl Generation {
     /// Reads the upstream until it ends or nobody is left.
     pub(crate) async fn pump(self, lead: Lead<Arc<FlightHead>>) {
         let Self { client, request, keeper } = self;
-        tokio::select! {
-            done = run(&client, request, &keeper, &lead) => match done {
-                Ok(()) => lead.finish(),
-                Err(error) => {
-                    tracing::warn!(route = %keeper.state.route.id, reason = error.as_str(), %error, "upstream failed");
-                    lead.fail(error.code());
-                }
-            },
-            () = lead.abandoned() => keeper.abandoned(),
+        let done = tokio::select! {
+            done = run(&client, request, &keeper, &lead) => Some(done),
+            () = lead.abandoned() => None,
+        };
+        // Whoever asks the same from now on joins, until it is stored.
+        keeper.conclude().await;
+        match done {
+            Some(Ok(())) => lead.finish(),
+            Some(Err(error)) => {
+                tracing::warn!(route = %keeper.state().route.id, reason = error.as_str(), %error, "upstream failed");
+                lead.fail(error.code());
+            }
+            None => keeper.abandoned(),
         }
     }
 }
@@ -48,19 +52,19 @@ async fn run(
     lead: &Lead<Arc<FlightHead>>,
 ) -> Result<(), UpstreamError> {
     let begun = Instant::now();
-    let response = client.send(&keeper.state.pool, request).await?;
-    keeper.state.metrics.first_byte(response.timings.first_byte);
-    let api = keeper.asked.request.prompt.api;
+    let response = client.send(&keeper.miss.keyed.planned.target.pool, request).await?;
+    keeper.state().metrics.first_byte(response.timings.first_byte);
+    let api = keeper.miss.keyed.planned.asked.request.prompt.api;
     let (from, mut body) = provenance(response, api.dialect());
     lead.head(from.head.clone());
-    let mut tee = Tee::new(&from.head, api, keeper.miss.plan.entry_bytes_max);
+    let mut tee = Tee::new(&from.head, api, keeper.miss.keyed.plan.entry_bytes_max);
     while let Some(chunk) = body.chunk().await {
         let chunk = match chunk {
             Ok(chunk) => chunk,
             // What comes after the dialect's terminator is of no meaning.
             Err(_) if tee.is_settled() => return Ok(()),
             Err(error) => {
-                keeper.state.metrics.skip(Skip::Incomplete);
+                keeper.state().metrics.skip(Skip::Incomplete);
                 return Err(error);
             }
         };

@@ -7,22 +7,29 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
 use refrain_cache::Refusal;
-use refrain_core::{Api, Bypass, Code, Dialect, ListenerId, Prompt, Role};
+use refrain_core::{Api, Bypass, Code, Dialect, Fault, ListenerId, PluginId, Role};
+use refrain_plugin::Chain;
+use refrain_plugin::verdict::Labels;
 
 use crate::access::AccessLine;
-use crate::ask::Asked;
 use crate::auth::Caller;
 use crate::body::Body;
 use crate::cache_status::CacheStatus;
 use crate::failure::Failure;
 use crate::generate::{Generated, Part};
-use crate::lookup::{Hit, Keyed, Lookup};
+use crate::key::Keyed;
+use crate::lookup::{Hit, Lookup, Miss};
 use crate::metrics::{self, Outcome};
 use crate::paths::PathClass;
+use crate::plan::{Meeting, Planned};
+use crate::respond::Wanted;
 use crate::route::{ROOT, RouteState, Routed};
 use crate::snapshot::{AnswerCache, Snapshot};
 use crate::worker::Worker;
-use crate::{ask, cors, error_response, generate, head, ingest, lookup, models, pass, plan, respond, route};
+use crate::{
+    ask, cors, error_response, generate, head, ingest, key, lookup, models, pass, plan, refresh, respond,
+    route,
+};
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const DEBUG_ASKED: HeaderName = HeaderName::from_static("x-refrain-debug");
@@ -47,6 +54,7 @@ impl Admitted {
         let PathClass::Api(api) = self.routed.head.class else { return None };
         let state = self.state();
         let needed = state.route.cache.enabled
+            || state.chain.is_some()
             || !state.pool.config().models.is_empty()
             || !self.caller.models.is_empty();
         needed.then_some(api)
@@ -70,6 +78,17 @@ pub(crate) struct Note {
     pub(crate) refusal: Option<Refusal>,
     /// Whether the caller may see similarity and refusal, and asked to.
     pub(crate) debug: bool,
+    /// What policies say of it; most routes have none.
+    policy: Option<Box<PolicyNote>>,
+}
+
+/// What policies say of a request, for metrics and the access line.
+#[derive(Default)]
+struct PolicyNote {
+    chain: Option<Arc<Chain>>,
+    labels: Labels,
+    /// The reason that one of them gave.
+    reason: Option<(PluginId, Arc<str>)>,
 }
 
 /// Answers one request. Never fails: what goes wrong is an error in the client's dialect.
@@ -90,7 +109,7 @@ pub(crate) async fn serve(
     finish(&snapshot, note, (response, error), origin, begun)
 }
 
-/// The path: head -> route -> auth -> body -> prompt -> plan -> lookup -> generate -> respond.
+/// The path: head -> route -> auth -> body -> prompt -> plan (policies) -> key -> lookup -> generate -> respond.
 async fn path(
     worker: &Arc<Worker>,
     snapshot: &Snapshot,
@@ -111,7 +130,7 @@ async fn path(
     }
     let caller = identify(snapshot, &routed)?;
     route::authorize(&routed, &caller)?;
-    let admitted = Admitted { routed, caller };
+    let admitted = Arc::new(Admitted { routed, caller });
     note.admitted(&admitted);
     if admitted.routed.head.class == PathClass::Models {
         return models::list(worker, &admitted).await;
@@ -123,33 +142,49 @@ async fn path(
     let headers = &admitted.routed.head.parts.headers;
     let body = ingest::read(headers, body, limits).await?;
     let asked = ask::understand(api, &body, &admitted, limits)?;
-    let keyed = plan_and_key(snapshot, &admitted, &asked);
-    let (cache, keyed) = match keyed {
+    let wanted = Wanted::by(&asked.0.request.prompt);
+    let (planned, meeting) = plan::decide(snapshot, &admitted, asked, note).await?;
+    let (cache, keyed) = match key(snapshot, &admitted, (&planned, meeting)) {
         Ok(found) => found,
         Err(reason) => {
             note.bypass(reason);
-            return pass::whole(worker, &admitted, &asked).await;
+            return pass::whole(worker, &admitted, &planned).await;
         }
     };
-    let asked = Arc::new(asked);
-    let prompt = &asked.request.prompt;
-    let miss = match lookup::find(cache, admitted.state(), prompt, keyed, note).await {
-        Lookup::Hit(hit) => return serve_hit(cache, &admitted, &hit, prompt, note),
+    match lookup::find(cache, keyed, note).await {
+        Lookup::Hit(hit) => serve_hit(cache, &admitted, (&hit, wanted), note),
+        Lookup::Stale(hit, miss) => {
+            refresh::begin(worker, cache, *miss);
+            serve_hit(cache, &admitted, (&hit, wanted), note)
+        }
         Lookup::NotCached => {
             note.status = Some(CacheStatus::NotCached);
-            return Err(Failure::new(Code::NotCached, "nothing fresh is stored for this request"));
+            Err(Failure::new(Code::NotCached, "nothing fresh is stored for this request"))
         }
-        Lookup::Miss(miss) => miss,
-    };
-    let bytes_max = miss.plan.entry_bytes_max;
+        Lookup::Miss(miss) => generate(worker, cache, (Arc::new(*miss), wanted), note).await,
+    }
+}
+
+/// A miss: the answer of an upstream, or a stale one if none can answer.
+async fn generate(
+    worker: &Arc<Worker>,
+    cache: &Arc<AnswerCache>,
+    (miss, wanted): (Arc<Miss>, Wanted),
+    note: &mut Note,
+) -> Result<Response<Body>, Failure> {
+    let admitted = &miss.keyed.admitted;
     note.status = Some(miss.status);
-    match generate::answer(worker, cache, &admitted, (&asked, *miss), note).await? {
-        Generated::Stored(hit) => serve_hit(cache, &admitted, &hit, prompt, note),
+    let generated = generate::answer(worker, cache, &miss, note).await;
+    if let Some(stale) = miss.fallback.as_ref().filter(|_| is_down(&generated)) {
+        return serve_hit(cache, admitted, (stale, wanted), note);
+    }
+    match generated? {
+        Generated::Stored(hit) => serve_hit(cache, admitted, (&hit, wanted), note),
         Generated::Flight(flight) => {
             if flight.part == Part::Joined {
                 note.status = Some(CacheStatus::Collapsed);
             }
-            respond::generated(flight, prompt, bytes_max).await
+            respond::generated(flight, wanted, miss.keyed.plan.entry_bytes_max).await
         }
     }
 }
@@ -157,13 +192,13 @@ async fn path(
 fn serve_hit(
     cache: &AnswerCache,
     admitted: &Admitted,
-    hit: &Hit,
-    prompt: &Prompt,
+    (hit, wanted): (&Hit, Wanted),
     note: &mut Note,
 ) -> Result<Response<Body>, Failure> {
-    note.status = Some(CacheStatus::Hit { tier: hit.tier, ttl_s: respond::ttl_s(hit) });
+    let Hit { tier, staleness, .. } = *hit;
+    note.status = Some(CacheStatus::Hit { tier, staleness, ttl_s: respond::ttl_s(hit) });
     admitted.state().metrics.saved(hit.entry.usage);
-    respond::hit(cache, hit, prompt)
+    respond::hit(cache, hit, wanted)
 }
 
 fn identify(snapshot: &Snapshot, routed: &Routed) -> Result<Caller, Failure> {
@@ -173,20 +208,27 @@ fn identify(snapshot: &Snapshot, routed: &Routed) -> Result<Caller, Failure> {
     snapshot.keys.identify(listener, &routed.head.parts.headers)
 }
 
-fn plan_and_key<'a>(
+/// Whether no upstream could answer (RFC 5861, section 4: an error of the server, or no answer at all).
+fn is_down(generated: &Result<Generated, Failure>) -> bool {
+    match generated {
+        Ok(Generated::Stored(_)) => false,
+        Ok(Generated::Flight(flight)) => flight.head.status.is_server_error(),
+        Err(failure) => failure.code.fault() == Fault::Upstream,
+    }
+}
+
+/// The cache, and the request's name in it; else why it has none.
+fn key<'a>(
     snapshot: &'a Snapshot,
-    admitted: &Admitted,
-    asked: &Asked,
+    admitted: &Arc<Admitted>,
+    (planned, meeting): (&Arc<Planned>, Meeting),
 ) -> Result<(&'a Arc<AnswerCache>, Keyed), Bypass> {
+    let plan = meeting?;
     let cache = snapshot.cache.as_ref().ok_or(Bypass::CacheOff)?;
-    let head = &admitted.routed.head;
-    let prompt = &asked.request.prompt;
-    let plan = plan::decide(&admitted.state().route, &snapshot.settings.store, &head.parts.headers, prompt)?;
-    let mut keyed =
-        lookup::key(cache, admitted.state(), &admitted.caller, head, prompt, (&asked.model, plan))?;
-    let identity = &admitted.caller.identity;
-    if admitted.state().repeats.is_repeat(&keyed.key, identity, Instant::now()) {
-        admitted.state().metrics.bypass(Bypass::Regenerate);
+    let mut keyed = key::name(cache, admitted.clone(), planned.clone(), plan)?;
+    let (state, identity) = (admitted.state(), &admitted.caller.identity);
+    if state.repeats.is_repeat(&keyed.key, identity, Instant::now()) {
+        state.metrics.bypass(Bypass::Regenerate);
         keyed.plan.directives.no_cache = true;
     }
     Ok((cache, keyed))
@@ -201,6 +243,18 @@ fn root(method: &Method) -> Result<Response<Body>, Failure> {
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     Ok(response)
+}
+
+impl PolicyNote {
+    /// For the access line: `policy: reason; name=value,name=value`.
+    fn line(&self) -> String {
+        let labels = self.labels.iter().map(|(name, value)| format!("{name}={value}"));
+        let labels: Vec<String> = labels.collect();
+        match &self.reason {
+            Some((policy, reason)) => format!("{policy}: {reason}; {}", labels.join(",")),
+            None => labels.join(","),
+        }
+    }
 }
 
 impl Note {
@@ -218,6 +272,33 @@ impl Note {
     fn admitted(&mut self, admitted: &Admitted) {
         self.debug = admitted.caller.identity.role == Role::Admin
             && admitted.routed.head.parts.headers.contains_key(DEBUG_ASKED);
+    }
+
+    /// What the route's policies say of it.
+    pub(crate) fn policy(
+        &mut self,
+        chain: &Arc<Chain>,
+        labels: Labels,
+        reason: Option<(PluginId, Arc<str>)>,
+    ) {
+        self.policy = Some(Box::new(PolicyNote { chain: Some(chain.clone()), labels, reason }));
+    }
+
+    /// Why a policy has no stored answer served.
+    pub(crate) fn policy_reason(&mut self, policy: PluginId, reason: Arc<str>) {
+        self.policy.get_or_insert_default().reason = Some((policy, reason));
+    }
+
+    /// A policy refused the request.
+    pub(crate) fn refused(&mut self, policy: PluginId) {
+        self.policy_reason(policy, "refused".into());
+        self.detail = Bypass::Policy.as_str();
+    }
+
+    /// A policy failed, and the operator wants no answer without it.
+    pub(crate) fn rejected(&mut self, reason: Bypass) {
+        self.bypass(reason);
+        self.status = Some(CacheStatus::Rejected(reason));
     }
 
     fn bypass(&mut self, reason: Bypass) {
@@ -244,6 +325,9 @@ fn finish(
         debug_header(&note, &mut response);
     }
     let outcome = outcome(note.status, error);
+    if let Some(PolicyNote { chain: Some(chain), labels, .. }) = note.policy.as_deref() {
+        chain.count(labels, outcome.as_str());
+    }
     match &note.state {
         Some(state) => {
             state.metrics.outcome(outcome);
@@ -265,6 +349,7 @@ fn finish(
     let mut line = Box::new(AccessLine::new(response.status(), begun));
     line.route = note.state.as_ref().map(|state| state.route.id.clone());
     (line.api, line.outcome, line.detail, line.error) = (note.api, outcome.as_str(), note.detail, error);
+    line.policy = note.policy.as_deref().map(PolicyNote::line).unwrap_or_default();
     response.map(|body| body.with_line(line))
 }
 

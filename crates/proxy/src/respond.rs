@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::header::{AGE, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, SET_COOKIE};
 use http::{Response, StatusCode};
 use refrain_cache::{Reader, unix_ms};
-use refrain_core::{Code, Dialect, Prompt, Skip};
+use refrain_core::{Api, Code, Dialect, Prompt, Skip};
 use refrain_llm::answer::{AnswerReader, Form, Rendering, content_type};
 
 use crate::body::{Body, Relay, Source};
@@ -14,12 +14,31 @@ use crate::generate::{Flight, FlightHead, Part, code_of};
 use crate::lookup::Hit;
 use crate::snapshot::AnswerCache;
 
+/// How this client wants its answer.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted {
+    api: Api,
+    stream: bool,
+    include_usage: bool,
+}
+
+impl Wanted {
+    /// As its request says.
+    pub(crate) fn by(prompt: &Prompt) -> Self {
+        Self { api: prompt.api, stream: prompt.stream, include_usage: prompt.include_usage }
+    }
+
+    fn rendering(self) -> Rendering {
+        if self.stream { Rendering::Stream { include_usage: self.include_usage } } else { Rendering::Whole }
+    }
+}
+
 /// The answer of an entry, in the form that this client asked for.
 ///
 /// # Errors
 /// The entry can't be read: a bug, since its record's digest was right.
-pub(crate) fn hit(cache: &AnswerCache, hit: &Hit, prompt: &Prompt) -> Result<Response<Body>, Failure> {
-    let rendering = rendering(prompt);
+pub(crate) fn hit(cache: &AnswerCache, hit: &Hit, wanted: Wanted) -> Result<Response<Body>, Failure> {
+    let rendering = wanted.rendering();
     let body = cache.store.render(&hit.entry, rendering).map_err(|error| {
         tracing::error!(%error, "a stored answer can't be read");
         Failure::new(
@@ -34,14 +53,15 @@ pub(crate) fn hit(cache: &AnswerCache, hit: &Hit, prompt: &Prompt) -> Result<Res
             headers.append(name, value);
         }
     }
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type(prompt.api, rendering)));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type(wanted.api, rendering)));
     headers.insert(AGE, HeaderValue::from(hit.entry.age_ms(unix_ms()) / 1000));
     Ok(response)
 }
 
-/// Seconds that an entry may still be served.
-pub(crate) fn ttl_s(hit: &Hit) -> u64 {
-    hit.entry.meta.expires_at_ms.saturating_sub(unix_ms()) / 1000
+/// Seconds until an entry's time is over; below zero from then on.
+pub(crate) fn ttl_s(hit: &Hit) -> i64 {
+    let millis = |at: u64| i64::try_from(at).unwrap_or(i64::MAX);
+    millis(hit.entry.meta.expires_at_ms).saturating_sub(millis(unix_ms())).div_euclid(1000)
 }
 
 /// The answer of a generation, in the form that this client asked for: as it comes where that is the upstream's own form.
@@ -53,14 +73,14 @@ pub(crate) fn ttl_s(hit: &Hit) -> u64 {
 /// Safe: dropping the future leaves the flight.
 pub(crate) async fn generated(
     flight: Flight,
-    prompt: &Prompt,
+    wanted: Wanted,
     bytes_max: usize,
 ) -> Result<Response<Body>, Failure> {
     let Flight { head, reader, part } = flight;
-    let wanted = if prompt.stream { Form::Stream } else { Form::Whole };
+    let form_wanted = if wanted.stream { Form::Stream } else { Form::Whole };
     let mut response = match head.form {
-        Some(form) if form != wanted => converted(&head, form, reader, prompt, bytes_max).await?,
-        _ => relayed(&head, reader, prompt),
+        Some(form) if form != form_wanted => converted(&head, form, reader, wanted, bytes_max).await?,
+        _ => relayed(&head, reader, wanted),
     };
     if part == Part::Joined {
         // It was set for whoever led.
@@ -69,13 +89,13 @@ pub(crate) async fn generated(
     Ok(response)
 }
 
-fn relayed(head: &FlightHead, reader: Reader<Arc<FlightHead>>, prompt: &Prompt) -> Response<Body> {
-    let dialect = prompt.api.dialect();
+fn relayed(head: &FlightHead, reader: Reader<Arc<FlightHead>>, wanted: Wanted) -> Response<Body> {
+    let dialect = wanted.api.dialect();
     let is_stream = head.form == Some(Form::Stream);
     // A stream may be edited on its way, and may end in an error event: no length is promised.
     let length = if is_stream { None } else { head.length };
     let mut relay = Relay::new(Source::Flight(reader), is_stream.then_some(dialect), length);
-    if is_stream && dialect == Dialect::OpenAi && !prompt.include_usage {
+    if is_stream && dialect == Dialect::OpenAi && !wanted.include_usage {
         relay = relay.without_usage();
     }
     let mut response = Response::new(Body::relay(relay));
@@ -92,31 +112,27 @@ async fn converted(
     head: &FlightHead,
     form: Form,
     mut flight: Reader<Arc<FlightHead>>,
-    prompt: &Prompt,
+    wanted: Wanted,
     bytes_max: usize,
 ) -> Result<Response<Body>, Failure> {
-    let mut reader = AnswerReader::new(prompt.api, form, bytes_max);
+    let mut reader = AnswerReader::new(wanted.api, form, bytes_max);
     while let Some(chunk) = flight.chunk().await {
         let chunk = chunk.map_err(|end| Failure::upstream(code_of(end)))?;
         reader.feed(&chunk).map_err(|error| unreadable(error.skip()))?;
     }
     let answer = reader.finish().map_err(|error| unreadable(error.skip()))?;
-    let rendering = rendering(prompt);
+    let rendering = wanted.rendering();
     let mut response = Response::new(Body::full(answer.render(rendering)));
     *response.status_mut() = StatusCode::OK;
     *response.headers_mut() = head.headers.clone();
     response.headers_mut().remove(CONTENT_LENGTH);
     response
         .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type(prompt.api, rendering)));
+        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type(wanted.api, rendering)));
     Ok(response)
 }
 
 fn unreadable(skip: Skip) -> Failure {
     tracing::debug!(reason = skip.as_str(), "a joined generation can't be read");
     Failure::upstream(Code::UpstreamBroken)
-}
-
-fn rendering(prompt: &Prompt) -> Rendering {
-    if prompt.stream { Rendering::Stream { include_usage: prompt.include_usage } } else { Rendering::Whole }
 }

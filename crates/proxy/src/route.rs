@@ -6,6 +6,7 @@ use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN};
 use http::{Method, StatusCode};
 use refrain_core::settings::{Route, RouteMatch};
 use refrain_core::{Code, Role};
+use refrain_plugin::Chain;
 use refrain_upstream::PoolState;
 
 use crate::auth::Caller;
@@ -21,6 +22,8 @@ pub struct RouteState {
     pub route: Arc<Route>,
     /// Where its misses go.
     pub pool: Arc<PoolState>,
+    /// Its policies, if it has any.
+    pub(crate) chain: Option<Arc<Chain>>,
     /// Who asked what lately, where that means something.
     pub(crate) repeats: Repeats,
     /// Its counters.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use refrain_core::settings::{Listener, Settings};
 use refrain_core::{ListenerId, PoolId, RouteId};
+use refrain_plugin::{Chain, PluginError, PluginHost};
 use refrain_upstream::Upstreams;
 use rustls::ServerConfig;
 
@@ -19,6 +20,9 @@ use crate::tls::{self, TlsError};
 
 /// The cache as the path uses it: answers in flight carry an HTTP head.
 pub type AnswerCache = refrain_cache::Cache<Arc<FlightHead>>;
+
+/// The policies of each route that has any, loaded and configured: [`load_policies`].
+pub type Policies = HashMap<RouteId, Arc<Chain>>;
 
 /// The configuration in force.
 pub type Live = Arc<ArcSwap<Snapshot>>;
@@ -63,11 +67,12 @@ pub enum SnapshotError {
 }
 
 impl Snapshot {
-    /// Reads certificates and wires routes to pools. Changes nothing that another snapshot uses.
+    /// Reads certificates and wires routes to pools and policies. Changes nothing that another snapshot uses.
     pub fn build(
         settings: Settings,
         upstreams: Arc<Upstreams>,
         cache: Option<Arc<AnswerCache>>,
+        policies: &Policies,
     ) -> Result<Self, SnapshotError> {
         let routes = settings.routes.iter().map(|route| {
             let pool = upstreams
@@ -76,7 +81,8 @@ impl Snapshot {
                 .ok_or_else(|| SnapshotError::Pool { route: route.id.clone(), pool: route.pool.clone() })?;
             let metrics = RouteMetrics::new(&route.id);
             let repeats = Repeats::new(route.cache.regenerate);
-            Ok(Arc::new(RouteState { route: route.clone(), pool, repeats, metrics }))
+            let chain = policies.get(&route.id).cloned();
+            Ok(Arc::new(RouteState { route: route.clone(), pool, chain, repeats, metrics }))
         });
         Ok(Self {
             routes: routes.collect::<Result<_, _>>()?,
@@ -93,6 +99,24 @@ impl Snapshot {
     pub(crate) fn listener(&self, id: &ListenerId) -> Option<&Listener> {
         self.settings.listeners.iter().find(|listener| listener.id == *id)
     }
+}
+
+/// Loads and configures the policies of all routes, those that run already included. Takes as long as compiling what is new
+/// takes.
+///
+/// # Errors
+/// A policy can't be loaded, or refuses its configuration.
+///
+/// # Cancel safety
+/// Safe: what was begun to be compiled is compiled, and there for the next call.
+pub async fn load_policies(host: &Arc<PluginHost>, settings: &Settings) -> Result<Policies, PluginError> {
+    let mut policies = Policies::new();
+    for route in &settings.routes {
+        if let Some(chain) = host.chain(route).await? {
+            policies.insert(route.id.clone(), chain);
+        }
+    }
+    Ok(policies)
 }
 
 fn listeners_tls(listeners: &[Listener]) -> Result<HashMap<ListenerId, Arc<ServerConfig>>, SnapshotError> {

@@ -5,13 +5,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::StatusCode;
-use refrain_cache::{Entry, EntryMeta, unix_ms};
-use refrain_core::{EndpointId, Identity, Skip, Usage};
+use parking_lot::Mutex;
+use refrain_cache::{CacheKey, Entry, EntryMeta, unix_ms};
+use refrain_core::{EndpointId, Freshness, Skip, Usage};
 use refrain_llm::answer::Answer;
+use refrain_plugin::ResponseView;
+use refrain_plugin::verdict::{Keep, Outcome};
 
-use crate::ask::Asked;
 use crate::generate::FlightHead;
 use crate::lookup::Miss;
+use crate::policy::{Answered, Policed};
 use crate::route::RouteState;
 use crate::snapshot::AnswerCache;
 use crate::upstream_headers;
@@ -21,21 +24,18 @@ const HIT_FOR_PASS: Duration = Duration::from_secs(60);
 
 /// Decides what becomes of one generated answer, with no tie to the client that caused it.
 pub(crate) struct Keeper {
-    /// The route.
-    pub(crate) state: Arc<RouteState>,
     /// Where the entry goes.
-    pub(crate) cache: Arc<AnswerCache>,
-    /// What was asked.
-    pub(crate) asked: Arc<Asked>,
-    /// By whom.
-    pub(crate) identity: Arc<Identity>,
+    cache: Arc<AnswerCache>,
     /// Proof that nothing stored may be served.
     pub(crate) miss: Arc<Miss>,
     /// Whether it is decided: what the clients do from then on changes nothing.
-    pub(crate) is_settled: AtomicBool,
+    is_settled: AtomicBool,
+    /// An answer that waits for the policies' word.
+    pending: Mutex<Option<Arc<Answered>>>,
 }
 
 /// How an answer came.
+#[derive(Clone)]
 pub(crate) struct Provenance {
     /// What its readers were told first.
     pub(crate) head: Arc<FlightHead>,
@@ -44,70 +44,139 @@ pub(crate) struct Provenance {
 }
 
 impl Keeper {
-    /// Stores the answer if it may be; counts what became of it. `took`: how long the upstream took.
+    /// A keeper of the answer to a miss.
+    pub(crate) fn new(cache: Arc<AnswerCache>, miss: Arc<Miss>) -> Self {
+        Self { cache, miss, is_settled: AtomicBool::new(false), pending: Mutex::new(None) }
+    }
+
+    /// The route.
+    pub(crate) fn state(&self) -> &Arc<RouteState> {
+        self.miss.keyed.admitted.state()
+    }
+
+    /// Stores the answer if it may be; counts what became of it. Where policies have a word about it, it waits for
+    /// [`Keeper::conclude`]. `took`: how long the upstream took.
     pub(crate) fn settle(&self, answer: Result<Answer, Skip>, from: &Provenance, took: Duration) {
         self.is_settled.store(true, Ordering::Relaxed);
-        let kept = answer.and_then(|answer| {
-            self.judge(&answer, from)?;
-            let entry = self.entry(&answer, from, took);
-            let usage: Usage = entry.usage;
-            self.cache.store.insert(entry, self.miss.embedding.clone())?;
-            Ok(usage)
-        });
-        match kept {
-            Ok(usage) => self.state.metrics.stored(usage),
+        match answer {
             Err(skip) => self.skipped(skip, from),
+            Ok(answer) if self.judging().is_some() => {
+                *self.pending.lock() = Some(Arc::new(Answered { answer, from: from.clone(), took }));
+            }
+            Ok(answer) => self.keep(&Answered { answer, from: from.clone(), took }, None),
+        }
+    }
+
+    /// Asks the policies about an answer that is complete, and follows them.
+    pub(crate) async fn conclude(&self) {
+        let (Some(answered), Some(policed)) = (self.pending.lock().take(), self.judging()) else { return };
+        let view: Arc<dyn ResponseView> = answered.clone();
+        let plan = &self.miss.keyed.plan;
+        match policed.chain.on_response(&policed.call, &policed.contexts, plan, &view).await {
+            Outcome::Keep(keep) => self.keep(&answered, Some(keep)),
+            Outcome::Skip { .. } => self.skipped(Skip::Policy, &answered.from),
+            Outcome::Failed { .. } => self.skipped(Skip::PolicyFailed, &answered.from),
         }
     }
 
     /// Everybody left. SDKs close a stream at its terminator: by then it is settled, and nothing is lost.
     pub(crate) fn abandoned(&self) {
         if !self.is_settled.load(Ordering::Relaxed) {
-            self.state.metrics.skip(Skip::Cancelled);
+            self.state().metrics.skip(Skip::Cancelled);
         }
     }
 
-    fn judge(&self, answer: &Answer, from: &Provenance) -> Result<(), Skip> {
-        let (plan, prompt) = (&self.miss.plan, &self.asked.request.prompt);
-        if plan.directives.no_store {
+    /// The policies, if they have a word about answers.
+    fn judging(&self) -> Option<&Policed> {
+        self.miss.keyed.planned.policed.as_ref().filter(|policed| policed.chain.judges())
+    }
+
+    fn keep(&self, answered: &Answered, said: Option<Keep>) {
+        let kept = self.judge(answered).and_then(|()| {
+            let exact_only = said.as_ref().is_some_and(|said| said.exact_only);
+            let entry = self.entry(answered, said)?;
+            let usage: Usage = entry.usage;
+            let embedding = self.miss.embedding.clone().filter(|_| !exact_only);
+            self.cache.store.insert(entry, embedding)?;
+            Ok(usage)
+        });
+        match kept {
+            Ok(usage) => self.state().metrics.stored(usage),
+            Err(skip) => self.skipped(skip, &answered.from),
+        }
+    }
+
+    fn judge(&self, answered: &Answered) -> Result<(), Skip> {
+        let keyed = &self.miss.keyed;
+        let prompt = &keyed.planned.asked.request.prompt;
+        if keyed.plan.directives.no_store || !keyed.plan.store {
             return Err(Skip::NoStore);
         }
-        if prompt.offers_tools && !plan.store_tool_offers {
+        if prompt.offers_tools && !keyed.plan.store_tool_offers {
             return Err(Skip::ToolsOffered);
         }
-        let model_there = self.state.pool.model_identity_at(&from.endpoint, &self.asked.model);
-        if model_there.as_deref() != Some(&*self.miss.model_identity) {
+        let target = &keyed.planned.target;
+        let model_there = target.pool.model_identity_at(&answered.from.endpoint, &target.model);
+        if model_there.as_deref() != Some(&*keyed.model_identity) {
             return Err(Skip::ModelChanged);
         }
-        answer.storable()
+        answered.answer.storable()
     }
 
     fn skipped(&self, skip: Skip, from: &Provenance) {
-        self.state.metrics.skip(skip);
+        self.state().metrics.skip(skip);
         // An error will be another answer next time, and who forbids storing speaks for itself.
         if from.head.status == StatusCode::OK && skip != Skip::NoStore {
             let until = tokio::time::Instant::now() + HIT_FOR_PASS;
-            self.cache.flights.mark_uncacheable(self.miss.key.key, until);
+            self.cache.flights.mark_uncacheable(self.miss.keyed.key.key, until);
         }
     }
 
-    fn entry(&self, answer: &Answer, from: &Provenance, took: Duration) -> Entry {
-        let Self { state, asked, identity, miss, cache: _, is_settled: _ } = self;
-        let prompt = &asked.request.prompt;
+    fn entry(&self, answered: &Answered, said: Option<Keep>) -> Result<Entry, Skip> {
+        let keyed = &self.miss.keyed;
+        let target = &keyed.planned.target;
+        let Answered { answer, from, took } = answered;
+        let (identity, state) = (&keyed.admitted.caller.identity, self.state());
+        let said = said.unwrap_or_else(|| as_planned(keyed.plan.freshness));
+        let key = self.key(&said)?;
         let now = unix_ms();
-        let ttl = u64::try_from(miss.plan.freshness.ttl.as_millis()).unwrap_or(u64::MAX);
+        let after = |time: Duration| now.saturating_add(millis(time));
+        let Freshness { ttl, stale_while_revalidate, stale_if_error } = said.freshness;
         let meta = EntryMeta {
             stored_at_ms: now,
-            expires_at_ms: now.saturating_add(ttl),
-            upstream_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            expires_at_ms: after(ttl),
+            stale_while_revalidate_until_ms: after(ttl.saturating_add(stale_while_revalidate)),
+            stale_if_error_until_ms: after(ttl.saturating_add(stale_if_error)),
+            upstream_ms: millis(*took),
             route: state.route.id.clone(),
             tenant: identity.tenant.clone(),
             user: identity.user.clone(),
-            model: asked.model.clone(),
-            api: prompt.api,
-            embed_text: prompt.embed_text.as_ref().ok().cloned(),
+            model: target.model.clone(),
+            api: keyed.planned.asked.request.prompt.api,
+            embed_text: keyed.embed_text().ok().map(str::to_owned),
             replay_headers: upstream_headers::replayed(&from.head.headers, &state.route.cache.replay_headers),
+            exact_only: said.exact_only,
+            tags: said.tags,
+            labels: said.labels,
         };
-        Entry::new(miss.key, meta, answer)
+        Ok(Entry::new(key, meta, answer))
     }
+
+    /// The request's own key, or the one under the narrower scope that policies want.
+    fn key(&self, said: &Keep) -> Result<CacheKey, Skip> {
+        let keyed = &self.miss.keyed;
+        match &said.narrow {
+            None => Ok(keyed.key),
+            Some(scope) => keyed.under(&self.cache, scope).map_err(|_| Skip::Policy),
+        }
+    }
+}
+
+/// What is kept where no policy has a word.
+fn as_planned(freshness: Freshness) -> Keep {
+    Keep { freshness, narrow: None, exact_only: false, tags: Vec::new(), labels: Vec::new() }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

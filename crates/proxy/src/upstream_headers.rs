@@ -41,6 +41,7 @@ pub(crate) fn request(
         headers: for_upstream(&head.parts.headers, route.forward_credentials, encoding),
         body,
         timeouts: route.timeouts,
+        routing_key: None,
     })
 }
 
