@@ -14,16 +14,16 @@ pub fn find<'d>(root: Value<'d>, pointer: &str) -> Option<Value<'d>> {
 pub fn find_all<'d>(root: Value<'d>, pointer: &str) -> Vec<Value<'d>> {
     let Some(segments) = segments(pointer) else { return Vec::new() };
     segments.fold(vec![root], |values, segment| {
-        values.into_iter().flat_map(|value| children(value, &segment)).collect()
+        let mut below = Vec::new();
+        for value in values {
+            if segment == "*" && value.kind() == Kind::Array {
+                below.extend(value.elements());
+            } else {
+                below.extend(child(value, &segment));
+            }
+        }
+        below
     })
-}
-
-fn children<'d>(value: Value<'d>, segment: &str) -> Vec<Value<'d>> {
-    if segment == "*" && value.kind() == Kind::Array {
-        value.elements().collect()
-    } else {
-        child(value, segment).into_iter().collect()
-    }
 }
 
 fn child<'d>(value: Value<'d>, segment: &str) -> Option<Value<'d>> {

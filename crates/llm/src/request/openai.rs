@@ -5,6 +5,7 @@ use refrain_core::{Bypass, ExactOnly};
 use super::error::ParseError;
 use super::fields::Fields;
 use super::question::{Comparable, Conversation, Question, asks_structure};
+use crate::json::Kind;
 
 /// Fields that constrain the output's shape: `response_format` and the servers' own ways to say it.
 const STRUCTURE: [&str; 9] = [
@@ -84,7 +85,8 @@ pub(super) fn embeddings(fields: Fields<'_>) -> Result<Question<'_>, ParseError>
 
 /// `POST /v1/responses`: recognised, so that it is routed and refused like the others, but never cached.
 pub(super) fn responses(fields: Fields<'_>) -> Result<Question<'_>, ParseError> {
-    fields.text_or_array("input")?;
+    let input = fields.text_or_array("input")?;
+    let items = input.filter(|input| input.kind() == Kind::Array).map(|items| items.elements().count());
     Ok(Question {
         stream: fields.boolean("stream")?.unwrap_or(false),
         include_usage: true,
@@ -92,7 +94,7 @@ pub(super) fn responses(fields: Fields<'_>) -> Result<Question<'_>, ParseError> 
         bypass: Some(Bypass::ApiNotCached),
         offers_tools: fields.is_filled("tools"),
         sampled: is_sampled(fields)?,
-        message_count: 1,
+        message_count: items.map_or(1, |count| u32::try_from(count).unwrap_or(u32::MAX)),
         has_tool_messages: false,
     })
 }

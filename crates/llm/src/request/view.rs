@@ -115,9 +115,10 @@ impl ParsedRequest {
     }
 }
 
-/// Who speaks in a message or prompt.
+/// Who speaks in a message or prompt; nobody in an item of Responses that has no role.
 pub(super) fn role(message: Value<'_>) -> Cow<'_, str> {
-    message.member("role").and_then(Value::as_str).unwrap_or(Cow::Borrowed(PROMPT_ROLE))
+    let unsaid = if message.kind() == Kind::Object { "" } else { PROMPT_ROLE };
+    message.member("role").and_then(Value::as_str).unwrap_or(Cow::Borrowed(unsaid))
 }
 
 fn text(content: Value<'_>, bytes_max: usize) -> String {
