@@ -33,6 +33,8 @@ mod respond;
 mod route;
 mod store;
 
+pub mod rehearsal;
+
 mod access;
 mod body;
 mod cache_status;

@@ -57,7 +57,7 @@ pub(crate) async fn decide(
 }
 
 /// The plan that holds where nobody narrows it.
-fn of_route(route: &Route, store: &Store, headers: &HeaderMap) -> Plan {
+pub(crate) fn of_route(route: &Route, store: &Store, headers: &HeaderMap) -> Plan {
     let cache = &route.cache;
     let entry_bytes_max = match store {
         Store::Embedded(store) => store.entry_bytes_max,

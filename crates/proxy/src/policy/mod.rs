@@ -12,9 +12,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::StatusCode;
+use refrain_core::settings::Limits;
 use refrain_core::{Bypass, Code, Edit, Plan};
 use refrain_plugin::verdict::{Bypassed, Contexts, Decision, Failed, Planned as Said, Refusal, Upstream};
 use refrain_plugin::{Chain, RequestView};
+use refrain_upstream::Upstreams;
 
 use crate::ask::{self, Asked, Target};
 use crate::failure::Failure;
@@ -25,7 +27,7 @@ use crate::snapshot::Snapshot;
 pub(crate) use candidates::{Choice, Seen, choose, choose_exact};
 pub(crate) use parts::Part;
 pub(crate) use response::Answered;
-use view::Call;
+pub(crate) use view::Call;
 
 /// What the route's policies want of a request that is cached.
 pub(crate) struct Policed {
@@ -53,9 +55,15 @@ pub(crate) async fn decide(
 ) -> Result<(Arc<Planned>, Meeting), Failure> {
     let call: Arc<dyn RequestView> =
         Arc::new(Call::new(admitted.clone(), asked.clone(), plan, snapshot.cache.clone()));
-    let decided = Decided { snapshot, admitted, asked: &asked, call: &call };
+    let upstreams = &snapshot.upstreams;
+    let decided =
+        Decided { upstreams, limits: &snapshot.settings.limits, admitted, asked: &asked, call: &call };
     match chain.on_request(&call).await {
-        Ok(Decision::Cache(said)) => decided.cached(chain, *said, bypass, note),
+        Ok(Decision::Cache(said)) => {
+            note.policy(chain, said.labels.clone(), None);
+            let (planned, plan) = decided.cached(chain, *said)?;
+            Ok((Arc::new(planned), bypass.map_or(Ok(plan), Err)))
+        }
         Ok(Decision::Bypass(said)) => {
             let Bypassed { policy, reason, upstream, labels } = said;
             note.policy(chain, labels, Some((policy, reason)));
@@ -72,23 +80,23 @@ pub(crate) async fn decide(
 }
 
 /// One request while what its policies said is followed.
-struct Decided<'a> {
-    snapshot: &'a Snapshot,
-    admitted: &'a Admitted,
-    asked: &'a Arc<Asked>,
-    call: &'a Arc<dyn RequestView>,
+pub(crate) struct Decided<'a> {
+    /// Pools to choose from.
+    pub(crate) upstreams: &'a Upstreams,
+    /// Bounds of a body that was edited.
+    pub(crate) limits: &'a Limits,
+    /// Who asks.
+    pub(crate) admitted: &'a Admitted,
+    /// What the client asked.
+    pub(crate) asked: &'a Arc<Asked>,
+    /// What policies are shown of it.
+    pub(crate) call: &'a Arc<dyn RequestView>,
 }
 
 impl Decided<'_> {
-    fn cached(
-        &self,
-        chain: &Arc<Chain>,
-        said: Said,
-        bypass: Option<Bypass>,
-        note: &mut Note,
-    ) -> Result<(Arc<Planned>, Meeting), Failure> {
-        let Said { plan, key_add, edits, upstream, labels, contexts } = said;
-        note.policy(chain, labels, None);
+    /// Follows a plan: the caller's rights hold, edits are made, named parts looked up.
+    pub(crate) fn cached(&self, chain: &Arc<Chain>, said: Said) -> Result<(Planned, Plan), Failure> {
+        let Said { plan, key_add, edits, upstream, labels: _, contexts } = said;
         let target = self.target(&upstream)?;
         let sent = self.edited(edits.iter().filter(|edit| edit.send_upstream))?;
         let asked = if edits.iter().all(|edit| edit.send_upstream) {
@@ -98,14 +106,13 @@ impl Decided<'_> {
         };
         let key = self.parts(&key_add, &asked, &target);
         let policed = Policed { chain: chain.clone(), call: self.call.clone(), contexts, key };
-        let planned = Planned { asked, sent, target, policed: Some(policed) };
-        Ok((Arc::new(planned), bypass.map_or(Ok(plan), Err)))
+        Ok((Planned { asked, sent, target, policed: Some(policed) }, plan))
     }
 
     /// The request with the edits, or the same one where they change nothing.
     fn edited<'e>(&self, edits: impl Iterator<Item = &'e Edit>) -> Result<Arc<Asked>, Failure> {
         let Some(body) = self.asked.request.edited(edits) else { return Ok(self.asked.clone()) };
-        let request = ask::read(self.asked.request.prompt.api, &body, &self.snapshot.settings.limits);
+        let request = ask::read(self.asked.request.prompt.api, &body, self.limits);
         let request = request.map_err(|error| {
             // What it was to leave out must not go upstream, so there is nothing to fall back to.
             tracing::warn!(route = %self.admitted.state().route.id, %error, "a policy's edits leave no valid request");
@@ -115,12 +122,12 @@ impl Decided<'_> {
     }
 
     /// Where a miss goes, within the caller's rights.
-    fn target(&self, upstream: &Upstream) -> Result<Target, Failure> {
+    pub(crate) fn target(&self, upstream: &Upstream) -> Result<Target, Failure> {
         let caller = &self.admitted.caller;
         let pool = match &upstream.pool {
             None => self.admitted.state().pool.clone(),
             Some(id) => {
-                let pool = self.snapshot.upstreams.pool(id).cloned().ok_or_else(|| {
+                let pool = self.upstreams.pool(id).cloned().ok_or_else(|| {
                     tracing::warn!(route = %self.admitted.state().route.id, pool = %id, "a policy chose a pool that isn't there");
                     Failure::new(Code::PolicyFailed, "a policy of this route chose a pool that isn't there")
                 })?;

@@ -15,7 +15,7 @@ const SECRET_HEADERS: [&str; 6] =
     ["authorization", "proxy-authorization", "cookie", "x-api-key", "api-key", "x-openwebui-user-jwt"];
 
 /// One request, for every hook of its policies.
-pub(super) struct Call {
+pub(crate) struct Call {
     admitted: Arc<Admitted>,
     asked: Arc<Asked>,
     defaults: Plan,
@@ -23,7 +23,8 @@ pub(super) struct Call {
 }
 
 impl Call {
-    pub(super) fn new(
+    /// `defaults` is the route's own plan; `cache` has the embedder.
+    pub(crate) fn new(
         admitted: Arc<Admitted>,
         asked: Arc<Asked>,
         defaults: Plan,
