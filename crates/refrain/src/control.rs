@@ -10,6 +10,7 @@ use refrain_proxy::Live;
 use tokio::sync::mpsc;
 
 use crate::health::Health;
+use crate::policies::PolicyRunner;
 use crate::reload;
 use crate::telemetry::LinesDropped;
 
@@ -22,6 +23,8 @@ pub(crate) struct Control {
     pub(crate) lines_dropped: LinesDropped,
     /// Raised when the process begins to stop.
     pub(crate) drain: Drain,
+    /// Runs policies.
+    pub(crate) policies: PolicyRunner,
     running: OnceLock<Running>,
 }
 
@@ -69,6 +72,7 @@ impl Control {
             recorder,
             lines_dropped,
             drain: Drain::default(),
+            policies: PolicyRunner::default(),
             running: OnceLock::new(),
         }
     }

@@ -5,14 +5,15 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use refrain_config::Watcher;
-use refrain_core::Drain;
-use refrain_proxy::{Live, Snapshot};
+use refrain_config::{Loaded, Watcher};
+use refrain_core::{Drain, Settings};
+use refrain_proxy::{Live, Policies, Snapshot};
 use tokio::sync::{mpsc, oneshot};
 use tracing_subscriber::EnvFilter;
 
 use crate::control::Running;
 use crate::origin::Origin;
+use crate::policies::PolicyRunner;
 use crate::restart;
 use crate::signals::ReloadSignal;
 use crate::telemetry::{self, LogFilter};
@@ -51,73 +52,133 @@ enum Trigger {
 pub(crate) struct Reloader {
     /// What to read.
     pub(crate) origin: Origin,
+    /// Runs policies.
+    pub(crate) policies: PolicyRunner,
     /// Changes what is logged.
     pub(crate) filter: LogFilter,
+    /// Asks for a reload.
+    pub(crate) triggers: Triggers,
+}
+
+/// Who may ask for a reload.
+pub(crate) struct Triggers {
     /// Tells that files changed; none: they can't be watched, or there are none.
     pub(crate) watcher: Option<Watcher>,
-    /// Asks for a reload.
+    /// SIGHUP.
     pub(crate) signal: ReloadSignal,
-    /// Asks for a reload.
+    /// The admin page.
     pub(crate) requests: mpsc::Receiver<Request>,
 }
 
-/// A configuration that was swapped in.
-struct Swapped {
-    report: Report,
+/// A reload that was asked for, perhaps by several.
+struct Asked {
+    trigger: Trigger,
+    /// Who wants to be told how it went.
+    askers: Vec<Request>,
+}
+
+/// A configuration that is ready to be swapped in.
+struct Prepared {
+    loaded: Loaded,
     filter: EnvFilter,
-    files: Vec<PathBuf>,
+    policies: Policies,
 }
 
 impl Reloader {
     /// Reloads whenever asked, until the process drains.
     pub(crate) async fn run(mut self, running: &Running, drain: Drain) {
+        tokio::select! {
+            () = drain.begun() => {}
+            () = self.serve(running) => {}
+        }
+    }
+
+    async fn serve(&mut self, running: &Running) {
         loop {
-            let (trigger, asker) = tokio::select! {
-                () = drain.begun() => return,
-                files = changed(&mut self.watcher) => {
-                    tracing::info!(?files, "config files changed");
-                    (Trigger::File, None)
-                }
-                () = self.signal.next() => (Trigger::Signal, None),
-                Some(asker) = self.requests.recv() => (Trigger::Admin, Some(asker)),
+            let mut asked = self.triggers.next().await;
+            let result = match self.prepared(&mut asked).await {
+                Ok(prepared) => self.swap(running, prepared).await,
+                Err(refused) => Err(refused),
             };
-            let result = self.reload(running).await;
-            log(trigger, &result);
+            log(asked.trigger, &result);
             running.note(&result);
-            if let Some(asker) = asker {
+            for asker in asked.askers {
                 // Who asked may have hung up.
-                let _ = asker.send(result);
+                let _ = asker.send(result.clone());
             }
         }
     }
 
-    async fn reload(&mut self, running: &Running) -> Result<Report, Refused> {
-        let (origin, live) = (self.origin.clone(), running.live.clone());
-        let swapped = tokio::task::spawn_blocking(move || swap(&origin, &live)).await;
-        let Swapped { report, filter, files } = swapped.map_err(refused)??;
+    /// Reads the configuration and loads its policies. Compiling one takes long: who asks meanwhile has the files read anew
+    /// at once, and what is being compiled is compiled once.
+    async fn prepared(&mut self, asked: &mut Asked) -> Result<Prepared, Refused> {
+        loop {
+            tokio::select! {
+                prepared = prepare(self.origin.clone(), self.policies.clone()) => return prepared,
+                newer = self.triggers.next() => asked.join(newer),
+            }
+        }
+    }
+
+    async fn swap(&mut self, running: &Running, prepared: Prepared) -> Result<Report, Refused> {
+        let Prepared { loaded, filter, policies } = prepared;
+        let Loaded { settings, warnings, files } = loaded;
+        let live = running.live.clone();
+        let swapped = tokio::task::spawn_blocking(move || swap(&live, settings, &policies)).await;
+        let restart_needed = swapped.map_err(refused)??;
         self.filter.set(filter);
-        if let Some(watcher) = &mut self.watcher {
+        if let Some(watcher) = &mut self.triggers.watcher {
             watcher.watch(files);
         }
-        Ok(report)
+        Ok(Report { warnings: texts(&warnings), restart_needed })
     }
 }
 
-/// Reads, builds, and swaps if all went well. Blocks on files.
-fn swap(origin: &Origin, live: &Live) -> Result<Swapped, Refused> {
+impl Triggers {
+    /// # Cancel safety
+    /// Safe: a change of files that was not reported yet is reported by the next call.
+    async fn next(&mut self) -> Asked {
+        tokio::select! {
+            files = changed(&mut self.watcher) => {
+                tracing::info!(?files, "config files changed");
+                Asked { trigger: Trigger::File, askers: Vec::new() }
+            }
+            () = self.signal.next() => Asked { trigger: Trigger::Signal, askers: Vec::new() },
+            Some(asker) = self.requests.recv() => Asked { trigger: Trigger::Admin, askers: vec![asker] },
+        }
+    }
+}
+
+impl Asked {
+    fn join(&mut self, newer: Self) {
+        self.trigger = newer.trigger;
+        self.askers.extend(newer.askers);
+    }
+}
+
+async fn prepare(origin: Origin, runner: PolicyRunner) -> Result<Prepared, Refused> {
+    let read = tokio::task::spawn_blocking(move || read(&origin)).await;
+    let (loaded, filter) = read.map_err(refused)??;
+    let policies = runner.load(&loaded.settings).await.map_err(refused)?;
+    Ok(Prepared { loaded, filter, policies })
+}
+
+/// Blocks on files.
+fn read(origin: &Origin) -> Result<(Loaded, EnvFilter), Refused> {
     let loaded = origin.load().map_err(|errors| Refused { problems: texts(errors.problems()) })?;
-    let mut settings = loaded.settings;
-    let filter = telemetry::parse(&settings.log.filter).map_err(|error| refused(format!("{error:#}")))?;
+    let filter = telemetry::parse(&loaded.settings.log.filter);
+    Ok((loaded, filter.map_err(|error| refused(format!("{error:#}")))?))
+}
+
+/// Builds, and swaps if all went well; gives the settings that wait for a restart. Blocks on certificate files.
+fn swap(live: &Live, mut settings: Settings, policies: &Policies) -> Result<Vec<String>, Refused> {
     let old = live.load_full();
     let restart_needed = restart::keep_running(&old.settings, &mut settings);
     let upstreams = old.upstreams.reload(&settings.pools).map_err(refused)?;
-    let snapshot = Snapshot::build(settings, Arc::new(upstreams), old.cache.clone()).map_err(refused)?;
+    let snapshot =
+        Snapshot::build(settings, Arc::new(upstreams), old.cache.clone(), policies).map_err(refused)?;
     live.store(Arc::new(snapshot));
-    Ok(Swapped {
-        report: Report { warnings: texts(&loaded.warnings), restart_needed },
-        filter,
-        files: loaded.files,
-    })
+    Ok(restart_needed)
 }
 
 async fn changed(watcher: &mut Option<Watcher>) -> Vec<PathBuf> {

@@ -1,6 +1,6 @@
 //! Serving: the order in which the parts start, and the order in which they stop.
 //!
-//! Start: config, log, metrics, admin listener (alive, not ready), cache, pools, data workers, ready. Stop: not ready,
+//! Start: config, log, metrics, admin listener (alive, not ready), cache, policies, pools, data workers, ready. Stop: not ready,
 //! drain the data workers, close the store, end the admin listener. A second signal ends the process at once.
 
 use std::net::SocketAddr;
@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use refrain_config::{Loaded, Watcher};
 use refrain_core::{Drain, Settings, Tasks};
-use refrain_proxy::{AnswerCache, Live, Server, Snapshot};
+use refrain_proxy::{AnswerCache, Live, Policies, Server, Snapshot};
 use refrain_upstream::{Client, ClientTls, Upstreams, keep_identities};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -23,7 +23,7 @@ use crate::cli::ServeArguments;
 use crate::control::Control;
 use crate::health;
 use crate::origin::Origin;
-use crate::reload::{self, Reloader};
+use crate::reload::{self, Reloader, Triggers};
 use crate::signals::{ReloadSignal, StopSignals};
 use crate::telemetry::{self, Logs};
 
@@ -91,7 +91,8 @@ impl Side {
         }
         let admin = self.start_admin(&settings).await?;
         let (cache, health) = health::open(&settings).await?;
-        let live = live(settings, cache)?;
+        let policies = self.control.policies.load(&settings).await?;
+        let live = live(settings, cache, &policies)?;
         let client = Client::new(ClientTls::native(), self.tasks.clone());
         // So that the first requests know their models. An Ollama that is away holds the start up no longer than this.
         let upstreams = live.load_full().upstreams.clone();
@@ -103,13 +104,13 @@ impl Side {
         let server = Server::start(&live)?;
         self.start_upkeep(&live, client);
         let (asks, requests) = mpsc::channel(reload::REQUESTS_MAX);
-        let reloader = Reloader {
+        let triggers = Triggers {
             watcher: watcher(&origin, files),
-            origin,
-            filter: logs.filter(),
             signal: ReloadSignal::install().context("signal handlers")?,
             requests,
         };
+        let policies = self.control.policies.clone();
+        let reloader = Reloader { origin, policies, filter: logs.filter(), triggers };
         let degraded = health.degraded();
         self.control.ready(live, health, asks);
         self.start_reloader(reloader);
@@ -154,9 +155,13 @@ impl Side {
     }
 }
 
-fn live(settings: Settings, cache: Option<Arc<AnswerCache>>) -> anyhow::Result<Live> {
+fn live(
+    settings: Settings,
+    cache: Option<Arc<AnswerCache>>,
+    policies: &Policies,
+) -> anyhow::Result<Live> {
     let upstreams = Arc::new(Upstreams::new(&settings.pools)?);
-    let snapshot = Snapshot::build(settings, upstreams, cache)?;
+    let snapshot = Snapshot::build(settings, upstreams, cache, policies)?;
     Ok(Arc::new(ArcSwap::from_pointee(snapshot)))
 }
 

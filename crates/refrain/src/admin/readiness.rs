@@ -4,6 +4,7 @@
 //! service would be worse.
 
 use refrain_cache::SelfTest;
+use refrain_plugin::{PolicyState, PolicyStatus};
 use refrain_proxy::Snapshot;
 use serde_json::{Value, json};
 
@@ -21,17 +22,18 @@ pub(crate) fn report(control: &Control) -> Value {
     });
     if let Some(running) = control.running() {
         let snapshot = running.live.load_full();
-        report["degraded"] = degraded(running, &snapshot).into();
+        report["degraded"] = degraded(control, running, &snapshot).into();
         report["config"] = config(running);
         report["store"] = store(&running.health, &snapshot);
         report["embedder"] = embedder(&running.health, &snapshot);
+        report["policies"] = policies(control);
         report["upstreams"] = upstreams(&snapshot);
     }
     report
 }
 
 /// Names of what works less well than it should.
-fn degraded(running: &Running, snapshot: &Snapshot) -> Vec<&'static str> {
+fn degraded(control: &Control, running: &Running, snapshot: &Snapshot) -> Vec<&'static str> {
     let mut degraded = running.health.degraded();
     let embedder = snapshot.cache.as_ref().and_then(|cache| cache.embedder.as_ref());
     if embedder.is_some_and(|embedder| embedder.stats().threads == 0) {
@@ -39,6 +41,9 @@ fn degraded(running: &Running, snapshot: &Snapshot) -> Vec<&'static str> {
     }
     if snapshot.upstreams.pools().any(|pool| pool.stats().iter().all(|endpoint| endpoint.cooling)) {
         degraded.push("upstreams");
+    }
+    if control.policies.statuses().iter().any(|policy| policy.state != PolicyState::Ready) {
+        degraded.push("policies");
     }
     if !running.reloads.load().is_successful() {
         degraded.push("config");
@@ -84,6 +89,30 @@ fn embedder(health: &Health, snapshot: &Snapshot) -> Value {
         (EmbedderHealth::Loaded, _) => json!({ "state": "down", "reason": "its threads ended; see the log" }),
         (EmbedderHealth::Off, _) => json!({ "state": "off" }),
     }
+}
+
+fn policies(control: &Control) -> Value {
+    let policy = |status: PolicyStatus| {
+        let PolicyStatus { plugin, route, sha256, state, instances, last_error } = status;
+        let (state, seconds) = match state {
+            PolicyState::Ready => ("ok", None),
+            PolicyState::Quarantined { remaining } => ("quarantined", Some(remaining.as_secs())),
+        };
+        json!({
+            "plugin": plugin.as_str(),
+            "route": route.as_str(),
+            "sha256": hex(&sha256),
+            "state": state,
+            "asked_again_in_seconds": seconds,
+            "instances": instances,
+            "last_error": last_error,
+        })
+    };
+    control.policies.statuses().into_iter().map(policy).collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn upstreams(snapshot: &Snapshot) -> Value {

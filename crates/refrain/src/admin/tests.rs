@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use refrain_core::RouteId;
-use refrain_proxy::{Live, Snapshot};
+use refrain_proxy::{Live, Policies, Snapshot};
 use refrain_upstream::Upstreams;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
@@ -46,7 +46,7 @@ impl Bench {
         let (cache, health) = health::open(&settings).await.unwrap();
         let upstreams = Arc::new(Upstreams::new(&settings.pools).unwrap());
         let live: Live =
-            Arc::new(ArcSwap::from_pointee(Snapshot::build(settings, upstreams, cache).unwrap()));
+            Arc::new(ArcSwap::from_pointee(Snapshot::build(settings, upstreams, cache, &Policies::new()).unwrap()));
         let (asks, requests) = mpsc::channel(REQUESTS_MAX);
         bench.control.ready(live, health, asks);
         let reloader = Reloader {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 use refrain_core::settings::{Embedder, Endpoint, Listener, Store};
 use refrain_core::{PoolId, Settings, Tasks};
-use refrain_proxy::Snapshot;
+use refrain_proxy::{Policies, Snapshot};
 use refrain_upstream::{Client, ClientTls, Ping, Upstreams};
 
 use super::{Failed, Finding, Well};
@@ -78,7 +78,7 @@ fn read_certificates(settings: &Settings, listener: &Listener) -> Result {
         ..settings.clone()
     };
     let upstreams = Upstreams::new(&alone.pools).map_err(failed)?;
-    Snapshot::build(alone, Arc::new(upstreams), None).map(|_| Well::default()).map_err(failed)
+    Snapshot::build(alone, Arc::new(upstreams), None, &Policies::new()).map(|_| Well::default()).map_err(failed)
 }
 
 fn store(settings: &Settings) -> Option<Finding> {

@@ -5,19 +5,24 @@
 use super::metadata::{Kind, Metadata, Package};
 
 /// Crate -> what it may use.
-const MAY_USE: [(&str, &[&str]); 9] = [
+const MAY_USE: [(&str, &[&str]); 10] = [
     ("refrain-core", &[]),
     ("refrain-llm", &["refrain-core"]),
     ("refrain-config", &["refrain-core"]),
+    ("refrain-plugin", &["refrain-core"]),
     ("refrain-cache", &["refrain-core", "refrain-llm"]),
     ("refrain-upstream", &["refrain-core"]),
-    ("refrain-proxy", &["refrain-core", "refrain-llm", "refrain-cache", "refrain-upstream"]),
+    (
+        "refrain-proxy",
+        &["refrain-core", "refrain-llm", "refrain-plugin", "refrain-cache", "refrain-upstream"],
+    ),
     (
         "refrain",
         &[
             "refrain-core",
             "refrain-llm",
             "refrain-config",
+            "refrain-plugin",
             "refrain-cache",
             "refrain-upstream",
             "refrain-proxy",
@@ -30,6 +35,7 @@ const MAY_USE: [(&str, &[&str]); 9] = [
             "refrain-core",
             "refrain-llm",
             "refrain-config",
+            "refrain-plugin",
             "refrain-cache",
             "refrain-upstream",
             "refrain-proxy",
