@@ -240,6 +240,46 @@ mod tests {
     }
 
     #[test]
+    fn every_candidate_that_passes_is_there_best_first() {
+        let all = candidates(&[
+            (0.98, "turn off dark mode"),
+            (0.97, "switch on dark mode"),
+            (0.93, "turn on dark mode"),
+            (f32::NAN, "turn on dark mode"),
+            (0.6, "turn on dark mode"),
+        ]);
+        let question = "turn on dark mode";
+        let passed = passing(question, &all, &plan(0.9, &Veto::ALL)).unwrap();
+        assert_eq!(passed.iter().map(|passed| passed.index).collect::<Vec<_>>(), [1, 2]);
+        let Decision::Serve { index, evidence } = decide(question, &all, &plan(0.9, &Veto::ALL)) else {
+            panic!()
+        };
+        assert_eq!(passed[0], Passed { index, evidence });
+        for threshold in [0.95, 0.98, 0.99] {
+            let plan = plan(threshold, &[Veto::Negation, Veto::Date]);
+            let refusal = decide(question, &all[..1], &plan);
+            assert!(matches!(refusal, Decision::Refuse { .. }), "{refusal:?}");
+            assert_eq!(passing(question, &all[..1], &plan), Err(refusal));
+        }
+    }
+
+    #[test]
+    fn evidence_is_told_by_name() {
+        let all = candidates(&[(0.9, "turn off 2 lamps"), (0.75, "turn on 3 lamps")]);
+        let measures = |index: usize, names: &[&str]| -> Vec<Option<f32>> {
+            let passed = passing("turn on 2 lamps", &all, &plan(0.5, &[])).unwrap();
+            names.iter().map(|name| passed[index].evidence.measure(name)).collect()
+        };
+        assert_eq!(measures(0, &["cosine", "number", "negation"]), [Some(0.9), Some(0.0), Some(1.0)]);
+        assert_eq!(measures(1, &["cosine", "number", "negation"]), [Some(0.75), Some(1.0), Some(0.0)]);
+        assert_eq!(measures(1, &["margin", "Cosine", "bigram_jaccard", ""]), [None; 4]);
+        assert!((measures(0, &["margin"])[0].unwrap() - 0.15).abs() < 1e-6);
+        for veto in Veto::ALL {
+            assert!(measures(0, &[veto.as_str(), "jaccard"]).iter().all(Option::is_some), "{veto:?}");
+        }
+    }
+
+    #[test]
     fn every_refusal_has_its_own_name() {
         let mut names: Vec<_> = Refusal::ALL.iter().map(|reason| reason.as_str()).collect();
         names.sort_unstable();

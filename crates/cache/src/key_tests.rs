@@ -154,11 +154,41 @@ fn plain(scope: Scope, identity: Identity) -> Parts {
 
 #[test]
 fn scopes_of_equal_names_are_different_scopes() {
-    let who = || identity("n", Some("n"));
-    let scopes =
-        [Scope::User, Scope::Tenant, Scope::WithinUser("n".to_owned()), Scope::Shared("n".to_owned())];
-    let keys: HashSet<_> = scopes.into_iter().map(|scope| plain(scope, who()).key().key).collect();
-    assert_eq!(keys.len(), 4);
+    let mut named = identity("n", Some("n"));
+    named.claims.insert("n".to_owned(), "n".to_owned());
+    let scopes = [
+        Scope::User,
+        Scope::Tenant,
+        Scope::Claim("n".to_owned()),
+        Scope::WithinUser("n".to_owned()),
+        Scope::UserPart("n".to_owned()),
+        Scope::Shared("n".to_owned()),
+    ];
+    let count = scopes.len();
+    let keys: HashSet<_> = scopes.into_iter().map(|scope| plain(scope, named.clone()).key().key).collect();
+    assert_eq!(keys.len(), count);
+}
+
+#[test]
+fn parts_of_a_user_share_nothing_with_each_other_or_with_another_user() {
+    let key =
+        |part: &str, user| plain(Scope::UserPart(part.into()), identity("t", Some(user))).key().partition;
+    let keys = [key("a", "u"), key("b", "u"), key("a", "v"), key("", "u")];
+    assert_eq!(HashSet::from(keys).len(), keys.len());
+    assert_eq!(key("a", "u"), key("a", "u"));
+    assert_eq!(ScopeId::of(&Scope::UserPart("a".into()), &identity("t", None)), Err(Bypass::NoUser));
+}
+
+/// Entries of one build are found by the next one: whoever changes this gives the key's contexts a new version.
+#[test]
+fn the_key_format_is_as_it_was() {
+    let mut parts = plain(Scope::UserPart("p".into()), identity("t", Some("u")));
+    parts.headers = vec![("h".into(), "v".into())];
+    parts.excised = Some("hello".into());
+    parts.extra = vec![("a".into(), None), ("b".into(), Some(vec![]))];
+    let start = |digest: [u8; 32]| digest[..4].iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let CacheKey { partition, key, fingerprint } = parts.key();
+    assert_eq!([partition, key, fingerprint].map(start), ["88c1974a", "031de9f1", "45832028"]);
 }
 
 #[test]

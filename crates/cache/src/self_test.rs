@@ -25,7 +25,7 @@ pub struct SelfTest {
     pub exact_read: bool,
     /// It was found by a similar question; `None` if no vectors were given.
     pub paraphrase_read: Option<bool>,
-    /// Another user did not find it, neither by key nor by similarity.
+    /// Another user did not find it, neither by key nor by similarity; nor did its own within a part that a policy names.
     pub other_user_misses: bool,
     /// After its removal nobody found it.
     pub removed: bool,
@@ -55,8 +55,13 @@ impl<H: Clone> Cache<H> {
     /// Safe: a probe that was left expires within seconds.
     pub async fn self_test(&self, vectors: Option<ProbeVectors>) -> SelfTest {
         let nonce = rand::random();
-        let (mine, theirs) = (self.probe_key("a", &nonce), self.probe_key("b", &nonce));
-        let (Some(mine), Some(theirs), Some(answer)) = (mine, theirs, probe_answer()) else {
+        let part = Scope::UserPart("self-test".to_owned());
+        let keys = (
+            self.probe_key(&Scope::User, "a", &nonce),
+            self.probe_key(&Scope::User, "b", &nonce),
+            self.probe_key(&part, "a", &nonce),
+        );
+        let ((Some(mine), Some(theirs), Some(part)), Some(answer)) = (keys, probe_answer()) else {
             return SelfTest::default();
         };
         let entry = Entry::new(mine, probe_meta(), &answer);
@@ -68,7 +73,9 @@ impl<H: Clone> Cache<H> {
         if let Some(paraphrase) = &paraphrase {
             report.paraphrase_read = Some(self.is_near(&mine, paraphrase).await);
         }
-        report.other_user_misses = !self.is_reached(&theirs, &answer, paraphrase.as_ref()).await;
+        let reached = self.is_reached(&theirs, &answer, paraphrase.as_ref()).await
+            || self.is_reached(&part, &answer, paraphrase.as_ref()).await;
+        report.other_user_misses = !reached;
         let removed = self.store.remove(&mine).is_ok();
         report.removed = removed && !self.is_reached(&mine, &answer, paraphrase.as_ref()).await;
         report
@@ -91,7 +98,7 @@ impl<H: Clone> Cache<H> {
     }
 
     /// A key in a namespace of a tenant that config can't name: they begin with a NUL.
-    fn probe_key(&self, user: &str, nonce: &[u8; 16]) -> Option<CacheKey> {
+    fn probe_key(&self, scope: &Scope, user: &str, nonce: &[u8; 16]) -> Option<CacheKey> {
         let identity = Identity {
             tenant: TenantId::new("\0self-test"),
             user: Some(UserId::new(user)),
@@ -103,7 +110,7 @@ impl<H: Clone> Cache<H> {
             model: "self-test",
             model_identity: "",
             namespace: "\0self-test",
-            scope: ScopeId::of(&Scope::User, &identity).ok()?,
+            scope: ScopeId::of(scope, &identity).ok()?,
             policy: &[],
             pool: "",
             query: "",

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use refrain_core::settings::EmbeddedStore;
 
 use super::*;
+use crate::entry::EntryMeta;
 use crate::test_support::{NOW_MS, answer, entry, key, meta, vector};
 
 const MODEL: Option<[u8; 32]> = Some([8; 32]);
@@ -53,6 +54,128 @@ async fn an_entry_is_never_served_from_its_expiry_on_and_a_hit_does_not_extend_i
     hit(store.find(&key(1, 1), expiry - 1).await);
     assert!(is_miss(&store.find(&key(1, 1), expiry).await));
     assert!(store.nearest(&[1; 32], &vector(1), 8, expiry).await.is_empty());
+}
+
+/// Fresh for 1 s after [`NOW_MS`], then stale for 1 s more while revalidating, and for 3 s more on errors.
+fn with_windows(number: u64) -> Entry {
+    let mut meta = meta(NOW_MS + 1000);
+    meta.stale_while_revalidate_until_ms = NOW_MS + 2000;
+    meta.stale_if_error_until_ms = NOW_MS + 4000;
+    Entry::new(key(1, number), meta, &answer(&format!("answer {number}")))
+}
+
+/// What may be done with the stale entry of a key: serve it while revalidating, serve it on errors.
+async fn stale(store: &Store, number: u64, now_ms: u64) -> Option<(bool, bool)> {
+    match store.find(&key(1, number), now_ms).await {
+        Found::Stale(entry) => {
+            assert_eq!(entry.answer().unwrap(), answer(&format!("answer {number}")));
+            Some((entry.may_serve_while_revalidating(now_ms), entry.may_serve_if_error(now_ms)))
+        }
+        Found::Hit(_) | Found::Miss => None,
+    }
+}
+
+#[tokio::test]
+async fn a_stale_entry_is_found_within_its_windows_in_memory_and_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = settings(Some(dir.path()));
+    for restart in [false, true] {
+        let store = open(&settings);
+        if !restart {
+            store.insert(with_windows(1), None).unwrap();
+        }
+        // Once from disk, then from memory.
+        for _ in 0..2 {
+            assert_eq!(stale(&store, 1, NOW_MS + 1000).await, Some((true, true)));
+            assert_eq!(stale(&store, 1, NOW_MS + 2000).await, Some((false, true)));
+            assert_eq!(stale(&store, 1, NOW_MS + 3999).await, Some((false, true)));
+            assert!(is_miss(&store.find(&key(1, 1), NOW_MS + 4000).await));
+            let fresh = hit(store.find(&key(1, 1), NOW_MS + 999).await);
+            assert!(!fresh.may_serve_while_revalidating(NOW_MS) && !fresh.may_serve_if_error(NOW_MS));
+        }
+        let mut elsewhere = key(1, 1);
+        elsewhere.fingerprint[0] ^= 1;
+        assert!(is_miss(&store.find(&elsewhere, NOW_MS + 1000).await), "stale or not, the digests decide");
+        store.close();
+    }
+}
+
+#[tokio::test]
+async fn the_sweep_keeps_what_may_still_be_served_stale() {
+    let store = open(&settings(None));
+    store.insert(with_windows(1), Some(vector(1))).unwrap();
+    store.shared.sweep(NOW_MS + 3999);
+    assert_eq!(store.stats().entries, 1);
+    store.shared.sweep(NOW_MS + 4000);
+    assert_eq!((store.stats().entries, store.stats().vectors), (0, 0));
+}
+
+#[tokio::test]
+async fn a_stale_entry_is_no_candidate_and_makes_room_for_fresh_ones() {
+    let store = open(&settings(None));
+    for number in 1..10 {
+        store.insert(with_windows(number), Some(vector(number))).unwrap();
+    }
+    assert_eq!(store.nearest(&[1; 32], &vector(3), 3, NOW_MS + 999).await.len(), 3);
+    store.insert(entry(20), Some(vector(20))).unwrap();
+    // Stale ones lie nearer, and more of them than one look sees.
+    while store.stats().vectors > 1 {
+        let before = store.stats().vectors;
+        for candidate in store.nearest(&[1; 32], &vector(3), 1, NOW_MS + 1000).await {
+            assert_eq!(candidate.entry.key, key(1, 20));
+        }
+        assert!(store.stats().vectors < before, "nothing is learned from a look");
+    }
+    assert_eq!(store.nearest(&[1; 32], &vector(3), 1, NOW_MS + 1000).await.len(), 1);
+    assert_eq!(stale(&store, 3, NOW_MS + 1000).await, Some((true, true)), "by its key it is found");
+}
+
+#[tokio::test]
+async fn a_refreshed_entry_is_a_candidate_again() {
+    let store = open(&settings(None));
+    store.insert(with_windows(1), Some(vector(1))).unwrap();
+    assert!(store.nearest(&[1; 32], &vector(1), 1, NOW_MS + 1000).await.is_empty());
+    store.insert(entry(1), Some(vector(1))).unwrap();
+    assert_eq!(store.nearest(&[1; 32], &vector(1), 1, NOW_MS + 1000).await.len(), 1);
+}
+
+#[tokio::test]
+async fn an_exact_only_entry_is_found_by_its_key_and_by_no_vector() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = settings(Some(dir.path()));
+    let store = open(&settings);
+    store.insert(entry(1), Some(vector(1))).unwrap();
+    let mut meta = meta(NOW_MS + 3_600_000);
+    meta.exact_only = true;
+    let personal = Entry::new(key(1, 1), meta, &answer("answer 1"));
+    store.insert(personal, Some(vector(1))).unwrap();
+    assert_eq!(store.stats().vectors, 0, "the vector of the entry that it replaces is gone");
+    store.close();
+    drop(store);
+    let store = open(&settings);
+    assert!(hit(store.find(&key(1, 1), NOW_MS).await).meta.exact_only);
+    assert!(store.nearest(&[1; 32], &vector(1), 8, NOW_MS).await.is_empty());
+    store.close();
+}
+
+#[tokio::test]
+async fn tags_and_labels_over_their_bounds_are_refused() {
+    use crate::entry::{LABEL_BYTES_MAX, LABELS_MAX, TAG_BYTES_MAX, TAGS_MAX};
+    let store = open(&settings(None));
+    let insert = |tags: Vec<String>, labels: Vec<(String, String)>| {
+        let meta = EntryMeta { tags, labels, ..meta(NOW_MS + 1000) };
+        store.insert(Entry::new(key(1, 1), meta, &answer("x")), None).map(|_| ())
+    };
+    let label = |bytes: usize| ("n".to_owned(), "v".repeat(bytes - 1));
+    insert(vec!["t".repeat(TAG_BYTES_MAX); TAGS_MAX], vec![label(LABEL_BYTES_MAX); LABELS_MAX]).unwrap();
+    for (tags, labels) in [
+        (vec![String::new(); TAGS_MAX + 1], vec![]),
+        (vec!["t".repeat(TAG_BYTES_MAX + 1)], vec![]),
+        (vec![], vec![label(1); LABELS_MAX + 1]),
+        (vec![], vec![label(LABEL_BYTES_MAX + 1)]),
+    ] {
+        assert_eq!(insert(tags, labels), Err(Skip::TooLarge));
+    }
 }
 
 #[tokio::test]
