@@ -1,10 +1,9 @@
 //! Why a policy is not loaded, in words that say what to do.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
-use refrain_core::PluginId;
 use refrain_core::settings::Grant;
+use refrain_core::{PluginId, RouteId};
 
 /// Why policies can't run. Made while loading; what fails while serving is a [`refrain_core::Bypass`] reason.
 #[derive(Debug, thiserror::Error)]
@@ -92,19 +91,17 @@ pub enum PluginError {
         /// Which policy.
         plugin: PluginId,
         /// On which route.
-        route: String,
+        route: RouteId,
         /// In its own words, cut.
         message: String,
     },
     /// Its trial instance failed.
-    #[error("plugin \"{plugin}\" on route \"{route}\": {hook} failed ({reason}): {message}")]
+    #[error("plugin \"{plugin}\" on route \"{route}\": its trial instance failed ({reason}): {message}")]
     Trial {
         /// Which policy.
         plugin: PluginId,
         /// On which route.
-        route: String,
-        /// While it did what.
-        hook: &'static str,
+        route: RouteId,
         /// How.
         reason: &'static str,
         /// Details.
@@ -119,11 +116,9 @@ pub enum PluginError {
         waiting: usize,
     },
     /// The host is shutting down, or its compiler is gone.
-    #[error("plugin \"{plugin}\": the compiler is gone after {waited:?}; restart the proxy")]
+    #[error("plugin \"{plugin}\": the compiler is gone; restart the proxy")]
     Stopped {
         /// Which policy.
         plugin: PluginId,
-        /// How long it was waited for.
-        waited: Duration,
     },
 }

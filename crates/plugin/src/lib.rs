@@ -6,9 +6,28 @@
 //! proxy's business. What it promises: a guest can neither stop, nor starve, nor read anything but what it is shown, and what
 //! it answers is within the operator's bounds.
 
+mod answer;
+mod bounds;
 mod chain;
+mod code;
+mod compiler;
+mod component;
+mod engine;
 mod error;
+mod guest;
+mod health;
+mod hook;
 mod host;
+mod inert;
+mod instance;
+mod merge;
+mod meters;
+mod policy;
+mod quota;
+mod site;
+mod state;
+mod ticker;
+mod v0_1;
 pub mod verdict;
 mod view;
 
