@@ -32,6 +32,14 @@ pub(crate) struct Manifest {
     pub(crate) python_path: Option<PathBuf>,
     /// `cargo-nextest`.
     pub(crate) nextest: Option<PathBuf>,
+    /// What builds cache policies; `refrain plugin build` is told by `REFRAIN_WASM_TOOLS` and so on.
+    pub(crate) wasm_tools: Option<PathBuf>,
+    /// The same for Python.
+    pub(crate) componentize_py: Option<PathBuf>,
+    /// The same for JavaScript.
+    pub(crate) componentize_qjs: Option<PathBuf>,
+    /// The same for C.
+    pub(crate) zig: Option<PathBuf>,
     /// For `cargo xtask bench` only.
     pub(crate) nginx: Option<PathBuf>,
     /// For `cargo xtask bench` only.

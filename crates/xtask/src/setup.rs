@@ -4,16 +4,19 @@
 //! a step whose stamp fits is done, without network. Packages come through the developer's own pip and cargo
 //! configuration.
 
+mod apt;
 mod bench;
 mod clients;
 mod llm;
 mod model;
 mod pinned;
+mod plugins;
 mod prerequisites;
 mod python;
 mod site;
 mod stamp;
 mod tools;
+mod wasm_std;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -41,6 +44,11 @@ impl Args {
         Self { only: vec![Step::Model, Step::Llm] }
     }
 
+    /// What `cargo xtask plugins` needs.
+    pub(crate) fn to_build_plugins() -> Self {
+        Self { only: vec![Step::Plugins, Step::WasmStd] }
+    }
+
     /// What `cargo xtask bench` needs.
     pub(crate) fn to_bench() -> Self {
         Self { only: vec![Step::Model, Step::Bench] }
@@ -58,13 +66,19 @@ enum Step {
     Clients,
     /// cargo-nextest.
     Tools,
+    /// What turns C, JavaScript and Python into WebAssembly components.
+    Plugins,
+    /// Rust's standard library for WebAssembly.
+    WasmStd,
     /// nginx and wrk, for `cargo xtask bench`.
     Bench,
 }
 
 impl Step {
-    const ALL: [Self; 5] = [Self::Model, Self::Llm, Self::Clients, Self::Tools, Self::Bench];
-    const DEFAULT: [Self; 4] = [Self::Model, Self::Llm, Self::Clients, Self::Tools];
+    const ALL: [Self; 7] =
+        [Self::Model, Self::Llm, Self::Clients, Self::Tools, Self::Plugins, Self::WasmStd, Self::Bench];
+    const DEFAULT: [Self; 6] =
+        [Self::Model, Self::Llm, Self::Clients, Self::Tools, Self::Plugins, Self::WasmStd];
 
     fn name(self) -> &'static str {
         match self {
@@ -72,6 +86,8 @@ impl Step {
             Self::Llm => "llm",
             Self::Clients => "clients",
             Self::Tools => "tools",
+            Self::Plugins => "plugins",
+            Self::WasmStd => "wasm-std",
             Self::Bench => "bench",
         }
     }
@@ -82,6 +98,8 @@ impl Step {
             Self::Llm => "LLM server",
             Self::Clients => "client packages",
             Self::Tools => "cargo-nextest",
+            Self::Plugins => "tools for cache policies",
+            Self::WasmStd => "Rust's library for WebAssembly",
             Self::Bench => "nginx and wrk",
         }
     }
@@ -93,6 +111,8 @@ impl Step {
             Self::Llm => llm::inputs(),
             Self::Clients => clients::inputs(python),
             Self::Tools => tools::inputs(),
+            Self::Plugins => plugins::inputs(python),
+            Self::WasmStd => wasm_std::inputs(),
             Self::Bench => bench::inputs(),
         }
     }
@@ -104,6 +124,8 @@ impl Step {
             Self::Llm => llm::prepare(site),
             Self::Clients => clients::prepare(site),
             Self::Tools => tools::prepare(site),
+            Self::Plugins => plugins::prepare(site),
+            Self::WasmStd => wasm_std::prepare(site),
             Self::Bench => bench::prepare(site),
         }
     }
@@ -120,6 +142,9 @@ impl Step {
             Self::Llm => llm::describe(site, manifest),
             Self::Clients => clients::describe(site, manifest),
             Self::Tools => tools::describe(site, manifest),
+            Self::Plugins => plugins::describe(site, manifest),
+            // The compiler knows where it is.
+            Self::WasmStd => {}
             Self::Bench => bench::describe(manifest),
         }
     }

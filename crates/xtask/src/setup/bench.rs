@@ -1,10 +1,10 @@
 //! nginx and wrk, which `cargo xtask bench` measures with: from the system, else by apt-get, for root.
 
 use std::path::PathBuf;
-use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
+use super::apt;
 use super::site::Site;
 use crate::command;
 use crate::manifest::Manifest;
@@ -18,7 +18,7 @@ pub(super) fn inputs() -> String {
 pub(super) fn prepare(site: &Site) -> Result<Vec<PathBuf>> {
     let missing: Vec<_> = PROGRAMS.into_iter().filter(|program| location(program).is_none()).collect();
     if !missing.is_empty() {
-        apt_install(site, &missing)?;
+        apt::install(site, &missing)?;
     }
     PROGRAMS.into_iter().map(|program| location(program).with_context(|| format!("no {program}"))).collect()
 }
@@ -26,18 +26,6 @@ pub(super) fn prepare(site: &Site) -> Result<Vec<PathBuf>> {
 pub(super) fn describe(manifest: &mut Manifest) {
     manifest.nginx = location("nginx");
     manifest.wrk = location("wrk");
-}
-
-fn apt_install(site: &Site, packages: &[&str]) -> Result<()> {
-    let apt = command::find_on_path("apt-get");
-    let (Some(apt), true) = (apt, rustix::process::geteuid().is_root()) else {
-        bail!("install {} yourself: that takes root and a package manager", packages.join(" and "));
-    };
-    command::logged(Command::new(&apt).args(["update", "-qq"]), &site.log())?;
-    let mut install = Command::new(&apt);
-    install.args(["install", "-y", "-qq", "--no-install-recommends"]).args(packages);
-    // In run level 1 Debian's packages start no service.
-    command::logged(install.env("DEBIAN_FRONTEND", "noninteractive").env("RUNLEVEL", "1"), &site.log())
 }
 
 fn location(program: &str) -> Option<PathBuf> {

@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn every_package_states_its_version_and_hash() {
-        let files = ["model", "llm", "clients"];
+        let files = ["model", "llm", "clients", "plugins"];
         let texts = files.map(|file| fs::read_to_string(format!("python/{file}.txt")).unwrap());
         for line in texts.iter().flat_map(|text| text.lines()).filter(|line| !line.starts_with('#')) {
             let (package, hash) =
