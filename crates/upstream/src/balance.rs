@@ -136,4 +136,20 @@ mod tests {
         let orders: Vec<_> = (0..2).map(|_| order(&endpoints, turns.preference(), later)).collect();
         assert_eq!(orders, [[2, 0, 1], [0, 1, 2]]);
     }
+
+    #[test]
+    fn a_keyed_request_leaves_an_endpoint_that_cools_and_comes_back_to_it() {
+        let endpoints = crate::pool::tests::endpoints(&["a", "b", "c"]);
+        let ordered = |now| order(&endpoints, crate::rendezvous::preference(&endpoints, &[7; 32]), now);
+        let now = Instant::now();
+        let home = ordered(now);
+        endpoints[home[0]].note_unreachable(now);
+        let away = [home[1], home[2], home[0]];
+        assert_eq!(ordered(now), away);
+
+        let later = now + crate::endpoint::COOL_DOWN;
+        assert_eq!([ordered(later), ordered(later)], [home.clone(), away.to_vec()], "one probes, no more");
+        endpoints[home[0]].note_reachable();
+        assert_eq!([ordered(later), ordered(later)], [home.clone(), home]);
+    }
 }

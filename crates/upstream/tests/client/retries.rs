@@ -2,7 +2,7 @@
 
 use http::Method;
 use refrain_core::Retry;
-use refrain_upstream::UpstreamBody;
+use refrain_upstream::{UpstreamBody, UpstreamRequest};
 use tokio::join;
 use tokio::net::TcpSocket;
 
@@ -39,6 +39,20 @@ async fn a_refused_connection_moves_on_even_with_a_streamed_body() {
     let response = response.unwrap();
     assert_eq!((response.endpoint.as_str(), response.attempts), ("b", 2));
     assert!(response.timings.connect.is_some());
+}
+
+#[tokio::test]
+async fn requests_with_one_routing_key_stay_at_one_endpoint_and_move_on_from_a_dead_one() {
+    let (dead, server) = (Refusing::bind(), Server::bind().await);
+    let fleet = fleet_with(&dead, &server);
+    let keyed = |key: u8| UpstreamRequest { routing_key: Some([key; 32]), ..post("{}") };
+    for key in 0..8 {
+        // All are answered, also those whose endpoint is dead.
+        let (response, _peer) = join!(fleet.send(keyed(key)), server.answers(OK));
+        assert_eq!(response.unwrap().endpoint.as_str(), "b");
+    }
+    let stats = fleet.stats();
+    assert_eq!((stats[0].failures, stats[1].requests), (1, 8), "the dead one was asked, and then left alone");
 }
 
 #[tokio::test]
