@@ -87,11 +87,9 @@ impl Compiler {
     }
 
     /// Components that are in use.
-    #[cfg(test)]
-    pub(crate) fn live(&self) -> usize {
-        let components = self.known.components.lock();
-        let is_live = |entry: &&Entry| matches!(entry, Entry::Loaded(loaded) if loaded.strong_count() > 0);
-        components.by_sha256.values().filter(is_live).count()
+    pub(crate) fn in_use(&self) -> usize {
+        let is_used = |entry: &&Entry| matches!(entry, Entry::Loaded(loaded) if loaded.strong_count() > 0);
+        self.known.components.lock().by_sha256.values().filter(is_used).count()
     }
 
     fn begin(&self, sha256: [u8; 32], bytes: Bytes) -> Result<Begun, NotLoaded> {

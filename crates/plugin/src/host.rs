@@ -48,7 +48,7 @@ pub(crate) struct Runtime {
     pub(crate) ticker: Ticker,
     /// One for each instance that may live.
     slots: Arc<Semaphore>,
-    policies: Mutex<HashMap<[u8; 32], Weak<Policy>>>,
+    policies: Mutex<Vec<Weak<Policy>>>,
 }
 
 /// What a component is, as `refrain plugin inspect` tells it.
@@ -169,24 +169,28 @@ impl PluginHost {
         all
     }
 
+    /// Components whose code is in memory.
+    pub fn components(&self) -> usize {
+        self.compiler.in_use()
+    }
+
     async fn policy(&self, route: &Route, on_route: &RoutePlugin) -> Result<Arc<Policy>, PluginError> {
-        let RoutePlugin { plugin, config } = on_route;
+        let plugin = &on_route.plugin;
         let (sha256, bytes) = read(plugin.clone()).await?;
-        let key = policy_key(&sha256, route, on_route);
-        if let Some(policy) = self.runtime.find(&key) {
+        if let Some(policy) = self.runtime.find(&sha256, route, on_route) {
             return Ok(policy);
         }
         let loaded =
             self.compiler.load(sha256, bytes).await.map_err(|error| not_loaded(&plugin.id, error))?;
         let state = self.state(&plugin.id, &route.id);
         let site = Arc::new(Site::new(plugin.id.clone(), route, plugin.grants.clone(), state));
-        let policy = Policy::new(self.runtime.clone(), site, loaded, plugin.clone(), config.clone());
+        let policy = Policy::new(self.runtime.clone(), site, loaded, on_route.clone());
         let about = policy.try_out(TRIAL_WAIT).await.map_err(|why| stillborn(plugin, route, why))?;
         if let Some(grant) = about.needs.into_iter().find(|grant| !plugin.grants.contains(grant)) {
             return Err(PluginError::Grant { plugin: plugin.id.clone(), grant });
         }
         info!(plugin = %plugin.id, route = %route.id, name = about.name, version = about.version, "policy loaded");
-        Ok(self.runtime.share(key, policy))
+        Ok(self.runtime.share(policy, route, on_route))
     }
 
     /// What a policy keeps survives a change of its config, as long as either is in use.
@@ -219,24 +223,27 @@ impl Runtime {
         tokio::time::timeout(wait, self.slots.clone().acquire_owned()).await.ok()?.ok()
     }
 
-    fn find(&self, key: &[u8; 32]) -> Option<Arc<Policy>> {
-        self.policies.lock().get(key).and_then(Weak::upgrade)
+    /// The policy that runs already, if nothing about it differs.
+    fn find(&self, sha256: &[u8; 32], route: &Route, on_route: &RoutePlugin) -> Option<Arc<Policy>> {
+        self.live_policies().into_iter().find(|policy| policy.is(sha256, route, on_route))
     }
 
     /// The policy that others have too: this one, unless one was made meanwhile.
-    fn share(&self, key: [u8; 32], policy: Policy) -> Arc<Policy> {
+    fn share(&self, policy: Policy, route: &Route, on_route: &RoutePlugin) -> Arc<Policy> {
         let mut policies = self.policies.lock();
-        if let Some(other) = policies.get(&key).and_then(Weak::upgrade) {
+        policies.retain(|policy| policy.strong_count() > 0);
+        let mut live = policies.iter().filter_map(Weak::upgrade);
+        if let Some(other) = live.find(|other| other.is(policy.sha256(), route, on_route)) {
             return other;
         }
-        policies.retain(|_, policy| policy.strong_count() > 0);
+        drop(live);
         let policy = Arc::new(policy);
-        policies.insert(key, Arc::downgrade(&policy));
+        policies.push(Arc::downgrade(&policy));
         policy
     }
 
     fn live_policies(&self) -> Vec<Arc<Policy>> {
-        self.policies.lock().values().filter_map(Weak::upgrade).collect()
+        self.policies.lock().iter().filter_map(Weak::upgrade).collect()
     }
 }
 
@@ -266,14 +273,6 @@ fn read_now(plugin: &Plugin) -> Result<([u8; 32], Bytes), PluginError> {
 
 fn sha256_of(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
-}
-
-/// What must be the same for two policies to be one.
-fn policy_key(sha256: &[u8; 32], route: &Route, on_route: &RoutePlugin) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new_derive_key("refrain 2026 policy v1");
-    hasher.update(sha256);
-    hasher.update(format!("{:?}", (&route.id, &route.pool, &route.cache, on_route)).as_bytes());
-    *hasher.finalize().as_bytes()
 }
 
 fn not_loaded(plugin: &PluginId, error: NotLoaded) -> PluginError {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crossbeam_queue::ArrayQueue;
 use parking_lot::Mutex;
 use refrain_core::Bypass;
-use refrain_core::settings::{Isolation, OnError, Plugin};
+use refrain_core::settings::{Isolation, OnError, Route, RoutePlugin};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tracing::warn;
 
@@ -29,8 +29,7 @@ pub(crate) struct Policy {
     runtime: Arc<Runtime>,
     site: Arc<Site>,
     loaded: Arc<Loaded>,
-    plugin: Arc<Plugin>,
-    config: String,
+    on_route: RoutePlugin,
     /// Configured instances that nobody uses.
     idle: ArrayQueue<Instance>,
     /// One for each call that may be under way.
@@ -57,16 +56,14 @@ impl Policy {
         runtime: Arc<Runtime>,
         site: Arc<Site>,
         loaded: Arc<Loaded>,
-        plugin: Arc<Plugin>,
-        config: String,
+        on_route: RoutePlugin,
     ) -> Self {
-        let instances_max = plugin.limits.instances_max.max(1);
+        let instances_max = on_route.plugin.limits.instances_max.max(1);
         Self {
             runtime,
             site,
             loaded,
-            plugin,
-            config,
+            on_route,
             idle: ArrayQueue::new(instances_max),
             turns: Semaphore::new(instances_max),
             live: Arc::default(),
@@ -81,7 +78,7 @@ impl Policy {
         let (instance, about) = self.instantiate(wait).await?;
         drop(computing);
         self.site.meters.declare(&about);
-        if self.plugin.isolation == Isolation::Reuse {
+        if self.on_route.plugin.isolation == Isolation::Reuse {
             drop(self.idle.push(instance));
         }
         Ok(about)
@@ -96,11 +93,16 @@ impl Policy {
     }
 
     pub(crate) fn config(&self) -> &str {
-        &self.config
+        &self.on_route.config
+    }
+
+    /// Whether it is what these would make: then its instances may serve them.
+    pub(crate) fn is(&self, sha256: &[u8; 32], route: &Route, on_route: &RoutePlugin) -> bool {
+        self.loaded.sha256 == *sha256 && self.on_route == *on_route && self.site.is_on(route)
     }
 
     pub(crate) fn on_error(&self) -> OnError {
-        self.plugin.on_error
+        self.on_route.plugin.on_error
     }
 
     pub(crate) fn validates(&self) -> bool {
@@ -136,7 +138,7 @@ impl Policy {
         let summary = request.summary();
         let mut turn = self.begin(Hook::OnRequest, &summary.tenant).await?;
         let call = Call { request: Some(request.clone()), ..Call::default() };
-        let budget = self.plugin.limits.decide_budget;
+        let budget = self.on_route.plugin.limits.decide_budget;
         let (hooks, store) = turn.instance.begin(call, budget);
         let told = wall_bounded(budget, hooks.on_request(store, summary)).await;
         let rights = Rights {
@@ -159,7 +161,7 @@ impl Policy {
         let count = candidates.len();
         let mut turn = self.begin(Hook::OnCandidates, &summary.tenant).await?;
         let call = Call { request: Some(request.clone()), candidates: Some(view), ..Call::default() };
-        let budget = self.plugin.limits.decide_budget;
+        let budget = self.on_route.plugin.limits.decide_budget;
         let (hooks, store) = turn.instance.begin(call, budget);
         let told = wall_bounded(budget, hooks.on_candidates(store, summary, context, candidates)).await;
         turn.end(told, |judged| match judged {
@@ -181,7 +183,7 @@ impl Policy {
         let mut turn = self.begin(Hook::OnResponse, &summary.tenant).await?;
         let call =
             Call { request: Some(request.clone()), response: Some(response.clone()), ..Call::default() };
-        let budget = self.plugin.limits.store_budget;
+        let budget = self.on_route.plugin.limits.store_budget;
         let (hooks, store) = turn.instance.begin(call, budget);
         let told = wall_bounded(budget, hooks.on_response(store, summary, context, response.summary())).await;
         turn.end(told, |stored| stored.as_ref().map_or(Ok(()), check_stored))
@@ -224,23 +226,24 @@ impl Policy {
     async fn permit(&self) -> Option<SemaphorePermit<'_>> {
         match self.turns.try_acquire() {
             Ok(permit) => Some(permit),
-            Err(_) => {
-                tokio::time::timeout(self.plugin.limits.instance_wait, self.turns.acquire()).await.ok()?.ok()
-            }
+            Err(_) => tokio::time::timeout(self.on_route.plugin.limits.instance_wait, self.turns.acquire())
+                .await
+                .ok()?
+                .ok(),
         }
     }
 
     fn idle_instance(&self, now: Instant) -> Option<Instance> {
         loop {
             let instance = self.idle.pop()?;
-            if !instance.is_spent(&self.plugin.limits, now) {
+            if !instance.is_spent(&self.on_route.plugin.limits, now) {
                 return Some(instance);
             }
         }
     }
 
     async fn fresh_instance(&self) -> Result<Instance, Stillborn> {
-        let (instance, _) = self.instantiate(self.plugin.limits.instance_wait).await?;
+        let (instance, _) = self.instantiate(self.on_route.plugin.limits.instance_wait).await?;
         Ok(instance)
     }
 
@@ -249,7 +252,8 @@ impl Policy {
             return Err(Stillborn::Failed(busy()));
         };
         let live = Live::new(self.site.clone(), self.live.clone(), slot);
-        Instance::new(&self.runtime.engine, &self.loaded, &self.plugin.limits, &self.config, live).await
+        Instance::new(&self.runtime.engine, &self.loaded, &self.on_route.plugin.limits, self.config(), live)
+            .await
     }
 
     fn failed(&self, hook: Hook, tenant: TenantMark, admission: Admission, failure: &Failure) -> Bypass {
@@ -279,8 +283,8 @@ impl Turn<'_> {
         let intact = told.is_ok();
         let checked = told.and_then(|told| check(&told).map(|()| told).map_err(Failure::from));
         if intact
-            && policy.plugin.isolation == Isolation::Reuse
-            && !instance.is_spent(&policy.plugin.limits, now)
+            && policy.on_route.plugin.isolation == Isolation::Reuse
+            && !instance.is_spent(&policy.on_route.plugin.limits, now)
         {
             // A full queue drops it.
             drop(policy.idle.push(instance));

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use refrain_core::settings::{Grant, Route};
+use refrain_core::settings::{Grant, Route, RouteCache};
 use refrain_core::{Directives, Plan, PluginId, PoolId, RouteId, SemanticPlan};
 use tracing::{debug, error, info, warn};
 
@@ -27,6 +27,8 @@ pub(crate) struct Site {
     pub(crate) grants: BTreeSet<Grant>,
     /// The route's own pool.
     pub(crate) pool: PoolId,
+    /// What the route caches.
+    cache: RouteCache,
     /// What `route.defaults` tells outside of a request.
     pub(crate) plan: Plan,
     pub(crate) meters: Meters,
@@ -52,11 +54,17 @@ impl Site {
             route: route.id.clone(),
             grants,
             pool: route.pool.clone(),
+            cache: route.cache.clone(),
             plan: plan_of(route),
             state,
             lines: Quota::new(LINES_PER_SECOND),
             failures: Quota::new(FAILURES_PER_SECOND),
         }
+    }
+
+    /// Whether it would be the same on this route: guests may have read its plan when they were configured.
+    pub(crate) fn is_on(&self, route: &Route) -> bool {
+        self.route == route.id && self.pool == route.pool && self.cache == route.cache
     }
 
     /// Writes a guest's line, cut and without control characters, or drops it.

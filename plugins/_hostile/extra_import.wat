@@ -1,0 +1,7 @@
+  ;; A policy that wants to read files.
+  (core module $policy
+    (import "base" "memory" (memory 1))
+    (func (export "configure") (param i32 i32) (result i32) (i32.const 0x400))
+    (func (export "on-request") (param i32 i32 i32 i32 i32 i32 i32 i32 i32 f32 i32 i32 i32 i32) (result i32)
+      (unreachable)))
+  (import "evil:files/read@1.0.0" (instance (export "read" (func (param "path" string) (result string)))))
