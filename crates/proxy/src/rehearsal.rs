@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request};
@@ -80,6 +81,8 @@ pub struct RehearsedRequest {
 pub struct Rehearsed {
     /// What the policies decided.
     pub decision: Result<Decision, Failed>,
+    /// How long that took them.
+    pub took: Duration,
     /// What follows from a plan, or why it can't be followed.
     pub followed: Option<Result<Followed, RehearsalError>>,
     call: Arc<dyn RequestView>,
@@ -147,14 +150,16 @@ impl Rehearsal {
         let defaults = plan::of_route(&self.route, &store, &admitted.routed.head.parts.headers);
         let call: Arc<dyn RequestView> =
             Arc::new(Call::new(admitted.clone(), asked.clone(), defaults, Some(self.cache.clone())));
+        let started = Instant::now();
         let decision = self.chain.on_request(&call).await;
+        let took = started.elapsed();
         let followed = match &decision {
             Ok(Decision::Cache(said)) => {
                 Some(self.followed(&admitted, (&asked, &call), said.as_ref().clone()))
             }
             Ok(Decision::Bypass(_) | Decision::Refuse(_)) | Err(_) => None,
         };
-        Ok(Rehearsed { decision, followed, call, chain: self.chain.clone() })
+        Ok(Rehearsed { decision, took, followed, call, chain: self.chain.clone() })
     }
 
     fn understood(&self, request: RehearsedRequest) -> Result<(Arc<Admitted>, Arc<Asked>), RehearsalError> {
