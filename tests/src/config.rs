@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 
-use crate::{Manifest, Person};
+use crate::{Manifest, Person, Policy};
 
 /// A config file to be. Addresses and the data folder are filled in when it is written.
 #[derive(Clone)]
@@ -21,6 +21,7 @@ pub struct Config {
     anonymous: bool,
     on_disk: bool,
     people: Vec<Person>,
+    policies: Vec<(String, Policy, String)>,
     tables: String,
 }
 
@@ -40,6 +41,7 @@ impl Config {
             anonymous: true,
             on_disk: false,
             people: Vec::new(),
+            policies: Vec::new(),
             tables: String::new(),
         }
     }
@@ -111,6 +113,12 @@ impl Config {
         self
     }
 
+    /// The route asks this policy, after those that were added before; with lines for its table.
+    pub fn policy(mut self, name: &str, policy: &Policy, lines: &str) -> Self {
+        self.policies.push((name.to_owned(), policy.clone(), lines.to_owned()));
+        self
+    }
+
     /// Whole tables.
     pub fn tables(mut self, text: &str) -> Self {
         writeln!(self.tables, "{text}").unwrap();
@@ -118,13 +126,14 @@ impl Config {
     }
 
     pub(crate) fn render(&self, data: SocketAddr, admin: SocketAddr, dir: &Path) -> String {
+        let names: Vec<&str> = self.policies.iter().map(|(name, ..)| name.as_str()).collect();
         let Self { upstream, kind, pool, route, cache, listener, runtime, anonymous, tables, .. } = self;
         let mut text = format!(
             "[listener.main]\naddress = \"{data}\"\nallow_anonymous = {anonymous}\n{listener}\n\
              [admin]\naddress = \"{admin}\"\n\n\
              [runtime]\nworkers = 2\n{runtime}\n\
              [pool.llm]\nkind = {kind:?}\nendpoints = [{upstream:?}]\n{pool}\n\
-             [route.all]\npool = \"llm\"\n{route}\n\
+             [route.all]\npool = \"llm\"\nplugins = {names:?}\n{route}\n\
              [log]\nfilter = \"debug\"\naccess_sample = 1\n\n"
         );
         if self.caches {
@@ -135,6 +144,12 @@ impl Config {
         }
         if let Some(semantic) = &self.semantic {
             text.push_str(&semantic_tables(semantic));
+        }
+        if !self.policies.is_empty() {
+            writeln!(text, "[plugin_host]\ncode_dir = {:?}\n", dir.join("code")).unwrap();
+        }
+        for (name, policy, lines) in &self.policies {
+            text.push_str(&policy.table(dir, name, lines));
         }
         for person in &self.people {
             writeln!(text, "{}", person.table()).unwrap();

@@ -20,6 +20,7 @@ pub struct Person {
     user: Option<String>,
     role: &'static str,
     models: Vec<String>,
+    pools: Vec<String>,
 }
 
 impl Person {
@@ -32,6 +33,7 @@ impl Person {
             user: None,
             role: "caller",
             models: vec![],
+            pools: vec![],
         }
     }
 
@@ -58,6 +60,12 @@ impl Person {
         self
     }
 
+    /// For whom policies may choose these pools only, beside the route's own.
+    pub fn pools(mut self, pools: &[&str]) -> Self {
+        self.pools = pools.iter().map(ToString::to_string).collect();
+        self
+    }
+
     /// The secret key that is sent.
     pub fn token(&self) -> String {
         format!("sk-secret-of-{}-{}", self.tenant, self.name)
@@ -72,11 +80,11 @@ impl Person {
         salt.iter().for_each(|byte| write!(hash, "{byte:02x}").unwrap());
         write!(hash, ":{}", hasher.finalize().to_hex()).unwrap();
         let kind = if self.kind == Kind::Personal { "personal" } else { "service" };
-        let Self { name, tenant, role, models, .. } = self;
+        let Self { name, tenant, role, models, pools, .. } = self;
         let user = self.user.as_ref().unwrap_or(name);
         let user = if self.kind == Kind::Personal { format!("user = {user:?}\n") } else { String::new() };
         format!(
-            "[key.{name}-{tenant}]\ntenant = {tenant:?}\nkind = {kind:?}\n{user}role = {role:?}\nmodels = {models:?}\nhash = {hash:?}\n"
+            "[key.{name}-{tenant}]\ntenant = {tenant:?}\nkind = {kind:?}\n{user}role = {role:?}\nmodels = {models:?}\npools = {pools:?}\nhash = {hash:?}\n"
         )
     }
 }
