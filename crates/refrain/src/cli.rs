@@ -1,9 +1,16 @@
 //! The command line, and its help: the page that an operator reads first, and at night.
 
+mod plugin;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use plugin::{
+    BenchPluginArguments, BuildPluginArguments, InspectPluginArguments, Language, NewPluginArguments,
+    PluginCommand, PolicyArguments, RouteOfFile, RunPluginArguments, TestPluginArguments,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -11,6 +18,7 @@ Examples:
   refrain --config /etc/refrain.toml                serve what the file says
   refrain check --config /etc/refrain.toml          is the file right, and does everything in it answer?
   refrain key new --tenant acme --kind service      a new API key, and what to write into the file
+  refrain plugin new tenant-scope --lang rust       a cache policy of your own: docs/plugins.md
 
 While it runs:
   curl http://127.0.0.1:8080/v1/chat/completions    clients ask here; look at `Cache-Status` of the answers
@@ -71,6 +79,12 @@ pub enum Command {
         /// What to do with keys.
         #[command(subcommand)]
         command: KeyCommand,
+    },
+    /// Write, build, try and measure cache policies
+    Plugin {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: PluginCommand,
     },
     /// Print the JSON schema of the config file
     Schema,

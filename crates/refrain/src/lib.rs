@@ -5,6 +5,7 @@
 
 mod cli;
 mod origin;
+mod policies;
 
 mod control;
 mod health;
@@ -17,7 +18,9 @@ mod admin;
 mod telemetry;
 
 mod check;
+mod columns;
 mod key;
+mod plugin;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -34,6 +37,7 @@ pub fn run(cli: Cli) -> ExitCode {
         None => serve::serve(&cli.serve),
         Some(Command::Check(arguments)) => check::check(&arguments),
         Some(Command::Key { command: KeyCommand::New(arguments) }) => print(&key::new(&arguments)),
+        Some(Command::Plugin { command }) => plugin::run(&command),
         Some(Command::Schema) => print(&refrain_config::schema_json()),
     };
     done.unwrap_or_else(|error| report(&error))

@@ -155,11 +155,7 @@ impl Side {
     }
 }
 
-fn live(
-    settings: Settings,
-    cache: Option<Arc<AnswerCache>>,
-    policies: &Policies,
-) -> anyhow::Result<Live> {
+fn live(settings: Settings, cache: Option<Arc<AnswerCache>>, policies: &Policies) -> anyhow::Result<Live> {
     let upstreams = Arc::new(Upstreams::new(&settings.pools)?);
     let snapshot = Snapshot::build(settings, upstreams, cache, policies)?;
     Ok(Arc::new(ArcSwap::from_pointee(snapshot)))

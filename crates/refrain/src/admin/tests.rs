@@ -13,7 +13,8 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::health;
 use crate::origin::Origin;
-use crate::reload::{REQUESTS_MAX, Reloader};
+use crate::policies::PolicyRunner;
+use crate::reload::{REQUESTS_MAX, Reloader, Triggers};
 use crate::signals::ReloadSignal;
 use crate::telemetry::{self, LinesDropped, LogFilter};
 
@@ -45,16 +46,16 @@ impl Bench {
         let settings = origin.load().unwrap().settings;
         let (cache, health) = health::open(&settings).await.unwrap();
         let upstreams = Arc::new(Upstreams::new(&settings.pools).unwrap());
-        let live: Live =
-            Arc::new(ArcSwap::from_pointee(Snapshot::build(settings, upstreams, cache, &Policies::new()).unwrap()));
+        let live: Live = Arc::new(ArcSwap::from_pointee(
+            Snapshot::build(settings, upstreams, cache, &Policies::new()).unwrap(),
+        ));
         let (asks, requests) = mpsc::channel(REQUESTS_MAX);
         bench.control.ready(live, health, asks);
         let reloader = Reloader {
             origin,
+            policies: PolicyRunner::default(),
             filter: LogFilter::detached(),
-            watcher: None,
-            signal: ReloadSignal::never(),
-            requests,
+            triggers: Triggers { watcher: None, signal: ReloadSignal::never(), requests },
         };
         let control = bench.control.clone();
         bench.tasks.spawn(async move {

@@ -78,7 +78,9 @@ fn read_certificates(settings: &Settings, listener: &Listener) -> Result {
         ..settings.clone()
     };
     let upstreams = Upstreams::new(&alone.pools).map_err(failed)?;
-    Snapshot::build(alone, Arc::new(upstreams), None, &Policies::new()).map(|_| Well::default()).map_err(failed)
+    Snapshot::build(alone, Arc::new(upstreams), None, &Policies::new())
+        .map(|_| Well::default())
+        .map_err(failed)
 }
 
 fn store(settings: &Settings) -> Option<Finding> {

@@ -1,30 +1,16 @@
 //! Findings as a table for people.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::{Failed, Finding, Well};
+use crate::columns::columns;
 
 const HEAD: [&str; 5] = ["NAME", "WHAT", "RESULT", "LATENCY", "HINT"];
 
-/// One row a finding; columns as wide as their widest cell.
+/// One row a finding.
 pub(super) fn render(findings: &[Finding]) -> String {
-    let rows: Vec<[String; 5]> =
-        std::iter::once(HEAD.map(str::to_owned)).chain(findings.iter().map(cells)).collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; 4] = std::array::from_fn(width);
-    let mut text = String::new();
-    for row in &rows {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(widths) {
-            // Writing to a `String` can't fail.
-            let _ = write!(line, "{cell:width$}  ");
-        }
-        line.push_str(&row[4]);
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
+    let rows = std::iter::once(HEAD.map(str::to_owned)).chain(findings.iter().map(cells));
+    columns(&rows.map(Vec::from).collect::<Vec<_>>())
 }
 
 fn cells(finding: &Finding) -> [String; 5] {
