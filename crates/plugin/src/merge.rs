@@ -295,3 +295,6 @@ impl<'a> KeepMerge<'a> {
         self.keep
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! Sharing, instances, compiled code, and what policies are offered.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "tests")]
+
 mod fixture;
 
 use std::os::unix::fs::PermissionsExt;

@@ -1,6 +1,8 @@
 //! Whatever a policy does, its request fails as configured and within its budget, others are served, and the next call
 //! works.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "tests")]
+
 mod fixture;
 
 use std::sync::atomic::{AtomicBool, Ordering};
