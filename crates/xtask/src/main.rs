@@ -11,6 +11,7 @@ mod http;
 mod lint;
 mod llama;
 mod manifest;
+mod plugins;
 mod run;
 mod setup;
 mod test;
@@ -32,6 +33,8 @@ enum Task {
     CheckDeps,
     /// Write config/refrain.schema.json anew.
     Schema,
+    /// Build the cache policies in plugins/ into target/plugins/.
+    Plugins(plugins::Args),
     /// Prepare what is missing and run all tests through nextest.
     Test(test::Args),
     /// Measure what a request costs beside nginx.
@@ -56,6 +59,7 @@ fn perform(task: Task) -> anyhow::Result<()> {
         Task::Lint => lint::run(),
         Task::CheckDeps => lint::check_directions(),
         Task::Schema => lint::regenerate_schema(),
+        Task::Plugins(args) => plugins::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Run(args) => run::run(&args),

@@ -26,6 +26,7 @@ use anyhow::{Context, Result};
 
 use crate::manifest::Manifest;
 use crate::workspace;
+pub(crate) use pinned::sha256;
 use python::Python;
 use site::Site;
 use stamp::Stamp;
@@ -150,6 +151,11 @@ impl Step {
     }
 }
 
+/// The versions of what builds policies: other ones may give other components.
+pub(crate) fn plugin_pins() -> String {
+    plugins::pins()
+}
+
 /// Prepares the chosen steps that are not done yet and writes the manifest.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let steps = if args.only.is_empty() { Step::DEFAULT.to_vec() } else { args.only.clone() };
@@ -199,7 +205,7 @@ impl Progress {
 }
 
 fn fingerprint(step: Step, site: &Site) -> String {
-    pinned::sha256(step.inputs(&site.python).as_bytes())
+    sha256(step.inputs(&site.python).as_bytes())
 }
 
 fn is_due(step: Step, site: &Site) -> bool {

@@ -49,8 +49,12 @@ const SCRIPTS: [(&str, &str); 4] = [
     ("componentize-qjs", r#"exec '{dir}/node/node_modules/.bin/componentize-qjs' "$@""#),
 ];
 
+pub(super) fn pins() -> String {
+    format!("{PACKAGES}{NODE_LOCK}")
+}
+
 pub(super) fn inputs(python: &Python) -> String {
-    format!("{PACKAGES}{NODE_LOCK}{SCRIPTS:?}{ZIG_UNUSED:?}{ZIG_HEADERS:?}{}", python.executable.display())
+    format!("{}{SCRIPTS:?}{ZIG_UNUSED:?}{ZIG_HEADERS:?}{}", pins(), python.executable.display())
 }
 
 pub(super) fn prepare(site: &Site) -> Result<Vec<PathBuf>> {
