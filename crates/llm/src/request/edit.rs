@@ -60,12 +60,11 @@ impl Changes {
                 None => return,
             },
         };
-        let is_kept = |line: &&str| !line.starts_with(start);
-        if before.split('\n').all(|line| is_kept(&line)) {
-            return;
+        let lines = before.split('\n').filter(|line| !line.starts_with(start));
+        let after = lines.collect::<Vec<_>>().join("\n");
+        if after != before {
+            self.replaced.insert(value.place(), Replacement::Text(after));
         }
-        let kept: Vec<_> = before.split('\n').filter(is_kept).collect();
-        self.replaced.insert(value.place(), Replacement::Text(kept.join("\n")));
     }
 
     fn round_up(&mut self, value: Value<'_>, steps: &[u32]) {
@@ -85,7 +84,8 @@ impl Changes {
 
     /// The edits of the text, in its order, none within another.
     fn splices(&self, root: Value<'_>) -> Vec<(Range<usize>, String)> {
-        let replaced = self.replaced.iter().map(|(place, new)| (root.at(*place).span(), new.to_json()));
+        let replaced = self.replaced.iter().filter(|(place, _)| !self.removed.contains(place));
+        let replaced = replaced.map(|(place, new)| (root.at(*place).span(), new.to_json()));
         let removed = removals(root, &self.removed).into_iter().map(|span| (span, String::new()));
         let mut all: Vec<_> = replaced.chain(removed).collect();
         all.sort_by_key(|(span, _)| (span.start, std::cmp::Reverse(span.end)));
