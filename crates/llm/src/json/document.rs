@@ -50,7 +50,7 @@ impl<'a> Document<'a> {
     }
 
     /// The nodes alone, for whoever keeps the text.
-    pub fn into_outline(self) -> Outline {
+    pub(crate) fn into_outline(self) -> Outline {
         let mut outline = self.outline;
         if outline.nodes.capacity() - outline.nodes.len() > SPARE_NODES_MAX {
             outline.nodes.shrink_to_fit();
@@ -67,7 +67,7 @@ pub struct Outline {
 
 impl Outline {
     /// The outermost value. `text` must be the very text that was read: of another, values would be nonsense.
-    pub fn root<'d>(&'d self, text: &'d str) -> Value<'d> {
+    pub(crate) fn root<'d>(&'d self, text: &'d str) -> Value<'d> {
         Value { text, nodes: &self.nodes, node: 0 }
     }
 }
@@ -191,26 +191,30 @@ impl<'d> Value<'d> {
 
     /// The value of an object's member.
     pub fn member(self, name: &str) -> Option<Value<'d>> {
-        let mut members = self.members();
-        while let Some((key, value)) = members.next_raw() {
-            if key.says(name) {
-                return Some(value);
+        let object = self.entry();
+        if object.kind != Kind::Object {
+            return None;
+        }
+        // Over the nodes themselves: requests are asked for dozens of members that they don't have.
+        let nodes = &self.nodes[..object.next as usize];
+        let mut at = self.node as usize + 1;
+        while let Some([key, value, ..]) = nodes.get(at..) {
+            if self.says(key, name) {
+                return Some(self.at(at as u32 + 1));
             }
+            at = value.next as usize;
         }
         None
     }
 
-    /// Whether it is a string with this text.
-    fn says(self, text: &str) -> bool {
-        let node = self.entry();
-        match node.kind {
-            // The lengths decide most comparisons without touching the text.
-            Kind::PlainString => {
-                (node.end - node.start) as usize == text.len() + 2 && self.raw()[1..].starts_with(text)
-            }
-            Kind::EscapedString => self.as_str().is_some_and(|own| own == text),
-            _ => false,
+    /// Whether an object's name is this text.
+    fn says(self, name: &Node, text: &str) -> bool {
+        let inside = || &self.text[name.start as usize + 1..name.end as usize - 1];
+        if name.kind == Kind::EscapedString {
+            return decode_string(inside(), usize::MAX) == text;
         }
+        // The lengths decide most comparisons without touching the text.
+        (name.end - name.start) as usize == text.len() + 2 && inside() == text
     }
 
     fn inside(self, kind: Kind) -> Siblings<'d> {

@@ -7,7 +7,7 @@ use super::document::{Kind, Value};
 /// Appends `value` in canonical form: no white space, object names sorted by their decoded bytes, every string escaped
 /// minimally in one way, numbers exactly as they were written.
 pub fn canonical(value: Value<'_>, out: &mut String) {
-    Canonical { cut: Cut::default(), members: Vec::new(), out }.value(value);
+    Canonical { document: value, cut: Cut::default(), members: Vec::new(), out }.value(value);
 }
 
 /// Values that are left out of a canonical text, wherever they lie.
@@ -26,11 +26,10 @@ pub fn canonical_members<'d>(
     cut: Cut<'_, 'd>,
     out: &mut String,
 ) {
-    let mut writer = Canonical { cut, members: Vec::new(), out };
-    let mut members = object.members();
-    while let Some((name, value)) = members.next_raw() {
+    let mut writer = Canonical { document: object, cut, members: Vec::new(), out };
+    for (name, value) in object.raw_members() {
         if keep(&text(name), value) {
-            writer.members.push((name, value));
+            writer.members.push((name.place(), value.place()));
         }
     }
     writer.sorted_object(0);
@@ -40,13 +39,22 @@ pub fn canonical_members<'d>(
 pub fn string(text: &str, out: &mut String) {
     out.push('"');
     let mut rest = text;
-    while let Some(at) = rest.bytes().position(must_escape) {
+    while let Some(at) = first_escape(rest.as_bytes()) {
         out.push_str(&rest[..at]);
         escape(rest.as_bytes()[at], out);
         rest = &rest[at + 1..];
     }
     out.push_str(rest);
     out.push('"');
+}
+
+/// Where the first byte stands that must be escaped. Whole chunks are looked at first: that is vector code.
+fn first_escape(bytes: &[u8]) -> Option<usize> {
+    const CHUNK: usize = 32;
+    let (chunks, _) = bytes.as_chunks::<CHUNK>();
+    let is_plain = |chunk: &&[u8; CHUNK]| !chunk.iter().fold(false, |found, byte| found | must_escape(*byte));
+    let plain = CHUNK * chunks.iter().take_while(is_plain).count();
+    bytes[plain..].iter().position(|byte| must_escape(*byte)).map(|at| plain + at)
 }
 
 fn must_escape(byte: u8) -> bool {
@@ -75,9 +83,11 @@ fn escape(byte: u8, out: &mut String) {
 }
 
 struct Canonical<'c, 'd, 'o> {
+    /// Any value of the document.
+    document: Value<'d>,
     cut: Cut<'c, 'd>,
-    /// Members of the objects that are being written, innermost last: one allocation for a whole document.
-    members: Vec<(Value<'d>, Value<'d>)>,
+    /// Places of the members of the objects that are being written, innermost last: one allocation for a whole document.
+    members: Vec<(u32, u32)>,
     out: &'o mut String,
 }
 
@@ -108,25 +118,23 @@ impl<'d> Canonical<'_, 'd, '_> {
 
     fn object(&mut self, object: Value<'d>) {
         let outer = self.members.len();
-        let mut members = object.members();
-        while let Some(member) = members.next_raw() {
-            self.members.push(member);
-        }
+        self.members.extend(object.raw_members().map(|(name, value)| (name.place(), value.place())));
         self.sorted_object(outer);
     }
 
     /// Writes the members from `outer` on, and forgets them.
     fn sorted_object(&mut self, outer: usize) {
-        self.members[outer..].sort_by(|(a, _), (b, _)| text(*a).cmp(&text(*b)));
+        let document = self.document;
+        self.members[outer..].sort_by(|(a, _), (b, _)| text(document.at(*a)).cmp(&text(document.at(*b))));
         self.out.push('{');
         for at in outer..self.members.len() {
             let (name, value) = self.members[at];
             if at > outer {
                 self.out.push(',');
             }
-            self.value(name);
+            self.value(document.at(name));
             self.out.push(':');
-            self.value(value);
+            self.value(document.at(value));
         }
         self.out.push('}');
         self.members.truncate(outer);

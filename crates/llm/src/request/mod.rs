@@ -1,5 +1,5 @@
-//! Requests: bytes to [`Prompt`], what policies may read of them and change, and the few edits that a body may see on its way
-//! upstream.
+//! Requests: bytes to [`Prompt`], what policies may read of them and change, and the few edits that a body may see on
+//! its way upstream.
 //!
 //! Only fields that decide something here are checked; all others pass unseen and are part of the keyed body.
 
