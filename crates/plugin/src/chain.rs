@@ -16,6 +16,9 @@ use crate::view::{CandidatesView, RequestView, ResponseView};
 const SOURCE_BYTES_MAX: usize = 2 * 1024;
 
 /// The policies of a route, as one. Cheap to share; dropped with the snapshot that holds it.
+///
+/// Its calls need a tokio runtime with timers. They return at once where a policy is quick, and yield each millisecond where
+/// it is not.
 pub struct Chain {
     identity: [u8; 32],
     policies: Vec<Arc<Policy>>,

@@ -154,3 +154,112 @@ impl Meters {
         (reason.into(), counters)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use metrics::{CounterFn, Key, KeyName, Metadata, Recorder, SharedString, Unit};
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    /// Keeps the counters alone, by name and labels.
+    #[derive(Default)]
+    struct Counters(Mutex<BTreeMap<String, Arc<Count>>>);
+
+    #[derive(Default)]
+    struct Count(AtomicU64);
+
+    impl CounterFn for Count {
+        fn increment(&self, value: u64) {
+            self.0.fetch_add(value, Ordering::Relaxed);
+        }
+
+        fn absolute(&self, value: u64) {
+            self.0.store(value, Ordering::Relaxed);
+        }
+    }
+
+    impl Recorder for Counters {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+            let labels: Vec<_> = key.labels().skip(2).map(Label::value).collect();
+            let name = format!("{} {}", key.name(), labels.join(" "));
+            Counter::from_arc(self.0.lock().entry(name).or_default().clone())
+        }
+
+        fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+            Gauge::noop()
+        }
+
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            Histogram::noop()
+        }
+    }
+
+    /// What was counted, beside what stayed at zero.
+    fn counted(work: impl FnOnce(&Meters)) -> Vec<(String, u64)> {
+        let counters = Counters::default();
+        metrics::with_local_recorder(&counters, || {
+            let meters = Meters::new(&"p".into(), &"r".into());
+            meters.declare(&About {
+                metrics: vec!["seen".into()],
+                reasons: vec!["personal".into()],
+                labels: vec![("tier".into(), vec!["gold".into()])],
+                ..About::default()
+            });
+            work(&meters);
+        });
+        let counts = counters.0.into_inner().into_iter();
+        counts.map(|(name, count)| (name, count.0.load(Ordering::Relaxed))).filter(|(_, n)| *n > 0).collect()
+    }
+
+    fn check(work: impl FnOnce(&Meters), expected: &[(&str, u64)]) {
+        let counted = counted(work);
+        let counted: Vec<_> = counted.iter().map(|(name, n)| (name.as_str(), *n)).collect();
+        assert_eq!(counted, expected);
+    }
+
+    #[test]
+    fn only_declared_names_are_counted() {
+        let work = |meters: &Meters| {
+            meters.count("seen", 3);
+            (0..1000).for_each(|n| meters.count(&n.to_string(), 1));
+            meters.observe("seen", f64::NAN);
+        };
+        check(work, &[("refrain_policy_count_total seen", 3), ("refrain_policy_dropped_total metric", 1001)]);
+    }
+
+    #[test]
+    fn only_declared_reasons_become_labels() {
+        let work = |meters: &Meters| {
+            assert_eq!(&*meters.reason(Hook::OnRequest, "personal"), "personal");
+            assert_eq!(&*meters.reason(Hook::OnResponse, "the user's prompt"), "undeclared");
+        };
+        let expected = [
+            ("refrain_policy_reasons_total on_request personal", 1),
+            ("refrain_policy_reasons_total on_response undeclared", 1),
+        ];
+        check(work, &expected);
+    }
+
+    #[test]
+    fn outcomes_are_counted_by_declared_labels() {
+        let labels = |tier: &str| vec![("tier".to_owned(), tier.to_owned()), ("user".into(), "ann".into())];
+        let work = |meters: &Meters| {
+            meters.outcome(&labels("gold"), "hit");
+            meters.outcome(&labels("made up"), "miss");
+            meters.outcome(&Labels::new(), "miss");
+        };
+        let expected = [
+            ("refrain_policy_outcomes_total tier gold hit", 1),
+            ("refrain_policy_outcomes_total tier other miss", 1),
+        ];
+        check(work, &expected);
+    }
+}

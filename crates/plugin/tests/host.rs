@@ -424,6 +424,66 @@ async fn guests_with_wasi_load_and_learn_nothing() {
     assert_eq!(ttl(&*bench.chain(&wat).await).await, 0, "its clock stands still");
 }
 
+/// Waits an hour by WASI's means.
+const SLEEPS: &str = r#"
+  (import "wasi:io/poll@0.2.0" (instance $poll
+    (export "pollable" (type $pollable' (sub resource)))
+    (export "[method]pollable.block" (func (param "self" (borrow $pollable'))))))
+  (alias export $poll "pollable" (type $pollable))
+  (import "wasi:clocks/monotonic-clock@0.2.0" (instance $clock
+    (alias outer 1 $pollable (type $pollable''))
+    (export "pollable" (type $pollable' (eq $pollable'')))
+    (export "subscribe-duration" (func (param "when" u64) (result (own $pollable'))))))
+  (core func $subscribe (canon lower (func $clock "subscribe-duration")))
+  (core func $block (canon lower (func $poll "[method]pollable.block")))
+  (core instance $wasi (export "subscribe" (func $subscribe)) (export "block" (func $block)))
+  (core module $policy
+    (import "base" "memory" (memory 1))
+    (import "wasi" "subscribe" (func $subscribe (param i64) (result i32)))
+    (import "wasi" "block" (func $block (param i32)))
+    (func (export "configure") (param i32 i32) (result i32) (i32.const 0x400))
+    (func (export "on-request") (param i32 i32 i32 i32 i32 i32 i32 i32 i32 f32 i32 i32 i32 i32) (result i32)
+      (call $block (call $subscribe (i64.const 3600000000000)))
+      (unreachable)))"#;
+
+#[tokio::test(start_paused = true)]
+async fn a_guest_that_sleeps_is_not_waited_for() {
+    let bench = Bench::new();
+    let wat = fixture::component(SLEEPS).replace(
+        "(with \"host\" (instance $functions))",
+        "(with \"host\" (instance $functions)) (with \"wasi\" (instance $wasi))",
+    );
+    let chain = bench.chain(&wat).await;
+    let began = tokio::time::Instant::now();
+    assert_eq!(bypassed(chain.on_request(&ask("acme")).await), "policy_timed_out");
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_tasks_share_few_instances() {
+    let bench = Bench::new();
+    let mut plugin = bench.plugin(&changes(COUNTS_CALLS));
+    plugin.limits.instances_max = 2;
+    let chain = bench.load(vec![plugin]).await.expect("it loads");
+    let tasks = refrain_core::Tasks::new();
+    for _ in 0..16 {
+        let chain = chain.clone();
+        tasks.spawn(async move {
+            for _ in 0..20 {
+                planned(chain.on_request(&ask("acme")).await);
+            }
+        });
+    }
+    assert!(tasks.drain(Duration::from_secs(30)).await);
+    let instances = bench.host.policies()[0].instances as u64;
+    assert!((1..=2).contains(&instances));
+    let mut calls = 0;
+    for _ in 0..instances {
+        calls += ttl(&chain).await;
+    }
+    assert_eq!(calls, 16 * 20 + instances, "no call was lost, and no instance made anew");
+}
+
 #[tokio::test]
 async fn a_failing_policy_is_not_loaded_into_the_registry() {
     let bench = Bench::new();
