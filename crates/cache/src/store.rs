@@ -1,7 +1,8 @@
 //! The embedded store: entries in memory, on disk if a directory is given, and the vectors that lead to them.
 //!
 //! Decides nothing about whose answer may be served: the key does. What it promises: an entry is found by its own three
-//! digests only, fresh or marked as stale and never after its last window, and a vector leads to an entry of its own partition or to nothing.
+//! digests only, fresh or marked as stale and never after its last window, and a vector leads to a fresh entry of its own
+//! partition or to nothing.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -103,7 +104,8 @@ impl Store {
         Ok(Self { shared, disk, entry_bytes_max: settings.entry_bytes_max })
     }
 
-    /// The entry of a key, fresh or within a stale window. Suspends only to read from disk, and for a quarter of a second at most.
+    /// The entry of a key, fresh or within a stale window. Suspends only to read from disk, and for a quarter of a second
+    /// at most.
     ///
     /// # Cancel safety
     /// Safe: a read from disk that was begun ends in memory.
