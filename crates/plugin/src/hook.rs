@@ -64,6 +64,16 @@ impl Failure {
     }
 }
 
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)?;
+        match self.backtrace.as_str() {
+            "" => Ok(()),
+            frames => write!(f, " (in {frames})"),
+        }
+    }
+}
+
 /// Cuts a text at a character boundary.
 pub(crate) fn cut(text: &mut String, bytes_max: usize) {
     text.truncate(text.floor_char_boundary(bytes_max));

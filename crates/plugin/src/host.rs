@@ -21,7 +21,6 @@ use crate::compiler::{Compiler, NotLoaded, WAITING_MAX};
 use crate::component::{Loader, Unfit};
 use crate::engine::{self, Linkers};
 use crate::error::PluginError;
-use crate::hook::Failure;
 use crate::instance::Stillborn;
 use crate::policy::Policy;
 use crate::site::Site;
@@ -290,8 +289,9 @@ fn stillborn(plugin: &Plugin, route: &Route, why: Stillborn) -> PluginError {
     let (plugin, route) = (plugin.id.clone(), route.id.clone());
     match why {
         Stillborn::Refused(message) => PluginError::Config { plugin, route, message },
-        Stillborn::Failed(Failure { reason, message, .. }) => {
-            PluginError::Trial { plugin, route, reason: reason.as_str(), message }
+        Stillborn::Failed(failure) => {
+            let (reason, message) = (failure.reason.as_str(), failure.to_string());
+            PluginError::Trial { plugin, route, reason, message }
         }
     }
 }

@@ -259,7 +259,7 @@ impl Policy {
     fn failed(&self, hook: Hook, tenant: TenantMark, admission: Admission, failure: &Failure) -> Bypass {
         self.site.failed(hook, failure);
         let (hook, reason) = (hook.as_str(), failure.reason.as_str());
-        *self.last_error.lock() = Some(format!("{hook}: {reason}: {}", failure.message));
+        *self.last_error.lock() = Some(format!("{hook}: {reason}: {failure}"));
         // An empty pool is no fault of the policy.
         if failure.reason != Bypass::PolicyBusy && self.health.failed(admission, tenant, Instant::now()) {
             let (plugin, route) = (&self.site.plugin, &self.site.route);

@@ -88,6 +88,15 @@ async fn a_stack_overflow_is_a_trap() {
 }
 
 #[tokio::test]
+async fn operators_are_told_where_in_the_guest_it_failed() {
+    let bench = Bench::new();
+    let chain = bench.chain(&hostile!("stack_overflow")).await;
+    assert_eq!(bypassed(chain.on_request(&ask("acme")).await), "policy_trapped");
+    let error = bench.host.policies()[0].last_error.clone().expect("a last error");
+    assert!(error.contains("call stack exhausted (in deeper < deeper"), "{error}");
+}
+
+#[tokio::test]
 async fn a_huge_text_is_no_answer() {
     fails_with(&hostile!("huge_string"), Bypass::PolicyInvalid).await;
 }
