@@ -10,6 +10,9 @@ use crate::engine::{Linkers, MEMORIES_MAX, TABLES_MAX};
 use crate::guest::Guest;
 use crate::v0_1::{DECIDE, IMPORTS, Indices, SETUP};
 
+/// How a core module's file begins: the magic number, version 1.
+const CORE_MODULE: &[u8] = b"\0asm\x01\0\0\0";
+
 /// A component that can be instantiated.
 pub(crate) struct Loaded {
     pub(crate) sha256: [u8; 32],
@@ -57,6 +60,11 @@ impl Loader {
     fn compile(&self, sha256: [u8; 32], bytes: &[u8]) -> Result<(Component, Duration), Unfit> {
         if let Some(component) = self.code.as_ref().and_then(|code| code.find(&self.engine, &sha256)) {
             return Ok((component, Duration::ZERO));
+        }
+        if bytes.starts_with(CORE_MODULE) {
+            return Err(Unfit::Component(
+                "it is a core module; make a component of it with `wasm-tools component new`".into(),
+            ));
         }
         let began = Instant::now();
         let component = Component::new(&self.engine, bytes).map_err(unfit)?;

@@ -217,6 +217,7 @@ async fn what_can_not_be_loaded_says_what_to_do() {
     check(&good[..good.len() / 2], "not a usable component").await;
     check("\0asm\x0d\0\x01\0\x07\x40", "not a usable component").await;
     check("", "not a usable component").await;
+    check("\0asm\x01\0\0\0", "make a component of it").await;
 }
 
 #[tokio::test]
