@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 
 use crate::cli::{BuildPluginArguments, Language};
+pub(super) use c::{STAMP_FILE as BINDINGS_STAMP, hash as wit_hash};
 use steps::Steps;
 
 /// A policy's WIT world has this name in every language.

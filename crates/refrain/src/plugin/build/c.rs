@@ -12,7 +12,8 @@ use super::tool::Tool;
 use super::{Project, Steps, WORLD};
 
 const BINDINGS: &str = "bindings";
-const STAMP: &str = "wit.blake3";
+/// In the policy's folder.
+pub(in crate::plugin) const STAMP_FILE: &str = "bindings/wit.blake3";
 /// The bindings refer to it so that a linker keeps an object file with the types, which wasm-tools adds here instead.
 const TYPES_STUB: &str = "void __component_type_object_force_link_policy(void) {}\n";
 const COMPILE: [&str; 10] = [
@@ -65,7 +66,7 @@ fn sources(dir: &Path) -> Result<Vec<PathBuf>> {
 }
 
 fn are_fresh(project: &Project) -> Result<bool> {
-    let stamp = fs::read_to_string(project.dir.join(BINDINGS).join(STAMP)).unwrap_or_default();
+    let stamp = fs::read_to_string(project.dir.join(STAMP_FILE)).unwrap_or_default();
     Ok(stamp.trim_end() == hash(&project.wit())?)
 }
 
@@ -79,7 +80,7 @@ fn generate(project: &Project, steps: &mut Steps) -> Result<()> {
         .arg(&bindings)
         .arg(project.wit());
     steps.run("wit-bindgen c", &mut generator)?;
-    fs::write(bindings.join(STAMP), hash(&project.wit())? + "\n")?;
+    fs::write(project.dir.join(STAMP_FILE), hash(&project.wit())? + "\n")?;
     Ok(())
 }
 
