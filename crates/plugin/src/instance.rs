@@ -125,7 +125,7 @@ impl Instance {
 pub(crate) async fn wall_bounded<T>(budget: Duration, call: impl Future<Output = T>) -> Result<T, Failure> {
     /// Beside ten times the budget.
     const SLACK: Duration = Duration::from_secs(1);
-    tokio::time::timeout(budget * 10 + SLACK, call)
+    tokio::time::timeout(budget.saturating_mul(10).saturating_add(SLACK), call)
         .await
         .map_err(|_| Failure::new(Bypass::PolicyTimedOut, "waited too long"))
 }
