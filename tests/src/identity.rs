@@ -21,6 +21,7 @@ pub struct Person {
     role: &'static str,
     models: Vec<String>,
     pools: Vec<String>,
+    claims: Vec<(String, String)>,
 }
 
 impl Person {
@@ -34,6 +35,7 @@ impl Person {
             role: "caller",
             models: vec![],
             pools: vec![],
+            claims: vec![],
         }
     }
 
@@ -66,6 +68,12 @@ impl Person {
         self
     }
 
+    /// For whom the operator vouches so.
+    pub fn claim(mut self, name: &str, value: &str) -> Self {
+        self.claims.push((name.into(), value.into()));
+        self
+    }
+
     /// The secret key that is sent.
     pub fn token(&self) -> String {
         format!("sk-secret-of-{}-{}", self.tenant, self.name)
@@ -83,8 +91,10 @@ impl Person {
         let Self { name, tenant, role, models, pools, .. } = self;
         let user = self.user.as_ref().unwrap_or(name);
         let user = if self.kind == Kind::Personal { format!("user = {user:?}\n") } else { String::new() };
+        let claims = self.claims.iter().map(|(name, value)| format!("{name} = {value:?}"));
+        let claims = claims.collect::<Vec<_>>().join(", ");
         format!(
-            "[key.{name}-{tenant}]\ntenant = {tenant:?}\nkind = {kind:?}\n{user}role = {role:?}\nmodels = {models:?}\npools = {pools:?}\nhash = {hash:?}\n"
+            "[key.{name}-{tenant}]\ntenant = {tenant:?}\nkind = {kind:?}\n{user}role = {role:?}\nmodels = {models:?}\npools = {pools:?}\nclaims = {{ {claims} }}\nhash = {hash:?}\n"
         )
     }
 }

@@ -13,6 +13,10 @@ pub struct Manifest {
     gguf: Option<PathBuf>,
     python: Option<PathBuf>,
     python_path: Option<PathBuf>,
+    wasm_tools: Option<PathBuf>,
+    componentize_qjs: Option<PathBuf>,
+    #[serde(skip)]
+    dir: PathBuf,
 }
 
 impl Manifest {
@@ -23,8 +27,9 @@ impl Manifest {
         let path = root.join(dir.map_or_else(|| ".refrain".into(), PathBuf::from)).join("manifest.json");
         let text = std::fs::read_to_string(&path)
             .unwrap_or_else(|error| panic!("{}: {error}; run `cargo xtask setup`", path.display()));
-        serde_json::from_str(&text)
-            .unwrap_or_else(|error| panic!("{}: {error}; run `cargo xtask setup`", path.display()))
+        let read: Self = serde_json::from_str(&text)
+            .unwrap_or_else(|error| panic!("{}: {error}; run `cargo xtask setup`", path.display()));
+        Self { dir: path.parent().unwrap().to_owned(), ..read }
     }
 
     /// The embedding model's folder.
@@ -50,6 +55,21 @@ impl Manifest {
     /// The Python that has the clients.
     pub fn python(&self) -> &Path {
         prepared("Python", self.python.as_deref())
+    }
+
+    /// What makes components of core modules.
+    pub fn wasm_tools(&self) -> &Path {
+        prepared("wasm-tools", self.wasm_tools.as_deref())
+    }
+
+    /// What makes components of JavaScript.
+    pub fn componentize_qjs(&self) -> &Path {
+        prepared("componentize-qjs", self.componentize_qjs.as_deref())
+    }
+
+    /// Where policies in Rust are compiled.
+    pub fn plugin_target_dir(&self) -> PathBuf {
+        self.dir.join("plugins/cargo")
     }
 
     /// `PYTHONPATH` with the official clients.

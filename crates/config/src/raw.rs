@@ -229,6 +229,9 @@ pub(crate) struct Key {
     /// Pools that cache policies may choose for it, beside the route's own. Default: all.
     #[serde(default)]
     pub(crate) pools: Vec<String>,
+    /// What you vouch for of its owner, such as { groups = "legal" }: scopes and cache policies may go by it. Default: nothing.
+    #[serde(default)]
+    pub(crate) claims: BTreeMap<String, String>,
     /// Salted hash of the key.
     #[schemars(required)]
     pub(crate) hash: Option<Hash>,

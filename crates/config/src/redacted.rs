@@ -143,7 +143,7 @@ fn embedder(embedder: &Embedder) -> Value {
 }
 
 fn key(key: &ApiKey) -> Value {
-    let ApiKey { id: _, tenant, kind, user, role, models, pools, hash: _ } = key;
+    let ApiKey { id: _, tenant, kind, user, role, models, pools, claims, hash: _ } = key;
     let mut table = json!({
         "tenant": tenant.as_str(),
         "kind": match kind {
@@ -152,6 +152,7 @@ fn key(key: &ApiKey) -> Value {
         },
         "role": self::role(*role),
         "models": models,
+        "claims": claims,
         "pools": pools.iter().map(|pool| pool.as_str()).collect::<Vec<_>>(),
         "hash": REDACTED,
     });

@@ -17,9 +17,7 @@ pub use api::{Api, Dialect};
 pub use code::{Code, Fault, Retry};
 pub use id::{EndpointId, KeyId, ListenerId, PluginId, PoolId, RouteId, TenantId, UserId};
 pub use identity::{Identity, Role};
-pub use plan::{
-    Directives, Edit, EditOp, EmbedSource, Freshness, KeyPart, Plan, Scope, SemanticPlan, Veto,
-};
+pub use plan::{Directives, Edit, EditOp, EmbedSource, Freshness, KeyPart, Plan, Scope, SemanticPlan, Veto};
 pub use prompt::{Prompt, Usage};
 pub use reason::{Bypass, ExactOnly, Skip};
 pub use settings::Settings;

@@ -180,6 +180,8 @@ pub struct ApiKey {
     pub models: Vec<String>,
     /// Pools that a policy may choose for it, beside the route's own; empty: all.
     pub pools: Vec<PoolId>,
+    /// What the operator vouches for: "groups", "project", ...
+    pub claims: BTreeMap<String, String>,
     /// Salted hash of the key.
     pub hash: KeyHash,
 }
@@ -466,7 +468,13 @@ impl Default for Admin {
 
 impl Default for RouteSemantic {
     fn default() -> Self {
-        Self { threshold: 0.90, threshold_floor: 0.90, candidates: 8, vetoes: Veto::ALL.to_vec(), shadow: false }
+        Self {
+            threshold: 0.90,
+            threshold_floor: 0.90,
+            candidates: 8,
+            vetoes: Veto::ALL.to_vec(),
+            shadow: false,
+        }
     }
 }
 

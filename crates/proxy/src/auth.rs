@@ -112,12 +112,12 @@ fn anonymous(role: Role) -> Caller {
 }
 
 fn caller(key: &ApiKey) -> Caller {
-    let ApiKey { id: _, tenant, kind, user, role, models, pools, hash: _ } = key;
+    let ApiKey { id: _, tenant, kind, user, role, models, pools, claims, hash: _ } = key;
     let user = match kind {
         KeyKind::Personal => user.clone(),
         KeyKind::Service => None,
     };
-    let identity = Identity { tenant: tenant.clone(), user, claims: BTreeMap::new(), role: *role };
+    let identity = Identity { tenant: tenant.clone(), user, claims: claims.clone(), role: *role };
     Caller { identity: Arc::new(identity), models: models.clone().into(), pools: pools.clone().into() }
 }
 
@@ -135,6 +135,7 @@ mod tests {
             role: Role::Caller,
             models: Vec::new(),
             pools: Vec::new(),
+            claims: BTreeMap::new(),
             hash: hash_key([7; 16], token),
         }
     }

@@ -7,6 +7,7 @@
 mod cases;
 mod cpu;
 mod nginx;
+mod policies;
 mod semantic;
 mod wrk;
 
@@ -16,7 +17,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::manifest::{Manifest, require};
-use crate::{setup, workspace};
+use crate::{plugins, setup, workspace};
 use cases::Case;
 
 /// Arguments of `cargo xtask bench`.
@@ -42,6 +43,8 @@ enum Part {
     Http,
     /// Semantic hits.
     Semantic,
+    /// Cache policies: calls by size of body, mixed calls, memory over reloads.
+    Policies,
 }
 
 /// What every case needs.
@@ -50,6 +53,8 @@ struct Bench {
     nginx: PathBuf,
     wrk: PathBuf,
     refrain: PathBuf,
+    /// The policy of the case with one: in Rust, with a config.
+    policy: PathBuf,
     load: Duration,
 }
 
@@ -65,14 +70,19 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let bench = Bench {
         nginx: tool("nginx", manifest.nginx.as_ref())?,
         wrk: tool("wrk", manifest.wrk.as_ref())?,
+        policy: plugins::component(policies::RUST, &refrain)?,
         refrain,
         dir,
         load: Duration::from_secs(args.seconds),
     };
-    if args.only != Some(Part::Semantic) {
+    let wants = |part| args.only.is_none_or(|only| only == part);
+    if wants(Part::Http) {
         http(&bench, args.rounds)?;
     }
-    if args.only != Some(Part::Http) {
+    if wants(Part::Policies) {
+        policies::run(&bench)?;
+    }
+    if wants(Part::Semantic) {
         semantic::run(&bench.refrain, &bench.dir, &manifest, &args.entries)?;
     }
     Ok(())

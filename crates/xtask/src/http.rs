@@ -33,6 +33,12 @@ impl Client {
         Ok(self.agent.get(url).call()?.status().as_u16())
     }
 
+    /// The body of a GET.
+    pub(crate) fn get(&self, url: &str) -> Result<String> {
+        let mut response = self.agent.get(url).call().with_context(|| format!("GET {url}"))?;
+        response.body_mut().read_to_string().with_context(|| format!("answer of {url}"))
+    }
+
     /// Posts JSON and reads the whole answer.
     pub(crate) fn post(&self, url: &str, body: &str, headers: &[(&str, &str)]) -> Result<Answer> {
         let mut request = self.agent.post(url).header("content-type", "application/json");

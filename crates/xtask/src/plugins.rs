@@ -50,6 +50,16 @@ pub(crate) fn build_and_test(refrain: &Path) -> Result<()> {
     build_and(&Plugin::all()?, refrain, true)
 }
 
+/// The component of one policy, built with this binary if it is due.
+pub(crate) fn component(name: &str, refrain: &Path) -> Result<PathBuf> {
+    let plugin = Plugin::of(name.to_owned(), workspace::root().join("plugins").join(name))?;
+    if plugin.is_due() {
+        setup::run(&setup::Args::to_build_plugins())?;
+        plugin.build(refrain)?;
+    }
+    plugin.publish()
+}
+
 fn build_and(plugins: &[Plugin], refrain: &Path, test: bool) -> Result<()> {
     for plugin in plugins {
         if plugin.is_due() {

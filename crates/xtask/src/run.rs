@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use crate::child::{check_free, free_port};
 use crate::llama::LlamaServer;
 use crate::manifest::Manifest;
-use crate::{setup, workspace};
+use crate::{plugins, setup, workspace};
 use proxy::Proxy;
 pub(crate) use proxy::{Profile, build};
 use relay::Relay;
@@ -25,6 +25,8 @@ pub(crate) use rows::questions;
 
 const DATA_PORT: u16 = 8080;
 const ADMIN_PORT: u16 = 9090;
+/// Of plugins/: decides on one of the routes.
+const POLICY: &str = "ttl-by-intent";
 
 /// How to run.
 #[derive(clap::Args)]
@@ -58,11 +60,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let manifest = Manifest::load(&setup_dir)?;
     let program = args.binary.clone().map_or_else(|| build(Profile::Release), Ok)?;
 
+    let policy = plugins::component(POLICY, &program)?;
+
     let dir = setup_dir.join("run");
     std::fs::create_dir_all(&dir).with_context(|| format!("can't create {}", dir.display()))?;
     let upstream = Upstream::start(args.upstream.as_deref(), &manifest, &dir)?;
     let relay = Relay::start(upstream.authority())?;
-    let config = proxy::config(&manifest, data, admin, relay.address())?;
+    let config = proxy::config(&manifest, (data, admin), relay.address(), &policy)?;
     let mut proxy = Proxy::start(&program, &config, &dir, admin)?;
 
     let wrong = rows::ask_all(data, &args.model, &relay)?;

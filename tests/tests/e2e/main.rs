@@ -25,6 +25,7 @@ mod restart;
 mod semantic;
 mod single_flight;
 mod store;
+mod tutorial;
 mod upstream_requests;
 
 use refrain_tests::fake::FakeUpstream;

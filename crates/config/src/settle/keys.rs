@@ -40,6 +40,7 @@ fn key(context: &mut Context<'_>, name: &str, raw: raw::Key) -> Option<ApiKey> {
         role: raw.role.map_or(Role::Caller, Role::from),
         models: raw.models.into_iter().map(|model| model.0).collect(),
         pools,
+        claims: raw.claims,
         hash: raw.hash?.0,
     })
 }

@@ -48,15 +48,8 @@ pub enum Grant {
 
 impl Grant {
     /// Every grant.
-    pub const ALL: [Self; 7] = [
-        Self::SharedScope,
-        Self::Refuse,
-        Self::KeyEdit,
-        Self::Rewrite,
-        Self::Pool,
-        Self::State,
-        Self::Embed,
-    ];
+    pub const ALL: [Self; 7] =
+        [Self::SharedScope, Self::Refuse, Self::KeyEdit, Self::Rewrite, Self::Pool, Self::State, Self::Embed];
 
     /// The name in config and in messages.
     pub fn as_str(self) -> &'static str {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Context as _;
-use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
 /// How often collected samples are folded into their buckets, so that they don't pile up between scrapes.
 pub(crate) const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
@@ -12,6 +12,32 @@ pub(crate) const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 const BUCKETS_SECONDS: [f64; 19] = [
     0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
     60.0, 180.0, 600.0,
+];
+
+/// The same for calls of policies, which take microseconds.
+const BUCKETS_POLICY_SECONDS: [f64; 22] = [
+    0.000_000_5,
+    0.000_001,
+    0.000_001_5,
+    0.000_002,
+    0.000_002_5,
+    0.000_003,
+    0.000_004,
+    0.000_005,
+    0.000_007_5,
+    0.000_01,
+    0.000_015,
+    0.000_02,
+    0.000_03,
+    0.000_05,
+    0.000_1,
+    0.000_25,
+    0.000_5,
+    0.001,
+    0.002_5,
+    0.005,
+    0.05,
+    1.0,
 ];
 
 /// Collects from now on, for the whole process. Call it before anything registers a counter.
@@ -29,6 +55,10 @@ pub(crate) fn detached() -> PrometheusHandle {
 }
 
 fn recorder() -> anyhow::Result<PrometheusRecorder> {
-    let builder = PrometheusBuilder::new().set_buckets(&BUCKETS_SECONDS).context("histogram buckets")?;
+    let of_policies = Matcher::Full("refrain_policy_call_seconds".to_owned());
+    let builder = PrometheusBuilder::new()
+        .set_buckets(&BUCKETS_SECONDS)
+        .and_then(|builder| builder.set_buckets_for_metric(of_policies, &BUCKETS_POLICY_SECONDS))
+        .context("histogram buckets")?;
     Ok(builder.build_recorder())
 }

@@ -22,12 +22,14 @@ pub(super) enum Case {
     Nginx,
     PassThrough,
     Miss,
+    PolicyMiss,
     ExactHit,
 }
 
 impl Case {
     /// In the order of a round; nginx first.
-    pub(super) const ALL: [Self; 4] = [Self::Nginx, Self::PassThrough, Self::Miss, Self::ExactHit];
+    pub(super) const ALL: [Self; 5] =
+        [Self::Nginx, Self::PassThrough, Self::Miss, Self::PolicyMiss, Self::ExactHit];
 
     /// The header that selects the route.
     pub(super) fn name(self) -> &'static str {
@@ -35,6 +37,7 @@ impl Case {
             Self::Nginx => "nginx",
             Self::PassThrough => "pass",
             Self::Miss => "miss",
+            Self::PolicyMiss => "policy",
             Self::ExactHit => "hit",
         }
     }
@@ -45,12 +48,13 @@ impl Case {
             Self::Nginx => "nginx, pass-through",
             Self::PassThrough => "refrain, pass-through",
             Self::Miss => "refrain, miss (parse, key, look-up, tee, store)",
+            Self::PolicyMiss => "refrain, miss with a policy in Rust",
             Self::ExactHit => "refrain, exact hit",
         }
     }
 
     fn unique(self) -> Unique {
-        if self == Self::Miss { Unique::Yes } else { Unique::No }
+        if matches!(self, Self::Miss | Self::PolicyMiss) { Unique::Yes } else { Unique::No }
     }
 }
 
@@ -88,7 +92,9 @@ impl Stage {
     pub(super) fn measure(&self, bench: &Bench, case: Case) -> Result<Figures> {
         let (server, port) = match case {
             Case::Nginx => (&self.nginx, self.nginx_port),
-            Case::PassThrough | Case::Miss | Case::ExactHit => (&self.refrain, self.refrain_port),
+            Case::PassThrough | Case::Miss | Case::PolicyMiss | Case::ExactHit => {
+                (&self.refrain, self.refrain_port)
+            }
         };
         let url = format!("http://127.0.0.1:{port}/v1/chat/completions");
         let script = &self.scripts[case as usize];
@@ -120,7 +126,11 @@ fn start_refrain(bench: &Bench, upstream: u16) -> Result<(Server, u16)> {
          [store]\nmemory = \"64 MiB\"\n\
          [pool.up]\nendpoints = [\"http://127.0.0.1:{upstream}\"]\nidle_connections = 256\n\
          [route.pass]\npool = \"up\"\nheaders = {{ x-bench = \"pass\" }}\ncache = false\n\
-         [route.cached]\npool = \"up\"\n"
+         [route.cached]\npool = \"up\"\n\
+         [plugin.bench]\nfile = {policy:?}\nconfig = {config}\n\
+         [route.policy]\npool = \"up\"\nheaders = {{ x-bench = \"policy\" }}\nplugins = [\"bench\"]\n",
+        policy = bench.policy,
+        config = super::policies::RUST_CONFIG,
     );
     let file = bench.dir.join("refrain.toml");
     fs::write(&file, config)?;

@@ -8,6 +8,7 @@ use std::process::{Command, ExitStatus, Stdio};
 use anyhow::{Context, Result};
 use serde::Deserialize;
 
+use super::rows::POLICY_HEADER;
 use crate::child::Server;
 use crate::command;
 use crate::manifest::{Manifest, require};
@@ -57,13 +58,15 @@ pub(crate) fn build(profile: Profile) -> Result<PathBuf> {
     executable(&messages).context("cargo built no binary `refrain`")
 }
 
-/// The config file: one route with exact and semantic caching before one upstream.
+/// The config file: one route with exact and semantic caching before one upstream, and one with a policy.
 pub(super) fn config(
     manifest: &Manifest,
-    data: SocketAddr,
-    admin: SocketAddr,
+    (data, admin): (SocketAddr, SocketAddr),
     upstream: SocketAddr,
+    policy: &Path,
 ) -> Result<String> {
+    let policy = toml_string(policy)?;
+    let (header, route) = POLICY_HEADER;
     let model_dir = toml_string(require("embedding model", "model", manifest.model_dir.as_ref())?)?;
     let runtime = toml_string(require("ONNX Runtime", "model", manifest.onnxruntime.as_ref())?)?;
     Ok(format!(
@@ -90,6 +93,17 @@ endpoints = ["http://{upstream}"]
 pool = "llm"
 
 [route.chat.cache.semantic]
+
+[plugin.ttl-by-intent]
+file = {policy}
+
+[route.policy]
+headers = {{ {header} = "{route}" }}
+pool = "llm"
+plugins = ["ttl-by-intent"]
+
+[route.policy.cache]
+ttl_max = "7d"
 "#
     ))
 }
@@ -149,7 +163,13 @@ mod tests {
         let there = Some(dir.path().to_owned());
         let manifest = Manifest { model_dir: there.clone(), onnxruntime: there, ..Manifest::new() };
         let address = "127.0.0.1:1234".parse().unwrap();
-        let text = config(&manifest, address, "127.0.0.1:2345".parse().unwrap(), address).unwrap();
+        let text = config(
+            &manifest,
+            (address, "127.0.0.1:2345".parse().unwrap()),
+            address,
+            Path::new("policy.wasm"),
+        )
+        .unwrap();
         let file = dir.path().join("refrain.toml");
         fs::write(&file, text).unwrap();
         let source = refrain_config::Source::read(&file, []).unwrap();

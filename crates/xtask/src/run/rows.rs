@@ -31,7 +31,7 @@ struct Row {
 
 #[derive(Clone, Copy)]
 enum Expected {
-    /// The upstream answers, for this reason: `fwd=`.
+    /// The upstream answers, for this reason: what follows `fwd=`.
     Forwarded(&'static str),
     /// The cache answers by this tier, with the answer to this question, and the upstream is not asked.
     Hit { tier: &'static str, question: &'static str },
@@ -39,7 +39,13 @@ enum Expected {
 
 const MISS: Expected = Expected::Forwarded("miss");
 
-const ROWS: [Row; 8] = [
+/// The header of the route with a policy.
+pub(super) const POLICY_HEADER: (&str, &str) = ("x-route", "policy");
+const BY_POLICY: &[(&str, &str)] = &[POLICY_HEADER];
+const WEATHER: &str = "What is the weather in Paris today?";
+const CAPITAL: &str = "What is the capital of France?";
+
+const ROWS: [Row; 11] = [
     Row { title: "miss", question: QUESTION, stream: false, stateful: false, headers: &[], expected: MISS },
     Row {
         title: "exact hit",
@@ -95,7 +101,31 @@ const ROWS: [Row; 8] = [
         stream: false,
         stateful: true,
         headers: &[],
-        expected: Expected::Forwarded("bypass"),
+        expected: Expected::Forwarded("bypass; detail=stateful"),
+    },
+    Row {
+        title: "policy: changes by the day",
+        question: WEATHER,
+        stream: false,
+        stateful: false,
+        headers: BY_POLICY,
+        expected: Expected::Forwarded("bypass; detail=policy"),
+    },
+    Row {
+        title: "policy: a fact, a week",
+        question: CAPITAL,
+        stream: false,
+        stateful: false,
+        headers: BY_POLICY,
+        expected: MISS,
+    },
+    Row {
+        title: "policy: the fact again",
+        question: CAPITAL,
+        stream: true,
+        stateful: false,
+        headers: BY_POLICY,
+        expected: Expected::Hit { tier: "exact", question: CAPITAL },
     },
 ];
 
@@ -194,7 +224,7 @@ impl Row {
     fn problem(&self, outcome: &Outcome, told: &[(&str, String)]) -> Option<String> {
         match self.expected {
             Expected::Forwarded(reason) => {
-                let as_expected = has(&outcome.cache_status, &format!("fwd={reason}"));
+                let as_expected = outcome.cache_status == format!("refrain; fwd={reason}");
                 match (as_expected, outcome.upstream) {
                     (false, _) => Some("it should have been forwarded".into()),
                     (true, None) => Some("the upstream saw nothing of it".into()),
@@ -239,7 +269,7 @@ fn print_row(row: &Row, outcome: &Outcome, ok: bool) {
 
 fn print_line(cells: &[&str; 6]) {
     let [row, expected, status, upstream, own, ok] = cells;
-    println!("{row:<30} {expected:<18} {status:<44} {upstream:>11} {own:>8}  {ok}");
+    println!("{row:<30} {expected:<27} {status:<44} {upstream:>11} {own:>8}  {ok}");
 }
 
 fn milliseconds(time: Duration) -> String {

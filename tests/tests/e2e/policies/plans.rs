@@ -84,6 +84,20 @@ async fn a_policy_narrows_the_scope() {
 }
 
 #[tokio::test]
+async fn people_of_one_claim_share_what_a_policy_scopes_by_it() {
+    let member = |name: &str, group: &str| Person::new(name, "acme").claim("groups", group);
+    let [ann, bob, eve] = [member("ann", "legal"), member("bob", "legal"), member("eve", "sales")];
+    let policy = Policy::new().scope(Scope::Claim("groups"));
+    let (_fake, refrain) = start_with(|config| {
+        config.people(&[&ann, &bob, &eve]).cache("scope = \"tenant\"").policy("test", &policy, "")
+    })
+    .await;
+    refrain.send(&Ask::chat("our case?").by(&ann)).await;
+    assert!(refrain.send(&Ask::chat("our case?").by(&bob)).await.is_hit());
+    assert!(!refrain.send(&Ask::chat("our case?").by(&eve)).await.is_hit());
+}
+
+#[tokio::test]
 async fn a_header_that_a_policy_adds_to_the_key_parts_answers() {
     let (_fake, refrain) = with_policy(&Policy::new().key_header("x-project")).await;
     let plain = Ask::chat("status?");
