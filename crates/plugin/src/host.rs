@@ -28,7 +28,7 @@ use crate::state::State;
 use crate::ticker::Ticker;
 
 /// Instances that the address space has room for: 16 GiB each of 128 TiB, with much to spare.
-const INSTANCES_MAX: usize = 2048;
+pub(crate) const INSTANCES_MAX: usize = 2048;
 /// A component, in bytes.
 const COMPONENT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// How long a trial waits for a place for its instance.

@@ -17,7 +17,7 @@ use crate::component::Loaded;
 use crate::guest::Call;
 use crate::health::{Admission, Health, TenantMark};
 use crate::hook::{Failure, Hook};
-use crate::host::{PolicyState, PolicyStatus, Runtime};
+use crate::host::{INSTANCES_MAX, PolicyState, PolicyStatus, Runtime};
 use crate::instance::{Instance, Live, Stillborn, wall_bounded};
 use crate::site::Site;
 use crate::ticker::Computing;
@@ -58,7 +58,7 @@ impl Policy {
         loaded: Arc<Loaded>,
         on_route: RoutePlugin,
     ) -> Self {
-        let instances_max = on_route.plugin.limits.instances_max.max(1);
+        let instances_max = on_route.plugin.limits.instances_max.clamp(1, INSTANCES_MAX);
         Self {
             runtime,
             site,
