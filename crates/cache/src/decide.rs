@@ -93,22 +93,25 @@ pub fn decide(question: &str, candidates: &[CandidateView<'_>], plan: &SemanticP
     let mut weighing = Weighing::new(question, candidates, plan);
     match weighing.next() {
         Some(Passed { index, evidence }) => Decision::Serve { index, evidence },
-        None => weighing.refusal(),
+        None => {
+            let (reason, best) = weighing.refusal();
+            Decision::Refuse { reason, best }
+        }
     }
 }
 
 /// Every candidate that passes, best first, for a policy to choose among; without any, what [`decide`] says.
 ///
 /// # Errors
-/// Why none passes: a [`Decision::Refuse`].
+/// Why none passes.
 pub fn passing(
     question: &str,
     candidates: &[CandidateView<'_>],
     plan: &SemanticPlan,
-) -> Result<Vec<Passed>, Decision> {
+) -> Result<Vec<Passed>, Refusal> {
     let mut weighing = Weighing::new(question, candidates, plan);
     let passed: Vec<Passed> = weighing.by_ref().collect();
-    if passed.is_empty() { Err(weighing.refusal()) } else { Ok(passed) }
+    if passed.is_empty() { Err(weighing.refusal().0) } else { Ok(passed) }
 }
 
 /// Goes through the candidates, and remembers what forbade the first.
@@ -138,13 +141,12 @@ impl<'a> Weighing<'a> {
     }
 
     /// Once no more candidate passes.
-    fn refusal(mut self) -> Decision {
-        let (reason, best) = match self.refused {
+    fn refusal(mut self) -> (Refusal, Option<Evidence>) {
+        match self.refused {
             Some((reason, evidence)) => (reason, Some(evidence)),
             None if self.candidates.is_empty() => (Refusal::NoCandidate, None),
             None => (Refusal::BelowThreshold, Some(self.weigh(0))),
-        };
-        Decision::Refuse { reason, best }
+        }
     }
 }
 
@@ -257,9 +259,8 @@ mod tests {
         assert_eq!(passed[0], Passed { index, evidence });
         for threshold in [0.95, 0.98, 0.99] {
             let plan = plan(threshold, &[Veto::Negation, Veto::Date]);
-            let refusal = decide(question, &all[..1], &plan);
-            assert!(matches!(refusal, Decision::Refuse { .. }), "{refusal:?}");
-            assert_eq!(passing(question, &all[..1], &plan), Err(refusal));
+            let Decision::Refuse { reason, .. } = decide(question, &all[..1], &plan) else { panic!() };
+            assert_eq!(passing(question, &all[..1], &plan), Err(reason));
         }
     }
 

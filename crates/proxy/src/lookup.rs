@@ -224,18 +224,14 @@ fn acceptable(keyed: &Keyed, semantic: &SemanticPlan, usable: &[&Candidate]) -> 
         })
         .collect();
     let policed = keyed.planned.policed.as_ref();
-    let decided = if policed.is_some_and(|policed| policed.chain.validates()) {
+    if policed.is_some_and(|policed| policed.chain.validates()) {
         passing(question, &views, semantic)
     } else {
         match decide(question, &views, semantic) {
             Decision::Serve { index, evidence } => Ok(vec![Passed { index, evidence }]),
-            refused @ Decision::Refuse { .. } => Err(refused),
+            Decision::Refuse { reason, .. } => Err(reason),
         }
-    };
-    decided.map_err(|decision| match decision {
-        Decision::Refuse { reason, .. } => reason,
-        Decision::Serve { .. } => Refusal::NoCandidate,
-    })
+    }
 }
 
 /// The candidate that policies choose.

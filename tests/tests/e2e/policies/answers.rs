@@ -117,7 +117,7 @@ async fn a_stale_answer_is_served_where_no_upstream_can_answer() {
         start_with(|config| config.cache("stale_if_error = \"10m\"").policy("test", &policy, "")).await;
     let ask = Ask::chat("still?");
     let first = refrain.send(&ask).await;
-    let failures = [Answer::close(), Answer::json(503, &json!({"error": "busy"}))];
+    let failures = [Answer::raw("no HTTP at all\r\n\r\n"), Answer::json(503, &json!({"error": "busy"}))];
     for failure in failures {
         fake.next(failure);
         let reply = refrain.send(&ask).await;

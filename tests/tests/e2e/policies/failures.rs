@@ -20,7 +20,7 @@ fn failing() -> [(Policy, &'static str); 6] {
         (code(LOOP), "policy_timed_out"),
         (code(BOMB), "policy_out_of_memory"),
         (Policy::new().threshold("nan"), "policy_invalid"),
-        (code("(i32.store (i32.const 0x880) (i32.const 0x7fffffff))"), "policy_trapped"),
+        (code("(i32.store (i32.const 0x880) (i32.const 0x7fffffff))"), "policy_invalid"),
         (code("(drop (call $recurse (i32.const 0)))").function(
             "(func $recurse (param i32) (result i32) (i32.add (call $recurse (local.get 0)) (i32.const 1)))",
         ), "policy_trapped"),
