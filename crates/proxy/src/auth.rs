@@ -1,6 +1,6 @@
 //! Third stage: who is asking. API keys for now; every later kind of credential ends in the same [`Identity`].
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use http::HeaderMap;
@@ -123,6 +123,8 @@ fn caller(key: &ApiKey) -> Caller {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use refrain_core::{KeyId, TenantId, UserId};
 
