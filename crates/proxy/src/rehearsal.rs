@@ -20,6 +20,7 @@ use refrain_upstream::Upstreams;
 use crate::ask::{self, Asked};
 use crate::auth::Caller;
 use crate::failure::Failure;
+use crate::key::Keyed;
 use crate::metrics::RouteMetrics;
 use crate::paths::PathClass;
 use crate::policy::{Call, Decided};
@@ -85,6 +86,9 @@ pub struct Rehearsed {
     pub took: Duration,
     /// What follows from a plan, or why it can't be followed.
     pub followed: Option<Result<Followed, RehearsalError>>,
+    /// The request's name in the cache, if it has one.
+    keyed: Option<Keyed>,
+    cache: Arc<AnswerCache>,
     call: Arc<dyn RequestView>,
     chain: Arc<Chain>,
 }
@@ -153,13 +157,19 @@ impl Rehearsal {
         let started = Instant::now();
         let decision = self.chain.on_request(&call).await;
         let took = started.elapsed();
+        let mut keyed = None;
         let followed = match &decision {
             Ok(Decision::Cache(said)) => {
-                Some(self.followed(&admitted, (&asked, &call), said.as_ref().clone()))
+                let followed = self.followed(&admitted, (&asked, &call), said.as_ref().clone());
+                Some(followed.map(|(followed, found)| {
+                    keyed = found;
+                    followed
+                }))
             }
             Ok(Decision::Bypass(_) | Decision::Refuse(_)) | Err(_) => None,
         };
-        Ok(Rehearsed { decision, took, followed, call, chain: self.chain.clone() })
+        let (cache, chain) = (self.cache.clone(), self.chain.clone());
+        Ok(Rehearsed { decision, took, followed, keyed, cache, call, chain })
     }
 
     fn understood(&self, request: RehearsedRequest) -> Result<(Arc<Admitted>, Arc<Asked>), RehearsalError> {
@@ -190,7 +200,7 @@ impl Rehearsal {
         admitted: &Arc<Admitted>,
         (asked, call): (&Arc<Asked>, &Arc<dyn RequestView>),
         said: Said,
-    ) -> Result<Followed, RehearsalError> {
+    ) -> Result<(Followed, Option<Keyed>), RehearsalError> {
         let upstreams = upstreams(said.upstream.pool.iter().chain([&self.route.pool]))?;
         let decided = Decided { upstreams: &upstreams, limits: &self.limits, admitted, asked, call };
         let (planned, plan) = decided.cached(&self.chain, said)?;
@@ -206,12 +216,13 @@ impl Rehearsal {
             upstream_body: planned.sent.request.upstream_body(&rewrite),
         };
         let is_semantic = plan.semantic.is_some();
-        if let Ok(keyed) = key::name(&self.cache, admitted.clone(), Arc::new(planned), plan) {
+        let keyed = key::name(&self.cache, admitted.clone(), Arc::new(planned), plan).ok();
+        if let Some(keyed) = &keyed {
             followed.key = Some(keyed.key.key);
             followed.partition = Some(keyed.key.partition);
             followed.embed_text = keyed.embed_text().ok().filter(|_| is_semantic).map(str::to_owned);
         }
-        Ok(followed)
+        Ok((followed, keyed))
     }
 }
 
@@ -262,6 +273,19 @@ impl Rehearsed {
         let Ok(Decision::Cache(said)) = &self.decision else { return None };
         let view: Arc<dyn ResponseView> = Arc::new(response);
         Some(self.chain.on_response(&self.call, &said.contexts, &said.plan, &view).await)
+    }
+
+    /// The exact key under which an answer is kept if the policies say so of it; none: it is not kept.
+    pub fn kept_under(&self, outcome: &Outcome) -> Option<[u8; 32]> {
+        let (Some(keyed), Outcome::Keep(keep)) = (&self.keyed, outcome) else { return None };
+        let scope = keep.narrow.as_ref().unwrap_or(&keyed.plan.scope);
+        Some(keyed.under(&self.cache, scope).ok()?.key)
+    }
+
+    /// Every exact key under which the request looks for an answer.
+    pub fn looks_under(&self) -> Vec<[u8; 32]> {
+        let keys = self.keyed.iter().flat_map(|keyed| [Some(keyed.key), keyed.narrow]);
+        keys.flatten().map(|key| key.key).collect()
     }
 }
 
