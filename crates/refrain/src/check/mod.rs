@@ -3,6 +3,7 @@
 //! Nothing is changed: what would be created is tried and taken away again, and the store itself isn't opened, since a
 //! running Refrain holds it.
 
+mod policies;
 mod probes;
 mod table;
 

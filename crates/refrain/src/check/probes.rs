@@ -34,6 +34,7 @@ pub(super) async fn all(settings: &Settings, running: bool) -> Vec<Finding> {
     if let Some(embedder) = &settings.embedder {
         findings.push(self::embedder(embedder).await);
     }
+    findings.extend(super::policies::all(settings).await);
     findings.extend(endpoints(settings).await);
     findings
 }

@@ -4,9 +4,12 @@
 
 use std::fs;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use refrain_plugin::Hooks;
+use refrain_core::RouteId;
+use refrain_core::settings::Route;
+use refrain_plugin::{Hooks, PluginHost};
 
 use super::rehearse::{Rehearsal, Rehearsed};
 use super::request::{self, Head, StoredAnswer, TrialRequest, UpstreamAnswer};
@@ -37,8 +40,8 @@ pub(super) async fn bench(arguments: &BenchPluginArguments) -> anyhow::Result<Ex
         Some(file) => vec![("own", request::read(file)?)],
         None => BODIES.map(|(name, bytes)| (name, Head::default().with_body(body(bytes)))).to_vec(),
     };
-    let (before, started) = (resident_kib(), Instant::now());
-    let rehearsal = Rehearsal::new(&host, route).await?;
+    let started = Instant::now();
+    let rehearsal = Rehearsal::new(&host, route.clone()).await?;
     let load = started.elapsed();
     let mut rows = vec![["HOOK", "BODY", "P50", "P99", "MAX", "FAILED"].map(str::to_owned).to_vec()];
     for (name, request) in &bodies {
@@ -46,12 +49,28 @@ pub(super) async fn bench(arguments: &BenchPluginArguments) -> anyhow::Result<Ex
             rows.push(measured.row(name));
         }
     }
-    let grown = resident_kib().zip(before).map(|(after, before)| after.saturating_sub(before));
+    let grown = one_more(&host, route, &bodies[0].1).await?;
     crate::print(&format!("{}\n{}", columns(&rows), footer(*calls, load, grown)))
 }
 
+/// What one more instance adds to this process, in KiB, once it has answered a few calls. The first one's figure would be
+/// the host's own warming up.
+async fn one_more(
+    host: &Arc<PluginHost>,
+    route: Route,
+    request: &TrialRequest,
+) -> anyhow::Result<Option<u64>> {
+    let before = resident_kib();
+    // Instances belong to a route.
+    let other = Rehearsal::new(host, Route { id: RouteId::new("one-more"), ..route }).await?;
+    for _ in 0..WARM_UP {
+        other.request(request).await?;
+    }
+    Ok(resident_kib().zip(before).map(|(after, before)| after.saturating_sub(before)))
+}
+
 fn footer(calls: u32, load: Duration, grown_kib: Option<u64>) -> String {
-    let memory = grown_kib.map_or_else(String::new, |kib| format!("; this process grew by {kib} KiB"));
+    let memory = grown_kib.map_or_else(String::new, |kib| format!("; one more instance takes {kib} KiB"));
     format!("{calls} calls each; loaded and configured in {}{memory}\n", in_microseconds(load))
 }
 

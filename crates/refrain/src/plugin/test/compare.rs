@@ -16,13 +16,17 @@ pub(super) fn differences(expected: &toml::Table, found: &Map<String, Value>) ->
     let mut lines = Vec::new();
     for (key, expected) in expected {
         let expected = json(expected);
-        let found = found.get(key);
-        if !found.is_some_and(|found| is_same(key, &expected, found)) {
-            let found = found.map_or_else(|| "nothing".to_owned(), Value::to_string);
-            lines.push(format!("{key}: expected {expected}, found {found}"));
+        match found.get(key) {
+            Some(found) if is_same(key, &expected, found) => {}
+            Some(found) => lines.push(format!("{key}: expected {expected}, found {found}")),
+            None => lines.push(format!("{key}: expected {expected}, found none in {}", whole(found))),
         }
     }
     lines
+}
+
+fn whole(found: &Map<String, Value>) -> String {
+    Value::Object(found.clone()).to_string()
 }
 
 fn json(value: &toml::Value) -> Value {
@@ -99,9 +103,13 @@ mod tests {
             "labels = { variant = \"b\" }",
             &["labels: expected {\"variant\":\"b\"}, found {\"variant\":\"a\"}"],
         );
-        check(
-            "pool = \"b\"\nsemantic = false",
-            &["pool: expected \"b\", found nothing", "semantic: expected false, found true"],
-        );
+        check("semantic = false", &["semantic: expected false, found true"]);
+    }
+
+    #[test]
+    fn what_is_missing_is_told_with_what_is_there() {
+        let found = Map::from_iter([("miss".to_owned(), Value::from("number_differs"))]);
+        let lines = differences(&toml::from_str("accept = 0").unwrap(), &found);
+        assert_eq!(lines, ["accept: expected 0, found none in {\"miss\":\"number_differs\"}"]);
     }
 }
