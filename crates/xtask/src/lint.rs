@@ -5,6 +5,7 @@
 mod dependencies;
 mod directions;
 mod metadata;
+mod policy_reference;
 mod schema;
 
 use anyhow::{Result, bail};
@@ -12,16 +13,18 @@ use anyhow::{Result, bail};
 use crate::command;
 use metadata::Metadata;
 
+pub(crate) use policy_reference::regenerate as regenerate_policy_reference;
 pub(crate) use schema::regenerate as regenerate_schema;
 
 type Check = fn() -> Result<()>;
 
 /// From the quickest to the slowest.
-const CHECKS: [(&str, Check); 5] = [
+const CHECKS: [(&str, Check); 6] = [
     ("format", format),
     ("crate dependency directions", check_directions),
     ("licenses and sources of dependencies", check_dependencies),
     ("config schema", schema::check),
+    ("policy reference", policy_reference::check),
     ("clippy", clippy),
 ];
 

@@ -27,12 +27,14 @@ use clap::Parser;
 enum Task {
     /// Prepare the embedding model, the LLM server, the clients and the tools that tests use.
     Setup(setup::Args),
-    /// Check format, clippy, crate directions, licenses and the config schema.
+    /// Check format, clippy, crate directions, licenses, the config schema and the policy reference.
     Lint,
     /// Check which crate of ours uses which.
     CheckDeps,
     /// Write config/refrain.schema.json anew.
     Schema,
+    /// Write docs/policy-reference.md anew.
+    WitDocs,
     /// Build the cache policies in plugins/ into target/plugins/.
     Plugins(plugins::Args),
     /// Prepare what is missing and run all tests through nextest.
@@ -59,6 +61,7 @@ fn perform(task: Task) -> anyhow::Result<()> {
         Task::Lint => lint::run(),
         Task::CheckDeps => lint::check_directions(),
         Task::Schema => lint::regenerate_schema(),
+        Task::WitDocs => lint::regenerate_policy_reference(),
         Task::Plugins(args) => plugins::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Bench(args) => bench::run(&args),

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::manifest::{Manifest, require};
 use crate::run::{Profile, build};
-use crate::{command, setup, workspace};
+use crate::{command, plugins, setup, workspace};
 
 /// What to hand on.
 #[derive(clap::Args)]
@@ -21,6 +21,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let nextest = require("cargo-nextest", "tools", manifest.nextest.as_ref())?;
     // Once, instead of once a test process.
     let refrain = build(Profile::Dev)?;
+    plugins::build_and_test(&refrain)?;
     let mut tests = std::process::Command::new(nextest);
     tests.current_dir(workspace::root()).args(["nextest", "run", "--workspace"]).args(&args.nextest);
     tests.env("REFRAIN_BIN", refrain);
