@@ -5,16 +5,18 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
 use super::nginx::{self, Role};
+use super::wrk::{self, Unique};
 use super::{Bench, cpu};
 use crate::child::{Server, free_port};
 use crate::http::Client;
-use crate::plugins;
+use crate::{plugins, workspace};
 
 /// A policy in Rust, and a config that has it call the host and change the plan.
 pub(super) const RUST: &str = "tenant-scope";
@@ -36,6 +38,9 @@ const CALLS: u32 = 10_000;
 const SIZED_CALLS: u32 = 2_000;
 const BODY_BYTES: [usize; 3] = [1024, 32 * 1024, 256 * 1024];
 const RELOADS: u32 = 1_000;
+const HOSTILE_ROUNDS: usize = 3;
+/// Never ends; see plugins/_hostile.
+const SPIN: &str = "(loop $forever (br $forever))";
 const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Measures and prints.
@@ -56,6 +61,7 @@ pub(super) fn run(bench: &Bench) -> Result<()> {
         let (p50, p99) = (calls.quantile_us(0.5), calls.quantile_us(0.99));
         println!("| {policy} | {p50:.1} | {p99:.1} | {} |", stage.failures(policy)?);
     }
+    beside_hostile(bench, &stage)?;
     println!("\n| reloads with a changed config of {RUST} | refrain MiB |\n|---|---|");
     for reload in 0..=RELOADS {
         if reload > 0 {
@@ -64,6 +70,32 @@ pub(super) fn run(bench: &Bench) -> Result<()> {
         if reload == 10 || reload % (RELOADS / 4) == 0 {
             println!("| {reload} | {} |", cpu::resident_mib(stage.refrain.pid())?);
         }
+    }
+    Ok(())
+}
+
+/// What others wait for while somebody keeps calling a policy that never ends. Alternates, since the machine's speed drifts.
+fn beside_hostile(bench: &Bench, stage: &Stage) -> Result<()> {
+    println!("\n| others' p99, hits | alone ms | beside an endless loop ms | ratio |\n|---|---|---|---|");
+    let script = wrk::script(&bench.dir, "quiet", "quiet", Unique::No)?;
+    let url = format!("http://127.0.0.1:{}/v1/chat/completions", stage.data);
+    let load = || wrk::run(&bench.wrk, super::cases::LOAD_CORE, &script, &url, bench.load);
+    for round in 1..=HOSTILE_ROUNDS {
+        let alone = load()?.p99_ms;
+        let over = AtomicBool::new(false);
+        let beside = std::thread::scope(|scope| {
+            let caller = scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    stage.ask("spin", BODY_BYTES[0], 1)?;
+                }
+                anyhow::Ok(())
+            });
+            let beside = load();
+            over.store(true, Ordering::Relaxed);
+            caller.join().map_err(|_| anyhow::anyhow!("the hostile caller panicked"))??;
+            beside
+        })?;
+        println!("| {round} | {alone:.2} | {:.2} | {:.2} |", beside.p99_ms, beside.p99_ms / alone);
     }
     Ok(())
 }
@@ -150,6 +182,13 @@ fn config(bench: &Bench, upstream: u16, data: u16, admin: u16) -> Result<String>
          [route.reloaded]\npool = \"up\"\nheaders = {{ x-bench = \"reloaded\" }}\nplugins = [\"reloaded\"]\n",
         bench.policy
     );
+    let spin = bench.dir.join("spin.wat");
+    fs::write(&spin, spinning()?)?;
+    text += &format!(
+        "[plugin.spin]\nfile = {spin:?}\n\
+         [route.spin]\npool = \"up\"\nheaders = {{ x-bench = \"spin\" }}\nplugins = [\"spin\"]\n\
+         [route.quiet]\npool = \"up\"\nheaders = {{ x-bench = \"quiet\" }}\n"
+    );
     for (policy, config) in MIXED {
         let file: &Path = &plugins::component(policy, &bench.refrain)?;
         text += &format!(
@@ -158,6 +197,13 @@ fn config(bench: &Bench, upstream: u16, data: u16, admin: u16) -> Result<String>
         );
     }
     Ok(text)
+}
+
+fn spinning() -> Result<String> {
+    let hostile = workspace::root().join("plugins/_hostile");
+    let read = |name: &str| fs::read_to_string(hostile.join(name)).with_context(|| format!("no {name}"));
+    let policy = read("policy.wat")?.replace(";; @on-request", SPIN);
+    Ok(read("world.wat")?.replace(";; @policy", &policy))
 }
 
 /// Calls of `on-request` by upper bound of their time, cumulative.

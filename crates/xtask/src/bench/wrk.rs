@@ -16,6 +16,8 @@ const CONNECTIONS: usize = 64;
 pub(super) struct Counted {
     pub(super) requests: u64,
     pub(super) rate: f64,
+    /// 99 of 100 requests took less, in ms.
+    pub(super) p99_ms: f64,
 }
 
 /// A request body of about 600 bytes; `%d` stands for a number that makes it unique, or is a constant.
@@ -57,7 +59,7 @@ pub(super) enum Unique {
 pub(super) fn run(wrk: &Path, core: usize, script: &Path, url: &str, time: Duration) -> Result<Counted> {
     let mut command = Command::new("taskset");
     command.args(["-c", &core.to_string()]).arg(wrk);
-    command.args(["-t1", &format!("-c{CONNECTIONS}"), &format!("-d{}s", time.as_secs())]);
+    command.args(["-t1", "--latency", &format!("-c{CONNECTIONS}"), &format!("-d{}s", time.as_secs())]);
     command.arg("-s").arg(script).arg(url).stdin(Stdio::null());
     parse(&command::stdout(&mut command)?)
 }
@@ -68,10 +70,24 @@ fn parse(output: &str) -> Result<Counted> {
     }
     let requests = output.lines().find_map(|line| line.split_once(" requests in ")?.0.trim().parse().ok());
     let rate = output.lines().find_map(|line| line.strip_prefix("Requests/sec:")?.trim().parse().ok());
-    match (requests, rate) {
-        (Some(requests), Some(rate)) if requests > 0 => Ok(Counted { requests, rate }),
+    let p99 = output.lines().find_map(|line| milliseconds(line.trim().strip_prefix("99%")?.trim()));
+    match (requests, rate, p99) {
+        (Some(requests), Some(rate), Some(p99_ms)) if requests > 0 => Ok(Counted { requests, rate, p99_ms }),
         _ => bail!("wrk said something else:\n{output}"),
     }
+}
+
+/// A time as wrk writes it: `812.00us`, `1.25ms`, `1.02s`.
+fn milliseconds(text: &str) -> Option<f64> {
+    let unit = text.find(|c: char| c.is_ascii_alphabetic())?;
+    let (number, unit) = text.split_at(unit);
+    let factor = match unit {
+        "us" => 1e-3,
+        "ms" => 1.0,
+        "s" => 1e3,
+        _ => return None,
+    };
+    Some(number.parse::<f64>().ok()? * factor)
 }
 
 #[cfg(test)]
@@ -80,9 +96,10 @@ mod tests {
 
     #[test]
     fn wrks_words_are_understood_and_failed_requests_fail_the_bench() {
-        let good = "Running 2s test\n  12345 requests in 2.00s, 3MB read\nRequests/sec:   6172.5\n";
+        let good = "Running 2s test\n     50%    1.10ms\n     99%  812.00us\n  12345 requests in 2.00s, 3MB read\nRequests/sec:   6172.5\n";
         let counted = parse(good).unwrap();
-        assert_eq!((counted.requests, counted.rate), (12345, 6172.5));
+        assert_eq!((counted.requests, counted.rate, counted.p99_ms), (12345, 6172.5, 0.812));
+        assert_eq!(milliseconds("1.5s"), Some(1500.0));
         assert!(parse(&format!("{good}  Non-2xx or 3xx responses: 3\n")).is_err());
         assert!(parse("unable to connect").is_err());
     }
