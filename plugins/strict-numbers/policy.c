@@ -74,7 +74,9 @@ static bool has_veto(const policy_list_string_t *vetoes, const char *veto) {
 }
 
 static void add_vetoes(policy_list_string_t *vetoes) {
-  policy_string_t *grown = realloc(vetoes->ptr, (vetoes->len + EVIDENCES) * sizeof(policy_string_t));
+  // The pointer of an empty list is none of malloc's.
+  policy_string_t *own = vetoes->len > 0 ? vetoes->ptr : NULL;
+  policy_string_t *grown = realloc(own, (vetoes->len + EVIDENCES) * sizeof(policy_string_t));
   if (!grown) abort();
   vetoes->ptr = grown;
   for (size_t i = 0; i < EVIDENCES; i++) {

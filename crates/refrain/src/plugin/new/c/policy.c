@@ -59,7 +59,8 @@ static bool is_time_sensitive(uint32_t message_count) {
 
 // Named, not copied: Refrain reads the header itself.
 static void add_header(refrain_policy_values_list_key_part_t *parts, const char *name) {
-  parts->ptr = realloc(parts->ptr, (parts->len + 1) * sizeof *parts->ptr);
+  // The pointer of an empty list is none of malloc's.
+  parts->ptr = realloc(parts->len > 0 ? parts->ptr : NULL, (parts->len + 1) * sizeof *parts->ptr);
   if (!parts->ptr) abort();
   refrain_policy_values_key_part_t *part = &parts->ptr[parts->len++];
   part->tag = REFRAIN_POLICY_VALUES_KEY_PART_HEADER;
