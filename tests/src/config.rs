@@ -127,13 +127,14 @@ impl Config {
 
     pub(crate) fn render(&self, data: SocketAddr, admin: SocketAddr, dir: &Path) -> String {
         let names: Vec<&str> = self.policies.iter().map(|(name, ..)| name.as_str()).collect();
+        let plugins = if names.is_empty() { String::new() } else { format!("plugins = {names:?}\n") };
         let Self { upstream, kind, pool, route, cache, listener, runtime, anonymous, tables, .. } = self;
         let mut text = format!(
             "[listener.main]\naddress = \"{data}\"\nallow_anonymous = {anonymous}\n{listener}\n\
              [admin]\naddress = \"{admin}\"\n\n\
              [runtime]\nworkers = 2\n{runtime}\n\
              [pool.llm]\nkind = {kind:?}\nendpoints = [{upstream:?}]\n{pool}\n\
-             [route.all]\npool = \"llm\"\nplugins = {names:?}\n{route}\n\
+             [route.all]\npool = \"llm\"\n{plugins}{route}\n\
              [log]\nfilter = \"debug\"\naccess_sample = 1\n\n"
         );
         if self.caches {

@@ -3,22 +3,37 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use refrain_tests::{Manifest, refrain_binary};
+use refrain_tests::fake::FakeUpstream;
+use refrain_tests::{Ask, Config, Manifest, Refrain, refrain_binary};
 
 const PAGE: &str = include_str!("../../../docs/plugins.md");
 
-#[test]
-fn a_policy_in_rust_is_made_as_the_page_says() {
-    let dir = follow("### In Rust");
-    let component = std::fs::read(dir.path().join("fresh-today/fresh-today.wasm")).unwrap();
-    assert!(component.starts_with(b"\0asm"));
+#[tokio::test]
+async fn a_policy_in_rust_is_made_and_serves_as_the_page_says() {
+    serves(follow("### In Rust").path()).await;
 }
 
-#[test]
-fn a_policy_in_javascript_is_made_as_the_page_says() {
-    let dir = follow("### In JavaScript");
-    let component = std::fs::read(dir.path().join("fresh-today/fresh-today.wasm")).unwrap();
-    assert!(component.starts_with(b"\0asm"));
+#[tokio::test]
+async fn a_policy_in_javascript_is_made_and_serves_as_the_page_says() {
+    serves(follow("### In JavaScript").path()).await;
+}
+
+/// With the page's table of the policy; the upstream is a fake one.
+async fn serves(dir: &Path) {
+    let (_, rest) = PAGE.split_once("### And then it serves").unwrap();
+    let (_, table) = rest.split_once("```toml\n").unwrap();
+    let (table, _) = table.split_once("\n\n").unwrap();
+    let table = table.replace("fresh-today/", &format!("{}/fresh-today/", dir.display()));
+    let fake = FakeUpstream::start().await;
+    let config = Config::new(&fake.url()).route("plugins = [\"fresh-today\"]").tables(&table);
+    let refrain = Refrain::start(&config).await;
+    let ask = Ask::chat("Why is the sky blue?");
+    refrain.send(&ask).await;
+    let again = refrain.send(&ask).await.cache_status();
+    let ttl = again.split("ttl=").nth(1).and_then(|rest| rest.split(';').next()?.parse::<u32>().ok());
+    assert!(again.contains("hit") && ttl.is_some_and(|ttl| (200..=300).contains(&ttl)), "{again}");
+    let tonight = refrain.send(&Ask::chat("Who is on call tonight?")).await.cache_status();
+    assert_eq!(tonight, "refrain; fwd=bypass; detail=policy");
 }
 
 /// Runs a section's shell blocks, one after the other, in one shell and a folder of its own.
@@ -27,11 +42,8 @@ fn follow(section: &str) -> tempfile::TempDir {
     let commands = commands(section);
     assert!(commands.contains("refrain plugin test"), "{section}: no commands");
     let output = shell(dir.path()).arg(format!("set -eux\n{commands}")).output().unwrap();
-    let told = format!(
-        "{}\n{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let told =
+        format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{section}:\n{told}");
     assert!(told.contains(", 0 failed"), "{section}:\n{told}");
     dir
