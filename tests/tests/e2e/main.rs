@@ -19,6 +19,7 @@ mod fidelity;
 mod isolation;
 mod observability;
 mod paths;
+mod plugin_commands;
 mod policies;
 mod reload;
 mod restart;

@@ -112,8 +112,10 @@ impl<'a> Bench<'a> {
             Ok(rehearsal) => rehearsal,
             Err(message) => return Ok(Answer { told: error(message), rehearsed: None }),
         };
-        let rehearsed = rehearsal.request(&case.request).await?;
-        Ok(Answer { told: rehearsed.decision.clone(), rehearsed: Some(rehearsed) })
+        Ok(match rehearsal.request(&case.request).await {
+            Ok(rehearsed) => Answer { told: rehearsed.decision.clone(), rehearsed: Some(rehearsed) },
+            Err(refused) => Answer { told: error(&refused.to_string()), rehearsed: None },
+        })
     }
 }
 
