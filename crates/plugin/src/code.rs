@@ -35,20 +35,21 @@ pub(crate) struct CodeCache {
 }
 
 impl CodeCache {
-    /// Makes the directory if it isn't there, and checks whose it is.
-    pub(crate) fn open(dir: &Path, engine: &Engine) -> Result<Self, PluginError> {
+    /// Makes the directory if it isn't there, and checks whose it is. None if it can't be made (a service without a home):
+    /// that costs each start some time, and is only logged.
+    pub(crate) fn open(dir: &Path, engine: &Engine) -> Result<Option<Self>, PluginError> {
         let refused = |message: String| PluginError::CodeDir { path: dir.to_owned(), message };
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
-            .map_err(|error| refused(error.to_string()))?;
+        if let Err(error) = DirBuilder::new().recursive(true).mode(0o700).create(dir) {
+            warn!(dir = %dir.display(), %error, "compiled policies are not kept; name a folder in plugin_host.code_dir");
+            return Ok(None);
+        }
         let found = fs::symlink_metadata(dir).map_err(|error| refused(error.to_string()))?;
         if !found.is_dir() {
             return Err(refused("it is no directory; remove it or name another".into()));
         }
         check_owner(&found).map_err(refused)?;
-        Ok(Self { dir: dir.to_owned(), compatibility: compatibility(engine), writes: AtomicU64::new(0) })
+        let compatibility = compatibility(engine);
+        Ok(Some(Self { dir: dir.to_owned(), compatibility, writes: AtomicU64::new(0) }))
     }
 
     /// Code that this host compiled before; none if there is none, or if it can't be trusted.

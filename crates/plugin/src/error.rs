@@ -11,7 +11,7 @@ use refrain_core::{PluginId, RouteId};
 pub enum PluginError {
     /// The engine could not be set up.
     #[error(
-        "plugin host: {message}; `plugin_host.instances_max` sets how much address space it reserves (16 GiB each)"
+        "plugin host: {message}; `plugin_host.instances` sets how much address space it reserves (16 GiB each)"
     )]
     Engine {
         /// What the engine said.

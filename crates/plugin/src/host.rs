@@ -116,7 +116,10 @@ impl PluginHost {
         let instances_max = settings.instances_max.clamp(1, INSTANCES_MAX);
         let engine = engine::engine(instances_max).map_err(|error| failed(&format!("{error:#}")))?;
         let linkers = Linkers::new(&engine).map_err(|error| failed(&error))?;
-        let code = settings.code_dir.as_ref().map(|dir| CodeCache::open(dir, &engine)).transpose()?;
+        let code = match &settings.code_dir {
+            Some(dir) => CodeCache::open(dir, &engine)?,
+            None => None,
+        };
         let ticker = Ticker::start(engine.clone()).map_err(|error| failed(&error))?;
         let loader = Loader { engine: engine.clone(), linkers, code };
         let compiler = Compiler::start(loader).map_err(|error| failed(&error))?;

@@ -386,6 +386,14 @@ async fn compiled_code_is_kept_and_taken_back_unless_it_was_touched() {
     assert!(compile_time(&code).await > Duration::ZERO, "others could have written it");
 }
 
+#[tokio::test]
+async fn a_directory_that_cannot_be_made_costs_time_and_no_more() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let below = file.path().join("code");
+    assert!(compile_time(&below).await > Duration::ZERO);
+    assert!(compile_time(&below).await > Duration::ZERO, "compiled anew");
+}
+
 #[test]
 fn a_directory_that_others_may_write_to_is_refused() {
     let dir = tempfile::tempdir().expect("a directory");
