@@ -31,6 +31,8 @@ pub(crate) struct Guest {
     call: Call,
     /// Epochs that this call may still see go by.
     ticks: u32,
+    /// Whether it has seen one: most calls are over before.
+    is_long: bool,
     /// The call's one clock value.
     now_ms: Option<f64>,
     /// Similarities that this call asked for.
@@ -71,6 +73,7 @@ impl Guest {
             site,
             call: Call::default(),
             ticks: 0,
+            is_long: false,
             now_ms: None,
             similarities: 0,
             limits: Limits { memory_bytes_max, memory_bytes: 0, table_elements: 0, refused: false },
@@ -82,6 +85,7 @@ impl Guest {
     pub(crate) fn begin(&mut self, call: Call, ticks: u32) {
         self.call = call;
         self.ticks = ticks;
+        self.is_long = false;
         self.now_ms = None;
         self.similarities = 0;
         self.limits.refused = false;
@@ -92,13 +96,18 @@ impl Guest {
         self.call = Call::default();
     }
 
-    /// What happens when an epoch passes while the guest computes: it lets others go first, or is stopped.
+    /// What happens when an epoch passes while the guest computes: it lets others go first, or is stopped. The first epoch may
+    /// come at any moment of a short call. That one goes on: else short calls would be cut up and take turns under load, and
+    /// each would hold an instance for as long as all take together.
     pub(crate) fn tick(mut store: StoreContextMut<'_, Self>) -> Result<UpdateDeadline> {
         let guest = store.data_mut();
         match guest.ticks.checked_sub(1) {
             None => Ok(UpdateDeadline::Interrupt),
             Some(left) => {
                 guest.ticks = left;
+                if !std::mem::replace(&mut guest.is_long, true) {
+                    return Ok(UpdateDeadline::Continue(1));
+                }
                 Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
             }
         }

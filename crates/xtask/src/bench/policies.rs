@@ -35,7 +35,6 @@ const MIXED: [(&str, &str); 6] = [
 const GRANTS: &str = "[\"key-edit\", \"rewrite\"]";
 
 const CALLS: u32 = 10_000;
-const SIZED_CALLS: u32 = 2_000;
 const BODY_BYTES: [usize; 3] = [1024, 32 * 1024, 256 * 1024];
 const RELOADS: u32 = 1_000;
 const HOSTILE_ROUNDS: usize = 3;
@@ -48,16 +47,14 @@ pub(super) fn run(bench: &Bench) -> Result<()> {
     let stage = Stage::start(bench)?;
     println!("\n| on-request of {RUST} (Rust), body | p50 us | p99 us |\n|---|---|---|");
     for bytes in BODY_BYTES {
-        let before = stage.calls(RUST)?;
-        stage.ask(RUST, bytes, SIZED_CALLS)?;
-        let calls = stage.calls(RUST)?.since(&before);
+        let calls = stage.load(bench, RUST, bytes, 1)?;
         println!("| {} KiB | {:.1} | {:.1} |", bytes / 1024, calls.quantile_us(0.5), calls.quantile_us(0.99));
     }
-    println!("\n| {CALLS} requests each | on-request p50 us | p99 us | failures |\n|---|---|---|---|");
+    println!(
+        "\n| at least {CALLS} requests each | on-request p50 us | p99 us | failures |\n|---|---|---|---|"
+    );
     for (policy, _) in MIXED {
-        let before = stage.calls(policy)?;
-        stage.ask(policy, BODY_BYTES[0], CALLS)?;
-        let calls = stage.calls(policy)?.since(&before);
+        let calls = stage.load(bench, policy, BODY_BYTES[0], CALLS)?;
         let (p50, p99) = (calls.quantile_us(0.5), calls.quantile_us(0.99));
         println!("| {policy} | {p50:.1} | {p99:.1} | {} |", stage.failures(policy)?);
     }
@@ -78,15 +75,14 @@ pub(super) fn run(bench: &Bench) -> Result<()> {
 fn beside_hostile(bench: &Bench, stage: &Stage) -> Result<()> {
     println!("\n| others' p99, hits | alone ms | beside an endless loop ms | ratio |\n|---|---|---|---|");
     let script = wrk::script(&bench.dir, "quiet", "quiet", Unique::No)?;
-    let url = format!("http://127.0.0.1:{}/v1/chat/completions", stage.data);
-    let load = || wrk::run(&bench.wrk, super::cases::LOAD_CORE, &script, &url, bench.load);
+    let load = || wrk::run(&bench.wrk, super::cases::LOAD_CORE, &script, &stage.url(), bench.load);
     for round in 1..=HOSTILE_ROUNDS {
         let alone = load()?.p99_ms;
         let over = AtomicBool::new(false);
         let beside = std::thread::scope(|scope| {
             let caller = scope.spawn(|| {
                 while !over.load(Ordering::Relaxed) {
-                    stage.ask("spin", BODY_BYTES[0], 1)?;
+                    stage.ask("spin")?;
                 }
                 anyhow::Ok(())
             });
@@ -124,19 +120,29 @@ impl Stage {
         Ok(Self { refrain, _upstream: upstream, client: Client::new(TIMEOUT), data, admin, file })
     }
 
-    /// Asks the same question so many times: each asks the policy, one the upstream.
-    fn ask(&self, policy: &str, bytes: usize, times: u32) -> Result<()> {
-        let question = "Please tell me more about this text. ".repeat(bytes / 37);
-        let messages = json!([{ "role": "user", "content": question }]);
-        let body = json!({ "model": "bench", "temperature": 0, "messages": messages }).to_string();
-        let url = format!("http://127.0.0.1:{}/v1/chat/completions", self.data);
-        for _ in 0..times {
-            let answer = self.client.post(&url, &body, &[("x-bench", policy)])?;
-            if answer.status != 200 {
-                bail!("{policy}: status {}: {}", answer.status, answer.body);
+    /// Loads a route until its policy was called so often: each request asks the policy, one the upstream.
+    fn load(&self, bench: &Bench, policy: &str, bytes: usize, calls_min: u32) -> Result<Calls> {
+        let script = wrk::plain(&bench.dir, "policy", policy, &body(bytes))?;
+        let before = self.calls(policy)?;
+        loop {
+            wrk::run(&bench.wrk, super::cases::LOAD_CORE, &script, &self.url(), bench.load)?;
+            let calls = self.calls(policy)?.since(&before);
+            if calls.count() >= f64::from(calls_min) {
+                return Ok(calls);
             }
         }
+    }
+
+    fn ask(&self, policy: &str) -> Result<()> {
+        let answer = self.client.post(&self.url(), &body(BODY_BYTES[0]), &[("x-bench", policy)])?;
+        if answer.status != 200 {
+            bail!("{policy}: status {}: {}", answer.status, answer.body);
+        }
         Ok(())
+    }
+
+    fn url(&self) -> String {
+        format!("http://127.0.0.1:{}/v1/chat/completions", self.data)
     }
 
     fn metrics(&self) -> Result<String> {
@@ -144,14 +150,17 @@ impl Stage {
     }
 
     fn calls(&self, policy: &str) -> Result<Calls> {
-        Calls::read(&self.metrics()?, policy).with_context(|| format!("no calls of {policy} in /metrics"))
+        Ok(Calls::read(&self.metrics()?, policy))
     }
 
     fn failures(&self, policy: &str) -> Result<f64> {
         let of_policy = format!("plugin=\"{policy}\"");
         let metrics = self.metrics()?;
         let lines = metrics.lines().filter(|line| line.starts_with("refrain_policy_failures_total{"));
-        Ok(lines.filter(|line| line.contains(&of_policy)).filter_map(value).sum())
+        Ok(lines
+            .filter(|line| line.contains(&of_policy))
+            .filter_map(value)
+            .fold(0.0, |sum, count| sum + count))
     }
 
     /// Another config, so that the policy is made anew.
@@ -168,6 +177,13 @@ impl Stage {
         }
         Ok(())
     }
+}
+
+/// A chat with one question of about so many bytes.
+fn body(bytes: usize) -> String {
+    let question = "Please tell me more about this text. ".repeat(bytes / 37);
+    let messages = json!([{ "role": "user", "content": question }]);
+    json!({ "model": "bench", "temperature": 0, "messages": messages }).to_string()
 }
 
 fn config(bench: &Bench, upstream: u16, data: u16, admin: u16) -> Result<String> {
@@ -206,29 +222,31 @@ fn spinning() -> Result<String> {
     Ok(read("world.wat")?.replace(";; @policy", &policy))
 }
 
-/// Calls of `on-request` by upper bound of their time, cumulative.
+/// Calls of `on-request` by upper bound of their time, cumulative; empty before the first.
 #[derive(Debug, PartialEq)]
 struct Calls(Vec<(f64, f64)>);
 
 impl Calls {
-    fn read(metrics: &str, policy: &str) -> Option<Self> {
+    fn read(metrics: &str, policy: &str) -> Self {
         let of_policy = format!("plugin=\"{policy}\"");
         let lines = metrics.lines().filter(|line| line.starts_with("refrain_policy_call_seconds_bucket{"));
-        let lines = lines.filter(|line| line.contains(&of_policy) && line.contains("hook=\"on-request\""));
+        let lines = lines.filter(|line| line.contains(&of_policy) && line.contains("hook=\"on_request\""));
         let bound = |line: &str| line.split_once("le=\"")?.1.split_once('"')?.0.parse().ok();
-        let buckets: Vec<(f64, f64)> = lines.filter_map(|line| Some((bound(line)?, value(line)?))).collect();
-        (!buckets.is_empty()).then_some(Self(buckets))
+        Self(lines.filter_map(|line| Some((bound(line)?, value(line)?))).collect())
     }
 
     fn since(&self, before: &Self) -> Self {
-        let pairs = self.0.iter().zip(&before.0);
-        Self(pairs.map(|((bound, now), (_, then))| (*bound, now - then)).collect())
+        let then = before.0.iter().map(|(_, count)| *count).chain(std::iter::repeat(0.0));
+        Self(self.0.iter().zip(then).map(|(&(bound, now), then)| (bound, now - then)).collect())
+    }
+
+    fn count(&self) -> f64 {
+        self.0.last().map_or(0.0, |(_, count)| *count)
     }
 
     /// Within a bucket calls are taken to be spread evenly.
     fn quantile_us(&self, share: f64) -> f64 {
-        let total = self.0.last().map_or(0.0, |(_, count)| *count);
-        let wanted = total * share;
+        let wanted = self.count() * share;
         let mut below = (0.0, 0.0);
         for &(bound, count) in &self.0 {
             if count >= wanted && count > below.1 {
@@ -256,17 +274,18 @@ mod tests {
         let scrape = |counts: [u32; 3]| {
             let line = |(bound, count): (&str, u32)| {
                 format!(
-                    "refrain_policy_call_seconds_bucket{{plugin=\"a\",hook=\"on-request\",le=\"{bound}\"}} {count}\n"
+                    "refrain_policy_call_seconds_bucket{{plugin=\"a\",hook=\"on_request\",le=\"{bound}\"}} {count}\n"
                 )
             };
             ["0.000001", "0.000003", "+Inf"].into_iter().zip(counts).map(line).collect::<String>()
         };
-        let before = Calls::read(&scrape([5, 5, 5]), "a").unwrap();
-        let after = Calls::read(&scrape([5, 105, 105]), "a").unwrap();
+        let before = Calls::read(&scrape([5, 5, 5]), "a");
+        let after = Calls::read(&scrape([5, 105, 105]), "a");
         let calls = after.since(&before);
         assert!((calls.quantile_us(0.5) - 2.0).abs() < 1e-9, "{calls:?}");
-        assert_eq!(Calls::read(&scrape([1, 1, 1]), "b"), None);
-        let over = Calls::read(&scrape([0, 0, 9]), "a").unwrap();
+        let never = Calls::read(&scrape([1, 1, 1]), "b");
+        assert_eq!((&after.since(&never), never.quantile_us(0.5).is_nan()), (&after, true));
+        let over = Calls::read(&scrape([0, 0, 9]), "a");
         assert!(over.quantile_us(0.5).is_infinite());
     }
 }

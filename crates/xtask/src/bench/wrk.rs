@@ -48,6 +48,19 @@ pub(super) fn script(dir: &Path, name: &str, header: &str, unique: Unique) -> Re
     Ok(path)
 }
 
+/// Writes the script of a case with a body of its own, always the same.
+pub(super) fn plain(dir: &Path, name: &str, header: &str, body: &str) -> Result<PathBuf> {
+    let path = dir.join(format!("{name}.lua"));
+    let text = format!(
+        "wrk.method = 'POST'\n\
+         wrk.headers['content-type'] = 'application/json'\n\
+         wrk.headers['x-bench'] = '{header}'\n\
+         wrk.body = [==[{body}]==]\n"
+    );
+    fs::write(&path, text).with_context(|| format!("can't write {}", path.display()))?;
+    Ok(path)
+}
+
 /// Whether every request asks something new.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Unique {
