@@ -235,7 +235,8 @@ static uint8_t lower(uint8_t byte) { return byte >= 'A' && byte <= 'Z' ? byte + 
 static bool is_letter(uint8_t byte) { return lower(byte) >= 'a' && lower(byte) <= 'z'; }
 
 static bool same(struct span span, const char *word) {
-  if (strlen(word) != span.len) return false;
+  // The first letter tells most words apart: each word of a text is compared with all known ones.
+  if (span.len == 0 || lower(span.at[0]) != (uint8_t)word[0] || strlen(word) != span.len) return false;
   for (size_t i = 0; i < span.len; i++) {
     if (lower(span.at[i]) != (uint8_t)word[i]) return false;
   }
@@ -369,6 +370,7 @@ static size_t read_number(struct span rest, bool negative, struct facts *facts) 
 // A sign: "%", "$" or a currency's of two or three bytes.
 static size_t read_sign(struct span rest, struct facts *facts) {
   struct span none = {rest.at, 0};
+  if (rest.at[0] == ' ') return 1;
   for (size_t len = 1; len <= 3 && len <= rest.len; len++) {
     if (read_known((struct span){rest.at, len}, none, facts)) return len;
   }

@@ -135,7 +135,8 @@ void exports_refrain_policy_validate_on_candidates(exports_refrain_policy_valida
                                                    exports_refrain_policy_validate_list_candidate_t *candidates,
                                                    exports_refrain_policy_validate_verdict_t *verdict) {
   static struct facts question;
-  read_question(req->message_count, &question);
+  // An exact answer stands alone, and needs no reading.
+  if (candidates->len == 0 || !candidates->ptr[0].exact) read_question(req->message_count, &question);
   size_t best_reason = KINDS;
   verdict->tag = EXPORTS_REFRAIN_POLICY_VALIDATE_VERDICT_MISS;
   for (uint32_t i = 0; i < candidates->len; i++) {

@@ -69,7 +69,10 @@ pub(crate) async fn find(cache: &AnswerCache, keyed: Keyed, note: &mut Note) -> 
     let exact = exact(cache, &keyed).await;
     if let Some(hit) = exact.hit() {
         match judged(&keyed, hit.entry.clone(), note).await {
-            Judged::Serve if hit.staleness == Staleness::Fresh => return Lookup::Hit(hit),
+            // Who wants nothing but what is stored has the upstream asked for nothing either.
+            Judged::Serve if hit.staleness == Staleness::Fresh || keyed.plan.directives.only_if_cached => {
+                return Lookup::Hit(hit);
+            }
             Judged::Serve => return Lookup::Stale(hit, miss(keyed, &exact, None, Takes::Stored)),
             Judged::Keep => return generate(keyed, &exact, None, Takes::Nothing),
         }

@@ -111,6 +111,21 @@ async fn a_stale_answer_is_served_while_one_request_refreshes_it() {
 }
 
 #[tokio::test]
+async fn a_stale_answer_is_not_refreshed_for_who_wants_nothing_but_what_is_stored() {
+    let policy = Policy::new().ttl(0).stale(600, 0);
+    let (fake, refrain) =
+        start_with(|config| config.cache("stale_while_revalidate = \"10m\"").policy("test", &policy, ""))
+            .await;
+    let ask = Ask::chat("still?");
+    let first = refrain.send(&ask).await;
+    for _ in 0..3 {
+        let reply = refrain.send(&ask.clone().cache_control("only-if-cached")).await;
+        assert_eq!((reply.is_hit(), reply.answer()), (true, first.answer()));
+    }
+    assert_eq!(fake.posts(), 1);
+}
+
+#[tokio::test]
 async fn a_stale_answer_is_served_where_no_upstream_can_answer() {
     let policy = Policy::new().ttl(0).stale(0, 600);
     let (fake, refrain) =
