@@ -87,7 +87,7 @@ fn embed(bencher: Bencher, text: &str) {
 
 fn embedder_settings() -> settings::Embedder {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.refrain");
-    let dir = std::env::var_os("REFRAIN_SETUP_DIR").map_or(root, PathBuf::from);
+    let dir = std::env::var_os("REFRAIN_SETUP_DIR").filter(|dir| !dir.is_empty()).map_or(root, PathBuf::from);
     let manifest = std::fs::read_to_string(dir.join("manifest.json")).expect("run `cargo xtask setup`");
     let manifest: serde_json::Value = serde_json::from_str(&manifest).expect("run `cargo xtask setup`");
     let path = |name: &str| PathBuf::from(manifest[name].as_str().expect("run `cargo xtask setup`"));

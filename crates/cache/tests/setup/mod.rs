@@ -12,7 +12,7 @@ pub(crate) const SET_UP: &str = "run `cargo xtask setup`";
 /// One thread on the model that the manifest names, and time enough.
 pub(crate) fn settings() -> settings::Embedder {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.refrain");
-    let dir = std::env::var_os("REFRAIN_SETUP_DIR").map_or(root, PathBuf::from);
+    let dir = std::env::var_os("REFRAIN_SETUP_DIR").filter(|dir| !dir.is_empty()).map_or(root, PathBuf::from);
     let manifest = std::fs::read_to_string(dir.join("manifest.json")).expect(SET_UP);
     let manifest: serde_json::Value = serde_json::from_str(&manifest).expect(SET_UP);
     let path = |name: &str| PathBuf::from(manifest[name].as_str().expect(SET_UP));

@@ -151,7 +151,7 @@ impl Decided<'_> {
         let mut target = Target { pool, model, routing_key: None };
         if !upstream.routing_key.is_empty() {
             let parts = self.parts(&upstream.routing_key, self.asked, &target);
-            target.routing_key = Some(parts::routing_key(self.admitted, &parts));
+            target.routing_key = Some(parts::routing_key(&caller.identity.tenant, &parts));
         }
         Ok(target)
     }

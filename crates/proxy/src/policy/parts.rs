@@ -2,11 +2,10 @@
 
 use std::borrow::Cow;
 
-use refrain_core::KeyPart;
+use refrain_core::{KeyPart, TenantId};
 use refrain_plugin::RequestView;
 
 use crate::ask::{Asked, Target};
-use crate::request::Admitted;
 
 /// Separates this digest from every other BLAKE3 of the same bytes.
 const ROUTING_CONTEXT: &str = "refrain 2026 routing key v1";
@@ -57,17 +56,55 @@ fn name(part: &KeyPart) -> String {
 }
 
 /// Who has the same parts in the same tenant goes to the same endpoint.
-pub(crate) fn routing_key(admitted: &Admitted, parts: &[Part]) -> [u8; 32] {
+pub(crate) fn routing_key(tenant: &TenantId, parts: &[Part]) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new_derive_key(ROUTING_CONTEXT);
     let mut add = |bytes: &[u8]| {
         hasher.update(&(bytes.len() as u64).to_le_bytes());
         hasher.update(bytes);
     };
-    add(admitted.caller.identity.tenant.as_str().as_bytes());
+    add(tenant.as_str().as_bytes());
     for part in parts {
         add(part.name.as_bytes());
         add(&[u8::from(part.value.is_some())]);
         add(part.value.as_deref().unwrap_or_default());
     }
     *hasher.finalize().as_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key(tenant: &str, parts: &[(&str, Option<&str>)]) -> [u8; 32] {
+        let part = |(name, value): &(&str, Option<&str>)| Part {
+            name: (*name).to_owned(),
+            value: value.map(|value| value.as_bytes().to_vec()),
+        };
+        routing_key(&tenant.into(), &parts.iter().map(part).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn an_absent_part_is_not_an_empty_one() {
+        assert_ne!(key("acme", &[("header:a", None)]), key("acme", &[("header:a", Some(""))]));
+        assert_ne!(key("acme", &[]), key("acme", &[("header:a", None)]));
+    }
+
+    proptest! {
+        #[test]
+        fn parts_never_run_into_each_other(
+            a in prop::collection::vec(("[a-c:]{0,3}", prop::option::of("[a-c:]{0,3}")), 0..4),
+            b in prop::collection::vec(("[a-c:]{0,3}", prop::option::of("[a-c:]{0,3}")), 0..4),
+            tenants in ("[a-c]{0,3}", "[a-c]{0,3}"),
+        ) {
+            let borrow = |all: &[(String, Option<String>)], tenant: &str| {
+                let all: Vec<(&str, Option<&str>)> =
+                    all.iter().map(|(name, value)| (name.as_str(), value.as_deref())).collect();
+                key(tenant, &all)
+            };
+            let same = a == b && tenants.0 == tenants.1;
+            prop_assert_eq!(borrow(&a, &tenants.0) == borrow(&b, &tenants.1), same);
+        }
+    }
 }
