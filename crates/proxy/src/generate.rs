@@ -107,7 +107,9 @@ pub(crate) async fn answer(
 /// An entry is stored before its flight ends, so who leads after a miss looks once more: embedding takes longer than some
 /// generations.
 async fn stored_meanwhile(cache: &AnswerCache, miss: &Miss) -> Option<Hit> {
-    if miss.takes == Takes::Nothing {
+    // Nobody has asked the policies about it.
+    let unasked = miss.keyed.planned.policed.as_ref().is_some_and(|policed| policed.chain.validates());
+    if miss.takes == Takes::Nothing || unasked {
         return None;
     }
     match cache.store.find(&miss.keyed.key, unix_ms()).await {

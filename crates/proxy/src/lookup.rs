@@ -56,7 +56,9 @@ enum Exact {
     Fresh(Arc<Entry>),
     WhileRevalidating(Arc<Entry>),
     IfError(Arc<Entry>),
-    /// Something that must not be served.
+    /// Past its time, and must not be served.
+    Stale,
+    /// Fresh, and the client wants none that is stored.
     Kept,
     None,
 }
@@ -66,7 +68,7 @@ enum Exact {
 /// # Cancel safety
 /// Safe: nothing is changed but counters.
 pub(crate) async fn find(cache: &AnswerCache, keyed: Keyed, note: &mut Note) -> Lookup {
-    let exact = exact(cache, &keyed).await;
+    let exact = within_policies(exact(cache, &keyed).await, &keyed, note).await;
     if let Some(hit) = exact.hit() {
         match judged(&keyed, hit.entry.clone(), note).await {
             // Who wants nothing but what is stored has the upstream asked for nothing either.
@@ -85,6 +87,16 @@ pub(crate) async fn find(cache: &AnswerCache, keyed: Keyed, note: &mut Note) -> 
         Some(entry) => Lookup::Hit(Hit { entry, tier: Tier::Semantic, staleness: Staleness::Fresh }),
         None => generate(keyed, &exact, embedding, Takes::Stored),
     }
+}
+
+/// Policies are asked about a fall-back before it is needed: what they are against is never served. Shadow mode serves none.
+async fn within_policies(exact: Exact, keyed: &Keyed, note: &mut Note) -> Exact {
+    let Exact::IfError(entry) = exact else { return exact };
+    let policed = keyed.planned.policed.as_ref();
+    if keyed.plan.shadow || choose_exact(policed, &entry, note).await == Choice::Miss {
+        return Exact::Stale;
+    }
+    Exact::IfError(entry)
 }
 
 /// Whether the answer to this very question is served.
@@ -127,7 +139,7 @@ fn miss(keyed: Keyed, exact: &Exact, embedding: Option<Embedding>, takes: Takes)
         Exact::Kept => (CacheStatus::Request, None),
         Exact::None => (CacheStatus::Miss, None),
         Exact::Fresh(_) => (CacheStatus::Refused, None),
-        Exact::WhileRevalidating(_) => (CacheStatus::Stale, None),
+        Exact::WhileRevalidating(_) | Exact::Stale => (CacheStatus::Stale, None),
         Exact::IfError(entry) => (CacheStatus::Stale, Some(Hit::exact(entry, Staleness::IfError))),
     };
     Box::new(Miss { keyed, embedding, status, takes, fallback })
@@ -145,7 +157,7 @@ impl Exact {
         match self {
             Self::Fresh(entry) => Some(Hit::exact(entry, Staleness::Fresh)),
             Self::WhileRevalidating(entry) => Some(Hit::exact(entry, Staleness::WhileRevalidating)),
-            Self::IfError(_) | Self::Kept | Self::None => None,
+            Self::IfError(_) | Self::Stale | Self::Kept | Self::None => None,
         }
     }
 }
@@ -159,7 +171,8 @@ async fn exact(cache: &AnswerCache, keyed: &Keyed) -> Exact {
     }
     match found {
         Found::Miss => Exact::None,
-        Found::Hit(entry) | Found::Stale(entry) if !may_serve(&entry, &keyed.plan) => Exact::Kept,
+        Found::Hit(entry) if !may_serve(&entry, &keyed.plan) => Exact::Kept,
+        Found::Stale(entry) if !may_serve(&entry, &keyed.plan) => Exact::Stale,
         Found::Hit(entry) => Exact::Fresh(entry),
         Found::Stale(entry) if entry.may_serve_while_revalidating(now) => Exact::WhileRevalidating(entry),
         Found::Stale(entry) if entry.may_serve_if_error(now) => Exact::IfError(entry),
@@ -264,7 +277,8 @@ fn report_shadow(keyed: &Keyed, similarity: f32) {
     tracing::info!(route = %state.route.id, similarity, "shadow: a stored answer would have been served");
 }
 
-async fn embed(cache: &AnswerCache, keyed: &Keyed) -> Result<Embedding, ExactOnly> {
+/// The vector of what is compared, or why nothing is.
+pub(crate) async fn embed(cache: &AnswerCache, keyed: &Keyed) -> Result<Embedding, ExactOnly> {
     let text = keyed.embed_text()?;
     let embedder = cache.embedder.as_ref().ok_or(ExactOnly::EmbedderDown)?;
     embedder.embed(text.to_owned()).await

@@ -2,22 +2,27 @@
 
 use std::sync::Arc;
 
-use refrain_cache::{Joined, Reader};
+use refrain_cache::{Joined, Lead, Reader};
 
 use crate::generate::{self, FlightHead};
-use crate::lookup::Miss;
+use crate::lookup::{self, Miss};
 use crate::snapshot::AnswerCache;
 use crate::worker::Worker;
 
 /// Asks the upstream again, unless somebody does already. Never fails: the entry is refreshed next time, or expires.
 pub(crate) fn begin(worker: &Arc<Worker>, cache: &Arc<AnswerCache>, miss: Miss) {
     let Joined::Lead(lead, reader) = cache.flights.join(miss.keyed.key.key) else { return };
-    let miss = Arc::new(miss);
-    match generate::generation(worker, cache, &miss) {
-        Ok(generation) => {
-            worker.tasks.spawn(generation.pump(lead));
-            worker.tasks.spawn(drain(reader));
-        }
+    worker.tasks.spawn(refresh(worker.clone(), cache.clone(), miss, lead));
+    worker.tasks.spawn(drain(reader));
+}
+
+async fn refresh(worker: Arc<Worker>, cache: Arc<AnswerCache>, mut miss: Miss, lead: Lead<Arc<FlightHead>>) {
+    // The vector of a stale entry may have been dropped: without a new one, similar questions would not find the fresh one.
+    if miss.keyed.plan.semantic.is_some() {
+        miss.embedding = lookup::embed(&cache, &miss.keyed).await.ok();
+    }
+    match generate::generation(&worker, &cache, &Arc::new(miss)) {
+        Ok(generation) => generation.pump(lead).await,
         Err(failure) => tracing::debug!(code = failure.code.as_str(), "a stale answer can't be refreshed"),
     }
 }

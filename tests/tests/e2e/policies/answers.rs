@@ -154,3 +154,43 @@ async fn a_clients_own_mistake_is_told_whatever_is_stale() {
     fake.next(Answer::json(404, &openai::model_missing()));
     assert_eq!(refrain.send(&ask).await.status, 404);
 }
+
+#[tokio::test]
+async fn a_stale_answer_that_a_policy_is_against_is_no_fall_back() {
+    let against = Policy::new().ttl(0).stale(0, 600).accepts_none("declared");
+    let shadow = Policy::new().ttl(0).stale(0, 600).shadow();
+    for policy in [against, shadow] {
+        let (fake, refrain) =
+            start_with(|config| config.cache("stale_if_error = \"10m\"").policy("test", &policy, "")).await;
+        let ask = Ask::chat("still?");
+        refrain.send(&ask).await;
+        fake.next(Answer::json(503, &json!({"error": "busy"})));
+        let reply = refrain.send(&ask).await;
+        assert_eq!((reply.status, &*reply.cache_status()), (503, "refrain; fwd=stale"));
+    }
+}
+
+#[tokio::test]
+async fn a_refreshed_answer_is_found_by_similar_questions_again() {
+    let (question, paraphrase) = ("How do I reset my password?", "How can I reset my password?");
+    let policy = Policy::new().stale(600, 0).on_request(
+        // Its time is over at once for the first two calls, then it lives.
+        "(i32.store (i32.const 0x844) (select (i32.const 0) (i32.const 600) (i32.le_u (global.get $calls) (i32.const 1))))",
+    );
+    let (fake, refrain) = start_with(|config| {
+        let config = config.semantic("threshold = 0.85");
+        config.cache("stale_while_revalidate = \"10m\"").policy("test", &policy, "limits.instances = 1")
+    })
+    .await;
+    refrain.send(&Ask::chat(question)).await;
+    // Drops the stale vector, since a similar question looks for it.
+    let other = refrain.send(&Ask::chat(paraphrase).cache_control("no-store")).await;
+    assert!(!other.is_hit());
+    assert!(refrain.send(&Ask::chat(question)).await.cache_status().ends_with("stale_while_revalidate"));
+    fake.posted(3).await;
+    eventually("the fresh answer, by its meaning", async || {
+        let reply = refrain.send(&Ask::chat(paraphrase).cache_control("no-store")).await;
+        reply.cache_status().ends_with("; detail=semantic").then_some(())
+    })
+    .await;
+}
