@@ -41,7 +41,7 @@ impl<H: Clone> Cache<H> {
     /// See [`CacheError`].
     pub fn open(settings: &Settings) -> Result<Option<Self>, CacheError> {
         let store = match &settings.store {
-            settings::Store::Off => return Ok(None),
+            settings::Store::Off | settings::Store::Redis(_) => return Ok(None),
             settings::Store::Embedded(store) => store,
         };
         let embedder = settings.embedder.as_ref().map(Embedder::open).transpose()?;

@@ -3,6 +3,7 @@
 //! Every limit of the product has its name and its default here.
 
 mod plugin;
+mod redis;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -15,6 +16,7 @@ use crate::{
 };
 
 pub use plugin::{Grant, Isolation, OnError, Plugin, PluginHost, PluginLimits, RoutePlugin};
+pub use redis::{RedisClientCertificate, RedisCredentials, RedisNode, RedisStore, RedisTls, VectorSearch};
 
 /// Everything that one run of Refrain is told.
 #[derive(Clone, Debug)]
@@ -122,6 +124,19 @@ pub enum Store {
     Off,
     /// In this process, and on its disk if a directory is given.
     Embedded(EmbeddedStore),
+    /// In Redis, shared with other proxies.
+    Redis(RedisStore),
+}
+
+impl Store {
+    /// Largest entry, in bytes of its record; 0: nothing is stored.
+    pub fn entry_bytes_max(&self) -> usize {
+        match self {
+            Self::Off => 0,
+            Self::Embedded(store) => store.entry_bytes_max,
+            Self::Redis(store) => store.entry_bytes_max,
+        }
+    }
 }
 
 /// The embedded store.

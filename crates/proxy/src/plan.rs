@@ -59,10 +59,6 @@ pub(crate) async fn decide(
 /// The plan that holds where nobody narrows it.
 pub(crate) fn of_route(route: &Route, store: &Store, headers: &HeaderMap) -> Plan {
     let cache = &route.cache;
-    let entry_bytes_max = match store {
-        Store::Embedded(store) => store.entry_bytes_max,
-        Store::Off => 0,
-    };
     Plan {
         scope: cache.scope.clone(),
         semantic: cache.semantic.as_ref().map(semantic),
@@ -71,7 +67,7 @@ pub(crate) fn of_route(route: &Route, store: &Store, headers: &HeaderMap) -> Pla
         shadow: false,
         store: true,
         store_tool_offers: cache.store_tool_offers,
-        entry_bytes_max,
+        entry_bytes_max: store.entry_bytes_max(),
         directives: directives::read(headers, cache.directives, &cache.scope),
     }
 }
