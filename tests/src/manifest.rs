@@ -15,6 +15,9 @@ pub struct Manifest {
     python_path: Option<PathBuf>,
     wasm_tools: Option<PathBuf>,
     componentize_qjs: Option<PathBuf>,
+    redis_server: Option<PathBuf>,
+    redisearch: Option<PathBuf>,
+    redis7_server: Option<PathBuf>,
     #[serde(skip)]
     dir: PathBuf,
 }
@@ -34,37 +37,52 @@ impl Manifest {
 
     /// The embedding model's folder.
     pub fn model_dir(&self) -> &Path {
-        prepared("embedding model", self.model_dir.as_deref())
+        prepared("embedding model", "model", self.model_dir.as_deref())
     }
 
     /// ONNX Runtime's shared library.
     pub fn onnxruntime(&self) -> &Path {
-        prepared("ONNX Runtime", self.onnxruntime.as_deref())
+        prepared("ONNX Runtime", "model", self.onnxruntime.as_deref())
     }
 
     /// llama.cpp's `llama-server`.
     pub fn llama_server(&self) -> &Path {
-        prepared("llama-server", self.llama_server.as_deref())
+        prepared("llama-server", "llm", self.llama_server.as_deref())
     }
 
     /// Weights for it.
     pub fn gguf(&self) -> &Path {
-        prepared("language model", self.gguf.as_deref())
+        prepared("language model", "llm", self.gguf.as_deref())
     }
 
     /// The Python that has the clients.
     pub fn python(&self) -> &Path {
-        prepared("Python", self.python.as_deref())
+        prepared("Python", "clients", self.python.as_deref())
     }
 
     /// What makes components of core modules.
     pub fn wasm_tools(&self) -> &Path {
-        prepared("wasm-tools", self.wasm_tools.as_deref())
+        prepared("wasm-tools", "plugins", self.wasm_tools.as_deref())
     }
 
     /// What makes components of JavaScript.
     pub fn componentize_qjs(&self) -> &Path {
-        prepared("componentize-qjs", self.componentize_qjs.as_deref())
+        prepared("componentize-qjs", "plugins", self.componentize_qjs.as_deref())
+    }
+
+    /// Redis 8's server: vector sets, no TLS.
+    pub fn redis_server(&self) -> &Path {
+        prepared("Redis 8", "redis", self.redis_server.as_deref())
+    }
+
+    /// The query engine, a module for Redis 8.
+    pub fn redisearch(&self) -> &Path {
+        prepared("redisearch.so", "redis", self.redisearch.as_deref())
+    }
+
+    /// Redis 7's server: TLS, no vectors.
+    pub fn redis7_server(&self) -> &Path {
+        prepared("Redis 7", "redis", self.redis7_server.as_deref())
     }
 
     /// Where policies in Rust are compiled.
@@ -74,13 +92,13 @@ impl Manifest {
 
     /// `PYTHONPATH` with the official clients.
     pub fn python_path(&self) -> &Path {
-        prepared("Python clients", self.python_path.as_deref())
+        prepared("Python clients", "clients", self.python_path.as_deref())
     }
 }
 
-fn prepared<'a>(what: &str, path: Option<&'a Path>) -> &'a Path {
+fn prepared<'a>(what: &str, step: &str, path: Option<&'a Path>) -> &'a Path {
     match path {
         Some(path) if path.exists() => path,
-        _ => panic!("no {what}: run `cargo xtask setup`"),
+        _ => panic!("no {what}: run `cargo xtask setup --only {step}`"),
     }
 }

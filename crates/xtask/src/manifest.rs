@@ -40,6 +40,14 @@ pub(crate) struct Manifest {
     pub(crate) componentize_qjs: Option<PathBuf>,
     /// The same for C.
     pub(crate) zig: Option<PathBuf>,
+    /// Redis 8, with vector sets, without TLS.
+    pub(crate) redis_server: Option<PathBuf>,
+    /// The query engine, a module for it.
+    pub(crate) redisearch: Option<PathBuf>,
+    /// Redis 7, without vectors, with TLS.
+    pub(crate) redis7_server: Option<PathBuf>,
+    /// `redis-cli`, for developers.
+    pub(crate) redis_cli: Option<PathBuf>,
     /// For `cargo xtask bench` only.
     pub(crate) nginx: Option<PathBuf>,
     /// For `cargo xtask bench` only.

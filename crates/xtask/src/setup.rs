@@ -13,6 +13,7 @@ mod pinned;
 mod plugins;
 mod prerequisites;
 mod python;
+mod redis;
 mod site;
 mod stamp;
 mod tools;
@@ -71,15 +72,25 @@ enum Step {
     Plugins,
     /// Rust's standard library for WebAssembly.
     WasmStd,
+    /// Redis 8 with and without the query engine, and Redis 7.
+    Redis,
     /// nginx and wrk, for `cargo xtask bench`.
     Bench,
 }
 
 impl Step {
-    const ALL: [Self; 7] =
-        [Self::Model, Self::Llm, Self::Clients, Self::Tools, Self::Plugins, Self::WasmStd, Self::Bench];
-    const DEFAULT: [Self; 6] =
-        [Self::Model, Self::Llm, Self::Clients, Self::Tools, Self::Plugins, Self::WasmStd];
+    const ALL: [Self; 8] = [
+        Self::Model,
+        Self::Llm,
+        Self::Clients,
+        Self::Tools,
+        Self::Plugins,
+        Self::WasmStd,
+        Self::Redis,
+        Self::Bench,
+    ];
+    const DEFAULT: [Self; 7] =
+        [Self::Model, Self::Llm, Self::Clients, Self::Tools, Self::Plugins, Self::WasmStd, Self::Redis];
 
     fn name(self) -> &'static str {
         match self {
@@ -89,6 +100,7 @@ impl Step {
             Self::Tools => "tools",
             Self::Plugins => "plugins",
             Self::WasmStd => "wasm-std",
+            Self::Redis => "redis",
             Self::Bench => "bench",
         }
     }
@@ -101,6 +113,7 @@ impl Step {
             Self::Tools => "cargo-nextest",
             Self::Plugins => "tools for cache policies",
             Self::WasmStd => "Rust's library for WebAssembly",
+            Self::Redis => "Redis servers",
             Self::Bench => "nginx and wrk",
         }
     }
@@ -114,6 +127,7 @@ impl Step {
             Self::Tools => tools::inputs(),
             Self::Plugins => plugins::inputs(python),
             Self::WasmStd => wasm_std::inputs(),
+            Self::Redis => redis::inputs(),
             Self::Bench => bench::inputs(),
         }
     }
@@ -127,6 +141,7 @@ impl Step {
             Self::Tools => tools::prepare(site),
             Self::Plugins => plugins::prepare(site),
             Self::WasmStd => wasm_std::prepare(site),
+            Self::Redis => redis::prepare(site),
             Self::Bench => bench::prepare(site),
         }
     }
@@ -146,6 +161,7 @@ impl Step {
             Self::Plugins => plugins::describe(site, manifest),
             // The compiler knows where it is.
             Self::WasmStd => {}
+            Self::Redis => redis::describe(site, manifest),
             Self::Bench => bench::describe(manifest),
         }
     }

@@ -54,11 +54,21 @@ impl Python {
 impl Site {
     /// Installs the packages of a requirements file, which states every version and hash, into a folder of their own.
     pub(super) fn pip_install(&self, requirements: &str, target: &Path) -> Result<()> {
+        self.pip(&[], requirements, target)
+    }
+
+    /// The same with the wheels for another Python: for packages that hold programs and no Python.
+    pub(super) fn pip_install_for(&self, version: &str, requirements: &str, target: &Path) -> Result<()> {
+        self.pip(&["--python-version", version], requirements, target)
+    }
+
+    fn pip(&self, options: &[&str], requirements: &str, target: &Path) -> Result<()> {
         let file = target.join("requirements.txt");
         fs::write(&file, requirements).with_context(|| format!("can't write {}", file.display()))?;
         let mut pip = Command::new(&self.python.executable);
         pip.args(["-m", "pip", "install", "--no-deps", "--only-binary=:all:", "--require-hashes"])
             .args(["--no-cache-dir", "--no-compile", "--no-input", "--disable-pip-version-check"])
+            .args(options)
             .args(["--progress-bar=off", "--target"])
             .arg(target)
             .arg("--requirement")
@@ -76,7 +86,7 @@ mod tests {
 
     #[test]
     fn every_package_states_its_version_and_hash() {
-        let files = ["model", "llm", "clients", "plugins"];
+        let files = ["model", "llm", "clients", "plugins", "redis"];
         let texts = files.map(|file| fs::read_to_string(format!("python/{file}.txt")).unwrap());
         for line in texts.iter().flat_map(|text| text.lines()).filter(|line| !line.starts_with('#')) {
             let (package, hash) =
