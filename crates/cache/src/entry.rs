@@ -1,5 +1,6 @@
 //! One stored answer with what must be known to serve it. Immutable, but for the rendered bodies that it keeps.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -7,6 +8,7 @@ use refrain_core::{Api, RouteId, TenantId, Usage, UserId};
 use refrain_llm::answer::{Answer, DecodeError, Rendering};
 
 use crate::key::CacheKey;
+use crate::purge::Epoch;
 
 /// Counted for an entry's own fields, its place in the map and allocations that nobody counts.
 const OVERHEAD_BYTES: usize = 512;
@@ -33,6 +35,8 @@ pub struct Entry {
     encoded: Bytes,
     record_bytes: usize,
     rendered: [OnceLock<Bytes>; 3],
+    /// Up to which change of its store's list of purges it was found clear.
+    cleared: AtomicU64,
 }
 
 /// What is known of a stored answer beside its text.
@@ -47,6 +51,8 @@ pub struct EntryMeta {
     pub stale_while_revalidate_until_ms: u64,
     /// Until when it may be served stale if no upstream can answer, likewise.
     pub stale_if_error_until_ms: u64,
+    /// The newest purge when its generation began: earlier ones can't be about it.
+    pub seen: Epoch,
     /// How long the upstream took for it, in ms: what a hit saves.
     pub upstream_ms: u64,
     /// The route that stored it.
@@ -88,7 +94,15 @@ impl Entry {
 
     fn of_encoded(key: CacheKey, meta: EntryMeta, usage: Usage, encoded: Bytes) -> Self {
         let record_bytes = encoded.len() + meta.bytes();
-        Self { key, meta, usage, encoded, record_bytes, rendered: Default::default() }
+        Self {
+            key,
+            meta,
+            usage,
+            encoded,
+            record_bytes,
+            rendered: Default::default(),
+            cleared: AtomicU64::new(0),
+        }
     }
 
     /// The answer.
@@ -129,6 +143,30 @@ impl Entry {
         now_ms < self.meta.retained_until_ms()
     }
 
+    /// The same answer, expired from a moment on.
+    pub(crate) fn expired_at(&self, at_ms: u64) -> Self {
+        let Self { key, meta, usage, encoded, record_bytes, rendered, cleared: _ } = self;
+        Self {
+            key: *key,
+            meta: meta.expired_at(at_ms),
+            usage: *usage,
+            encoded: encoded.clone(),
+            record_bytes: *record_bytes,
+            rendered: rendered.clone(),
+            cleared: AtomicU64::new(0),
+        }
+    }
+
+    /// Up to which change of the list of purges it was found clear.
+    pub(crate) fn cleared(&self) -> u64 {
+        self.cleared.load(Ordering::Relaxed)
+    }
+
+    /// Marks it as clear up to a change.
+    pub(crate) fn clear(&self, serial: u64) {
+        self.cleared.fetch_max(serial, Ordering::Relaxed);
+    }
+
     /// How old it is, in ms.
     pub fn age_ms(&self, now_ms: u64) -> u64 {
         now_ms.saturating_sub(self.meta.stored_at_ms)
@@ -166,6 +204,18 @@ impl EntryMeta {
     /// The end of its TTL and of its stale windows, whichever is last, in ms since the Unix epoch.
     pub fn retained_until_ms(&self) -> u64 {
         self.expires_at_ms.max(self.stale_while_revalidate_until_ms).max(self.stale_if_error_until_ms)
+    }
+
+    /// The same, expired from `at_ms` on, if that is earlier. A stale window ends when it would have, and where there was
+    /// none there is none.
+    pub(crate) fn expired_at(&self, at_ms: u64) -> Self {
+        let window = |until_ms: u64| if until_ms > self.expires_at_ms { until_ms } else { 0 };
+        Self {
+            expires_at_ms: self.expires_at_ms.min(at_ms),
+            stale_while_revalidate_until_ms: window(self.stale_while_revalidate_until_ms),
+            stale_if_error_until_ms: window(self.stale_if_error_until_ms),
+            ..self.clone()
+        }
     }
 
     /// Whether tags and labels are within their bounds.

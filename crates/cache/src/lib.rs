@@ -16,6 +16,7 @@ mod key;
 #[cfg(test)]
 mod kill_tests;
 mod memory;
+mod purge;
 mod record;
 mod scope;
 mod secret;
@@ -35,6 +36,10 @@ pub use error::StoreError;
 pub use evidence::{Evidence, Lexical, compare};
 pub use flight::{FlightEnd, FlightLimits, Flights, Joined, Lead, Reader};
 pub use key::{CacheKey, KeyParts};
+pub use purge::{
+    BANS_MAX, Bans, Conditions, Epoch, EpochError, Purge, PurgeDecodeError, PurgeHow, SELECT_NAME_BYTES_MAX,
+    Select, SelectError, Verdict,
+};
 pub use scope::ScopeId;
 pub use secret::KeySecret;
 pub use self_test::{ProbeVectors, SelfTest};

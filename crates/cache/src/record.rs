@@ -13,10 +13,11 @@ use crate::embedder::Embedding;
 use crate::entry::{Entry, EntryMeta};
 use crate::fields::{Fields, FieldsMut};
 use crate::key::CacheKey;
+use crate::purge::Epoch;
 use crate::secret::KeySecret;
 
 const MAGIC: [u8; 4] = *b"RFRN";
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 const HEADER_BYTES: usize = 4 + 2 + 1 + 4;
 const DIGEST_BYTES: usize = 32;
 /// Bit in the flags: the body is zstd.
@@ -128,6 +129,7 @@ fn body_of(entry: &Entry) -> Vec<u8> {
         expires_at_ms,
         stale_while_revalidate_until_ms,
         stale_if_error_until_ms,
+        seen,
         upstream_ms,
         route,
         tenant,
@@ -148,6 +150,8 @@ fn body_of(entry: &Entry) -> Vec<u8> {
     body.number(*expires_at_ms);
     body.number(*stale_while_revalidate_until_ms);
     body.number(*stale_if_error_until_ms);
+    body.number(seen.ms);
+    body.number(seen.seq);
     body.number(*upstream_ms);
     body.text(route.as_str());
     body.text(tenant.as_str());
@@ -172,6 +176,7 @@ fn entry_of(key: [u8; 32], body: &[u8]) -> Option<Entry> {
         expires_at_ms: fields.number()?,
         stale_while_revalidate_until_ms: fields.number()?,
         stale_if_error_until_ms: fields.number()?,
+        seen: Epoch { ms: fields.number()?, seq: fields.number()? },
         upstream_ms: fields.number()?,
         route: RouteId::new(fields.text()?),
         tenant: TenantId::new(fields.text()?),

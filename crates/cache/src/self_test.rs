@@ -9,6 +9,7 @@ use crate::cache::Cache;
 use crate::embedder::Embedding;
 use crate::entry::{Entry, EntryMeta};
 use crate::key::{CacheKey, KeyParts};
+use crate::purge::Epoch;
 use crate::scope::ScopeId;
 use crate::store::{Found, unix_ms};
 
@@ -64,7 +65,7 @@ impl<H: Clone> Cache<H> {
         let ((Some(mine), Some(theirs), Some(part)), Some(answer)) = (keys, probe_answer()) else {
             return SelfTest::default();
         };
-        let entry = Entry::new(mine, probe_meta(), &answer);
+        let entry = Entry::new(mine, probe_meta(self.store.epoch()), &answer);
         let question = vectors.as_ref().map(|vectors| vectors.question.clone());
         let mut report =
             SelfTest { write: self.store.insert(entry, question).is_ok(), ..SelfTest::default() };
@@ -123,13 +124,14 @@ impl<H: Clone> Cache<H> {
     }
 }
 
-fn probe_meta() -> EntryMeta {
+fn probe_meta(seen: Epoch) -> EntryMeta {
     let now_ms = unix_ms();
     EntryMeta {
         stored_at_ms: now_ms,
         expires_at_ms: now_ms + PROBE_TTL_MS,
         stale_while_revalidate_until_ms: 0,
         stale_if_error_until_ms: 0,
+        seen,
         upstream_ms: 0,
         route: RouteId::new("self-test"),
         tenant: TenantId::new("\0self-test"),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use refrain_core::settings::EmbeddedStore;
 use refrain_llm::answer::Rendering;
 
@@ -14,6 +14,7 @@ use crate::embedder::Embedding;
 use crate::entry::Entry;
 use crate::key::CacheKey;
 use crate::memory::Memory;
+use crate::purge::{Bans, Epoch, Verdict};
 use crate::vectors::VectorIndex;
 
 /// Share of the memory bound that vectors may take: one part in this many.
@@ -30,6 +31,10 @@ pub(crate) struct Shared {
     pub(crate) vectors: VectorIndex,
     pub(crate) places: Places,
     pub(crate) counts: Counts,
+    pub(crate) bans: Bans,
+    /// Held shared by an insertion from its look at the bans to its end, and alone for the moment in which a purge begins:
+    /// so a sweep finds whatever was let in before.
+    pub(crate) fills: RwLock<()>,
     disk_up: AtomicBool,
     /// Keys that the writer has yet to remove from disk, with the moment of their removal: beside the write queue, so that
     /// a purge is never lost to a full one.
@@ -66,6 +71,8 @@ impl Shared {
             vectors: VectorIndex::new(vector_bytes),
             places: Places::new(),
             counts: Counts::default(),
+            bans: Bans::new(Epoch::ZERO),
+            fills: RwLock::new(()),
             disk_up: AtomicBool::new(settings.dir.is_some()),
             removals: Mutex::new(HashMap::new()),
             moments: AtomicU64::new(0),
@@ -75,6 +82,31 @@ impl Shared {
 
     pub(crate) fn find(&self, key: &CacheKey, now_ms: u64) -> Option<Arc<Entry>> {
         self.memory.find(&key.key).filter(|entry| entry.answers(key) && entry.is_retained(now_ms))
+    }
+
+    /// The entry as the purges leave it; none if it may not be served at all.
+    pub(crate) fn standing(&self, entry: Arc<Entry>, now_ms: u64) -> Option<Arc<Entry>> {
+        match self.bans.verdict(&entry) {
+            Verdict::Clear => Some(entry),
+            Verdict::Gone => None,
+            // Whoever purged may have another clock: it takes effect now.
+            Verdict::Stale { since_ms } => {
+                Some(self.expire(&entry, since_ms.min(now_ms))).filter(|entry| entry.is_retained(now_ms))
+            }
+        }
+    }
+
+    /// Puts an entry's expired self in its place.
+    fn expire(&self, entry: &Arc<Entry>, at_ms: u64) -> Arc<Entry> {
+        let expired = Arc::new(entry.expired_at(at_ms));
+        let mut changes = self.changes(&entry.key.key).lock();
+        if self.memory.holds(entry) {
+            *changes += 1;
+            let evicted = self.memory.insert(expired.clone());
+            drop(changes);
+            self.forget_vectors(&evicted, None);
+        }
+        expired
     }
 
     /// Puts an entry into memory, and then its vector, so that whoever finds the vector finds the entry.

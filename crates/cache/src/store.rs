@@ -18,6 +18,7 @@ use crate::embedder::Embedding;
 use crate::entry::{Candidate, Entry};
 use crate::error::StoreError;
 use crate::key::CacheKey;
+use crate::purge::{Epoch, Verdict};
 use crate::secret::KeySecret;
 use crate::shared::Shared;
 use crate::vectors::Neighbour;
@@ -115,7 +116,7 @@ impl Store {
             Some(entry) => Some(entry),
             None => self.read(&key.key, now_ms).await.filter(|entry| entry.answers(key)),
         };
-        match found {
+        match found.and_then(|entry| self.shared.standing(entry, now_ms)) {
             Some(entry) if entry.is_fresh(now_ms) => Found::Hit(entry),
             Some(entry) => Found::Stale(entry),
             None => Found::Miss,
@@ -145,12 +146,16 @@ impl Store {
                 Some(entry) => Some(entry),
                 None => self.read(&id, now_ms).await,
             };
-            match entry.filter(|entry| entry.key.partition == *partition) {
+            let Some(entry) = entry.filter(|entry| entry.key.partition == *partition) else {
+                self.shared.forget_vector(partition, &id);
+                continue;
+            };
+            match self.shared.standing(entry.clone(), now_ms) {
                 Some(entry) if entry.is_similar_candidate(now_ms) => {
                     candidates.push(Candidate { similarity, entry });
                 }
-                Some(entry) => self.shared.retire_vector(&entry),
-                None => self.shared.forget_vector(partition, &id),
+                Some(expired) => self.shared.retire_vector(&expired),
+                None => self.shared.retire_vector(&entry),
             }
         }
         candidates
@@ -160,7 +165,8 @@ impl Store {
     /// within milliseconds.
     ///
     /// # Errors
-    /// Why nothing was stored: [`Skip::TooLarge`] (tags and labels over their bounds included) or [`Skip::StoreBusy`].
+    /// Why nothing was stored: [`Skip::TooLarge`] (tags and labels over their bounds included), [`Skip::Purged`] (a purge
+    /// since [`EntryMeta::seen`](crate::EntryMeta::seen) is about it) or [`Skip::StoreBusy`].
     pub fn insert(&self, entry: Entry, vector: Option<Embedding>) -> Result<Arc<Entry>, Skip> {
         if entry.record_bytes() > self.entry_bytes_max || !entry.meta.is_bounded() {
             return Err(Skip::TooLarge);
@@ -170,9 +176,24 @@ impl Store {
         if !self.shared.is_disk_up() && entry.charge() as u64 > self.shared.memory.entry_charge_max() {
             return Err(Skip::TooLarge);
         }
+        let _fill = self.shared.fills.read();
+        if !self.admits(&entry) {
+            return Err(Skip::Purged);
+        }
         self.disk.put(&entry, vector.as_ref())?;
         self.shared.put(&entry, vector.as_ref());
         Ok(entry)
+    }
+
+    /// The newest purge: whoever begins to generate an answer notes it as the entry's
+    /// [`seen`](crate::EntryMeta::seen).
+    pub fn epoch(&self) -> Epoch {
+        self.shared.bans.latest()
+    }
+
+    /// Whether no purge is about an entry that isn't in the store, or was taken from it some time ago.
+    pub fn admits(&self, entry: &Entry) -> bool {
+        self.shared.bans.verdict_outside(&entry.key, &entry.meta) == Verdict::Clear
     }
 
     /// Removes an entry and its vector: nobody finds them from now on.

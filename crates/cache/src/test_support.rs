@@ -6,6 +6,7 @@ use refrain_llm::answer::{Answer, AnswerReader, Form};
 use crate::embedder::{DIMENSIONS, Embedding};
 use crate::entry::{Entry, EntryMeta};
 use crate::key::CacheKey;
+use crate::purge::Epoch;
 
 /// In the year 2100: the sweep goes by the real clock, and must not come between.
 pub(crate) const NOW_MS: u64 = 4_102_444_800_000;
@@ -37,6 +38,7 @@ pub(crate) fn meta(expires_at_ms: u64) -> EntryMeta {
         expires_at_ms,
         stale_while_revalidate_until_ms: 0,
         stale_if_error_until_ms: 0,
+        seen: Epoch::ZERO,
         upstream_ms: 1234,
         route: RouteId::new("chat"),
         tenant: TenantId::new("acme"),

@@ -125,6 +125,8 @@ reasons! {
         Policy = "policy",
         /// A policy failed.
         PolicyFailed = "policy_failed",
+        /// It was purged while it was generated.
+        Purged = "purged",
         /// Everybody who waited for it left.
         Cancelled = "cancelled",
         /// The store's write queue was full.

@@ -140,7 +140,7 @@ fn join(
     miss: &Miss,
     note: &mut Note,
 ) -> (Option<Lead<Arc<FlightHead>>>, Reader<Arc<FlightHead>>) {
-    let key = miss.keyed.key.key;
+    let key = cache.store.epoch().flight(&miss.keyed.key);
     let flights = &cache.flights;
     if shares(miss) {
         match flights.join(key) {

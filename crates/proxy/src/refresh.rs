@@ -11,7 +11,8 @@ use crate::worker::Worker;
 
 /// Asks the upstream again, unless somebody does already. Never fails: the entry is refreshed next time, or expires.
 pub(crate) fn begin(worker: &Arc<Worker>, cache: &Arc<AnswerCache>, miss: Miss) {
-    let Joined::Lead(lead, reader) = cache.flights.join(miss.keyed.key.key) else { return };
+    let flight = cache.store.epoch().flight(&miss.keyed.key);
+    let Joined::Lead(lead, reader) = cache.flights.join(flight) else { return };
     worker.tasks.spawn(refresh(worker.clone(), cache.clone(), miss, lead));
     worker.tasks.spawn(drain(reader));
 }

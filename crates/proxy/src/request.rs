@@ -175,7 +175,9 @@ async fn generate(
     let admitted = &miss.keyed.admitted;
     note.status = Some(miss.status);
     let generated = generate::answer(worker, cache, &miss, note).await;
-    if let Some(stale) = miss.fallback.as_ref().filter(|_| is_down(&generated)) {
+    let fallback = miss.fallback.as_ref().filter(|_| is_down(&generated));
+    // The upstream may have taken long to fail: what was purged meanwhile is no answer.
+    if let Some(stale) = fallback.filter(|stale| cache.store.admits(&stale.entry)) {
         return serve_hit(cache, admitted, (stale, wanted), note);
     }
     match generated? {

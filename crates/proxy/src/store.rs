@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use parking_lot::Mutex;
-use refrain_cache::{CacheKey, Entry, EntryMeta, unix_ms};
+use refrain_cache::{CacheKey, Entry, EntryMeta, Epoch, unix_ms};
 use refrain_core::{EndpointId, Freshness, Skip, Usage};
 use refrain_llm::answer::Answer;
 use refrain_plugin::ResponseView;
@@ -28,6 +28,8 @@ pub(crate) struct Keeper {
     cache: Arc<AnswerCache>,
     /// Proof that nothing stored may be served.
     pub(crate) miss: Arc<Miss>,
+    /// The newest purge when the generation began.
+    seen: Epoch,
     /// Whether it is decided: what the clients do from then on changes nothing.
     is_settled: AtomicBool,
     /// An answer that waits for the policies' word.
@@ -44,9 +46,10 @@ pub(crate) struct Provenance {
 }
 
 impl Keeper {
-    /// A keeper of the answer to a miss.
+    /// A keeper of the answer to a miss, whose generation begins now.
     pub(crate) fn new(cache: Arc<AnswerCache>, miss: Arc<Miss>) -> Self {
-        Self { cache, miss, is_settled: AtomicBool::new(false), pending: Mutex::new(None) }
+        let seen = cache.store.epoch();
+        Self { cache, miss, seen, is_settled: AtomicBool::new(false), pending: Mutex::new(None) }
     }
 
     /// The route.
@@ -125,10 +128,10 @@ impl Keeper {
 
     fn skipped(&self, skip: Skip, from: &Provenance) {
         self.state().metrics.skip(skip);
-        // An error will be another answer next time, and who forbids storing speaks for itself.
-        if from.head.status == StatusCode::OK && skip != Skip::NoStore {
+        // An error will be another answer next time, so will be what was purged, and who forbids storing speaks for itself.
+        if from.head.status == StatusCode::OK && !matches!(skip, Skip::NoStore | Skip::Purged) {
             let until = tokio::time::Instant::now() + HIT_FOR_PASS;
-            self.cache.flights.mark_uncacheable(self.miss.keyed.key.key, until);
+            self.cache.flights.mark_uncacheable(self.seen.flight(&self.miss.keyed.key), until);
         }
     }
 
@@ -147,6 +150,7 @@ impl Keeper {
             expires_at_ms: after(ttl),
             stale_while_revalidate_until_ms: after(ttl.saturating_add(stale_while_revalidate)),
             stale_if_error_until_ms: after(ttl.saturating_add(stale_if_error)),
+            seen: self.seen,
             upstream_ms: millis(*took),
             route: state.route.id.clone(),
             tenant: identity.tenant.clone(),

@@ -22,7 +22,7 @@ const DIR: &str = "answers";
 /// Where a database goes that can't be opened; one is kept.
 const SET_ASIDE: &str = "answers.set-aside";
 /// Version of the layout of keyspaces. Records have their own.
-const LAYOUT: &[u8] = b"refrain store 2";
+const LAYOUT: &[u8] = b"refrain store 3";
 /// The block cache: entries are cached above, decoded.
 const BLOCK_CACHE_BYTES: u64 = 8 << 20;
 const MEMTABLE_BYTES: u64 = 16 << 20;
