@@ -20,6 +20,7 @@ mod policy;
 mod python;
 mod raw;
 mod real_llm;
+pub mod redis;
 mod refrain;
 mod scrape;
 mod tls;

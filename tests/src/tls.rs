@@ -3,14 +3,17 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use rustls::pki_types::CertificateDer;
-use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustls::client::WantsClientCert;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, SupportedProtocolVersion};
 
 /// An authority that signs certificates for names.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     root: CertificateDer<'static>,
+    root_pem: String,
 }
 
 impl Authority {
@@ -18,9 +21,17 @@ impl Authority {
     pub fn new() -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        // A certificate whose issuer has its own name passes for self-signed with OpenSSL.
+        params.distinguished_name.push(DnType::CommonName, "tests of Refrain");
         let key = KeyPair::generate().unwrap();
-        let root = params.self_signed(&key).unwrap().der().clone();
-        Self { issuer: Issuer::new(params, key), root }
+        let root = params.self_signed(&key).unwrap();
+        let (root, root_pem) = (root.der().clone(), root.pem());
+        Self { issuer: Issuer::new(params, key), root, root_pem }
+    }
+
+    /// Writes its own certificate.
+    pub fn write_root(&self, file: &Path) {
+        std::fs::write(file, &self.root_pem).unwrap();
     }
 
     /// Writes `STEM.pem` and `STEM.key` for these names; returns the certificate.
@@ -33,15 +44,30 @@ impl Authority {
         certificate.der().clone()
     }
 
+    /// A client that trusts it and shows `STEM.pem`, as [issued](Self::issue).
+    pub fn client_as(&self, dir: &Path, stem: &str) -> Arc<ClientConfig> {
+        let certificate = CertificateDer::from_pem_file(dir.join(format!("{stem}.pem"))).unwrap();
+        let key = PrivateKeyDer::from_pem_file(dir.join(format!("{stem}.key"))).unwrap();
+        let builder = self.trusting(rustls::ALL_VERSIONS);
+        Arc::new(builder.with_client_auth_cert(vec![certificate], key).unwrap())
+    }
+
     /// A client that trusts it and offers these HTTP versions by ALPN.
     pub fn client(&self, alpn: &[&str], versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfig> {
+        let mut config = self.trusting(versions).with_no_client_auth();
+        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        Arc::new(config)
+    }
+
+    fn trusting(
+        &self,
+        versions: &[&'static SupportedProtocolVersion],
+    ) -> ConfigBuilder<ClientConfig, WantsClientCert> {
         let mut roots = RootCertStore::empty();
         roots.add(self.root.clone()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
-        let mut config = builder.with_root_certificates(roots).with_no_client_auth();
-        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-        Arc::new(config)
+        builder.with_root_certificates(roots)
     }
 }
 
