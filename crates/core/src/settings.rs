@@ -119,6 +119,7 @@ pub struct Limits {
 
 /// Where answers are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "there is one in a process")]
 pub enum Store {
     /// Nowhere: no route caches.
     Off,
