@@ -80,7 +80,10 @@ impl Check<'_, '_> {
             }
             closest => closest,
         };
-        self.problems.at(&node.origin, path, format!("unknown value {text:?}"), Some(suggestion));
+        // What isn't even a word may be a URL with a password.
+        let is_word = text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+        let message = if is_word { format!("unknown value {text:?}") } else { "unknown value".to_owned() };
+        self.problems.at(&node.origin, path, message, Some(suggestion));
         None
     }
 
@@ -202,6 +205,9 @@ fn expected(shapes: &[Shape<'_>]) -> String {
             ("number", ..) => "a number".to_owned(),
             ("boolean", ..) => "true or false".to_owned(),
             ("array", ..) => "an array".to_owned(),
+            _ if shape.is_tagged() => {
+                format!("{{ {} = .. }}", shape.property_names().next().unwrap_or_default())
+            }
             _ => "a table".to_owned(),
         };
         if !words.contains(&word) {

@@ -7,6 +7,7 @@
 mod plugin;
 mod pool;
 mod route;
+mod store;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,8 +24,9 @@ use crate::tree::Origin;
 pub(crate) use plugin::{
     Grant, Isolation, OnError, Plugin, PluginConfig, PluginHost, PluginLimits, RoutePlugin,
 };
-pub(crate) use pool::{Authorization, Endpoint, Pool, PoolKind, Timeouts};
+pub(crate) use pool::{Endpoint, Pool, PoolKind, Timeouts};
 pub(crate) use route::{Cache, Directive, Regenerate, Route, Sampled, Scope, Semantic, Veto};
+pub(crate) use store::{RedisTls, Store, StoreKind, VectorSearch};
 
 /// Refrain: proxy and answer cache for LLM servers. Relative paths are relative to the folder of the file.
 #[derive(Default, Deserialize, JsonSchema)]
@@ -102,6 +104,18 @@ pub(crate) struct Certificate {
     pub(crate) key: Option<FilePath>,
 }
 
+/// Where a secret is.
+#[derive(Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum SecretSource {
+    /// Name of an environment variable; white space at the end of its value is cut.
+    Env(NonEmpty),
+    /// A file; white space at its end is cut.
+    File(FilePath),
+    /// The value itself. Prefer `env` or `file`.
+    Value(NonEmpty),
+}
+
 /// What a caller may do.
 #[derive(Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -158,32 +172,6 @@ pub(crate) struct Limits {
     /// Requests that wait for one generation of the same answer. Default 256.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub(crate) waiters: Option<u32>,
-}
-
-/// Where answers are kept.
-#[derive(Default, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub(crate) struct Store {
-    /// What keeps answers. Default "embedded".
-    pub(crate) kind: Option<StoreKind>,
-    /// Memory for entries and vectors. Default "256 MiB".
-    pub(crate) memory: Option<Bytes>,
-    /// Folder for entries that survive a restart and for the secret of cache keys. Default: memory only.
-    pub(crate) dir: Option<FilePath>,
-    /// Space on disk. Default "4 GiB".
-    pub(crate) disk: Option<Bytes>,
-    /// Largest entry. Default "4 MiB".
-    pub(crate) entry_max: Option<Bytes>,
-}
-
-/// What keeps answers.
-#[derive(Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum StoreKind {
-    /// This process.
-    Embedded,
-    /// Nothing: no route caches.
-    Off,
 }
 
 /// The embedding model.

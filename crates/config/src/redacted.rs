@@ -3,11 +3,12 @@
 //! Structs are taken apart without `..`: a new setting can't be forgotten here, and a new secret is decided upon.
 
 mod plugin;
+mod store;
 
 use refrain_core::settings::{
-    Admin, ApiKey, Certificate, DirectivesAllowed, EmbeddedStore, Embedder, Endpoint, KeyKind, Limits,
-    Listener, Log, LogFormat, Pool, PoolKind, Regenerate, Route, RouteCache, RouteMatch, RouteSemantic,
-    Runtime, Sampled, Store, Timeouts, Tls,
+    Admin, ApiKey, Certificate, DirectivesAllowed, Embedder, Endpoint, KeyKind, Limits, Listener, Log,
+    LogFormat, Pool, PoolKind, Regenerate, Route, RouteCache, RouteMatch, RouteSemantic, Runtime, Sampled,
+    Timeouts, Tls,
 };
 use refrain_core::{Freshness, Role, Scope, Settings, Veto};
 use serde_json::{Map, Value, json};
@@ -40,7 +41,7 @@ pub fn redacted(settings: &Settings) -> Value {
         "admin": admin.as_ref().map_or(json!(false), |Admin { address }| json!({ "address": address.to_string() })),
         "runtime": self::runtime(runtime),
         "limits": self::limits(limits),
-        "store": self::store(store),
+        "store": store::store(store),
         "key": named(keys.iter().map(|value| (value.id.as_str(), key(value)))),
         "plugin_host": plugin::host(plugin_host),
         "plugin": named(plugins.values().map(|value| (value.id.as_str(), plugin::plugin(value)))),
@@ -111,23 +112,6 @@ fn limits(limits: &Limits) -> Value {
 
 fn size(bytes: usize) -> String {
     format_bytes(bytes as u64)
-}
-
-fn store(store: &Store) -> Value {
-    let Store::Embedded(EmbeddedStore { memory_bytes_max, dir, disk_bytes_max, entry_bytes_max }) = store
-    else {
-        return json!({ "kind": "off" });
-    };
-    let mut table = json!({
-        "kind": "embedded",
-        "memory": size(*memory_bytes_max),
-        "entry_max": size(*entry_bytes_max),
-    });
-    if let Some(dir) = dir {
-        table["dir"] = json!(dir);
-        table["disk"] = json!(format_bytes(*disk_bytes_max));
-    }
-    table
 }
 
 fn embedder(embedder: &Embedder) -> Value {

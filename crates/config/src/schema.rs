@@ -20,8 +20,15 @@ const DEFAULTS: &str = r#"
     key.a = { tenant = "a", kind = "service", hash = "blake3:00000000000000000000000000000000:0000000000000000000000000000000000000000000000000000000000000000" }
 "#;
 
+/// The same for tables that [`DEFAULTS`] has no room for.
+const DEFAULTS_OF_REDIS: &str = r#"
+    store = { kind = "redis", secret_file = "a", redis = { url = "redis://a" } }
+    pool.a.endpoint = [{ url = "http://a" }]
+    route.a = { pool = "a" }
+"#;
+
 /// Keys whose default depends on other keys or the machine, or that [`DEFAULTS`] had to set.
-const NOT_FIXED: [&str; 12] = [
+const NOT_FIXED: [&str; 13] = [
     "allow_anonymous",
     "anonymous_role",
     "code_dir",
@@ -32,6 +39,7 @@ const NOT_FIXED: [&str; 12] = [
     "regenerate",
     "threshold_floor",
     "ttl_max",
+    "urls",
     "user",
     "workers",
 ];
@@ -41,6 +49,10 @@ pub fn schema_json() -> String {
     let mut root = Schema::of_config().root;
     if let Ok(loaded) = load(&Source::from_text("", DEFAULTS, [])) {
         add_defaults(&mut root, "", &redacted(&loaded.settings));
+    }
+    if let Ok(loaded) = load(&Source::from_text("", DEFAULTS_OF_REDIS, [])) {
+        let dump = redacted(&loaded.settings);
+        add_defaults(&mut root, "/properties/store", &json!({ "redis": dump["store"]["redis"] }));
     }
     // A `Value` always serialises.
     format!("{}\n", serde_json::to_string_pretty(&sort(root)).unwrap_or_default())

@@ -8,6 +8,8 @@ mod plugins;
 mod pools;
 mod process;
 mod routes;
+mod secrets;
+mod store;
 mod url;
 
 use std::path::{Path, PathBuf};
@@ -15,7 +17,7 @@ use std::path::{Path, PathBuf};
 use refrain_core::Settings;
 
 use crate::Loaded;
-use crate::error::{Errors, Problem, Problems, Suggestion};
+use crate::error::{Errors, Place, Problem, Problems, Suggestion};
 use crate::raw::Config;
 use crate::source::Source;
 use crate::tree::Node;
@@ -42,10 +44,11 @@ pub(crate) fn settle(
     let admin = process::admin(raw.admin);
     let has_keys = !context.names("key").is_empty();
     let listeners = listeners::settle(&mut context, raw.listener, admin.as_ref(), has_keys);
-    let store = process::store(&mut context, raw.store);
+    let store_dir = raw.store.dir.as_ref().map(|dir| source.resolve(&dir.0));
+    let store = store::settle(&mut context, raw.store);
     let embedder = raw.embedder.and_then(|embedder| process::embedder(&context, embedder));
     let pools = pools::settle(&mut context, raw.pool);
-    let plugin_host = plugins::host(&context, raw.plugin_host, &store);
+    let plugin_host = plugins::host(&context, raw.plugin_host, store_dir.as_deref());
     let plugins = plugins::settle(&mut context, raw.plugin, &plugin_host);
     let routes = routes::settle(&mut context, raw.route, &pools, &plugins, &store);
     let settings = Settings {
@@ -88,6 +91,16 @@ impl<'a> Context<'a> {
         if !self.problems.holds(&dotted, self.known) {
             self.problems.at(origin, &dotted, message, suggestion);
         }
+    }
+
+    /// Reports a problem of a variable that stands for a key.
+    fn refuse_variable(&mut self, variable: &str, dotted: &str, message: impl Into<String>) {
+        self.problems.push(Problem::new(Place::Variable(variable.to_owned()), dotted, message));
+    }
+
+    /// Whether something at or below the path was wrong in itself, so that it is missing in the raw tables.
+    fn is_wrong(&self, path: &[&str]) -> bool {
+        self.problems.holds(&self.tree.locate(path).1, self.known)
     }
 
     fn warn(&mut self, path: &[&str], message: impl Into<String>) {

@@ -5,6 +5,7 @@
 
 mod http;
 mod quantity;
+mod redis;
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -17,6 +18,7 @@ use serde::de::{Deserialize, Deserializer, Error as _};
 use crate::settle::{endpoint_of_url, parse_key_hash, parse_sha256};
 
 pub(crate) use quantity::{format_bytes, format_span};
+pub(crate) use redis::{RedisServer, format_redis_url};
 
 macro_rules! textual {
     ($($(#[$doc:meta])* $name:ident($inner:ty) = $format:literal by $parse:path, like $example:literal;)*) => {
@@ -25,10 +27,17 @@ macro_rules! textual {
             #[derive(Clone, Debug)]
             pub(crate) struct $name(pub(crate) $inner);
 
+            impl $name {
+                /// Reads it, or says what was expected.
+                pub(crate) fn parse(text: &str) -> Result<Self, String> {
+                    $parse(text).map(Self)
+                }
+            }
+
             impl<'de> Deserialize<'de> for $name {
                 fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                     let text = String::deserialize(deserializer)?;
-                    $parse(&text).map(Self).map_err(D::Error::custom)
+                    Self::parse(&text).map_err(D::Error::custom)
                 }
             }
 
@@ -82,6 +91,12 @@ textual! {
     CorsOrigin(String) = "cors-origin" by http::parse_origin, like "https://chat.example.com";
     /// An upstream response header that may be stored.
     ReplayHeader(String) = "replay-header" by http::parse_replay_header, like "openai-model";
+    /// A Redis server.
+    RedisUrl(RedisServer) = "redis-url" by redis::parse_url, like "redis://user:password@host:6379/0";
+    /// The first part of key names.
+    KeyPrefix(String) = "key-prefix" by redis::parse_prefix, like "refrain";
+    /// A name in a certificate.
+    ServerName(String) = "server-name" by redis::parse_server_name, like "redis.example.com";
     /// A file or folder.
     FilePath(PathBuf) = "file-path" by parse_file, like "certs/chain.pem";
     /// A text that isn't empty.

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::text::{FilePath, NonEmpty, TimeSpan, UpstreamUrl};
+use super::SecretSource;
+use crate::text::{NonEmpty, TimeSpan, UpstreamUrl};
 
 /// Upstream servers that serve the same models.
 #[derive(Default, Deserialize, JsonSchema)]
@@ -50,20 +51,8 @@ pub(crate) struct Endpoint {
     /// Share of the load relative to the others. Default 1.
     #[schemars(range(min = 1, max = 1_000))]
     pub(crate) weight: Option<u32>,
-    /// `Authorization` header to send.
-    pub(crate) authorization: Option<Authorization>,
-}
-
-/// Where the value of an `Authorization` header is, scheme included: `Bearer sk-...`.
-#[derive(Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Authorization {
-    /// Name of an environment variable.
-    Env(NonEmpty),
-    /// A file; white space at its end is cut.
-    File(FilePath),
-    /// The value itself. Prefer `env` or `file`.
-    Value(NonEmpty),
+    /// `Authorization` header to send, scheme included: `Bearer sk-...`.
+    pub(crate) authorization: Option<SecretSource>,
 }
 
 /// Time-outs of an upstream request.

@@ -5,9 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use refrain_core::PluginId;
-use refrain_core::settings::{
-    Grant, Isolation, OnError, Plugin, PluginHost, PluginLimits, RoutePlugin, Store,
-};
+use refrain_core::settings::{Grant, Isolation, OnError, Plugin, PluginHost, PluginLimits, RoutePlugin};
 use serde_json::Value;
 
 use super::{Context, process};
@@ -30,22 +28,20 @@ pub(super) struct Plugins {
     configs: BTreeMap<PluginId, String>,
 }
 
-pub(super) fn host(context: &Context<'_>, raw: raw::PluginHost, store: &Store) -> PluginHost {
+pub(super) fn host(context: &Context<'_>, raw: raw::PluginHost, store_dir: Option<&Path>) -> PluginHost {
     let default = PluginHost::default();
     PluginHost {
         code_dir: match raw.code_dir {
             Some(dir) => Some(context.source.resolve(&dir.0)),
-            None => default_code_dir(context, store),
+            None => default_code_dir(context, store_dir),
         },
         instances_max: raw.instances.map_or(default.instances_max, |number| number as usize),
     }
 }
 
 /// Beside the answers, or where the user's caches are.
-fn default_code_dir(context: &Context<'_>, store: &Store) -> Option<PathBuf> {
-    if let Store::Embedded(store) = store
-        && let Some(dir) = &store.dir
-    {
+fn default_code_dir(context: &Context<'_>, store_dir: Option<&Path>) -> Option<PathBuf> {
+    if let Some(dir) = store_dir {
         return Some(dir.join("code"));
     }
     // Relative ones are to be ignored, says the XDG base directory specification.

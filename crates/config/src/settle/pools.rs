@@ -6,12 +6,8 @@ use std::sync::Arc;
 use refrain_core::settings::{Endpoint, Pool, PoolKind, Secret, Timeouts};
 use refrain_core::{EndpointId, PoolId};
 
-use super::Context;
+use super::{Context, secrets};
 use crate::raw;
-use crate::source::read_bounded;
-
-/// Largest file with a secret, in bytes.
-const SECRET_BYTES_MAX: u64 = 64 * 1024;
 
 pub(super) fn settle(
     context: &mut Context<'_>,
@@ -80,7 +76,7 @@ fn add(context: &mut Context<'_>, path: &[&str], endpoints: &mut Vec<Endpoint>, 
 
 /// None without a URL, which is known already.
 fn endpoint(context: &mut Context<'_>, path: &[&str; 4], raw: raw::Endpoint) -> Option<Endpoint> {
-    let authorization = raw.authorization.and_then(|raw| secret(context, path, raw));
+    let authorization = raw.authorization.and_then(|raw| authorization(context, path, raw));
     let plain = raw.url?.0;
     Some(Endpoint {
         id: raw.name.map_or_else(|| plain.id.clone(), |name| EndpointId::new(name.0)),
@@ -90,26 +86,11 @@ fn endpoint(context: &mut Context<'_>, path: &[&str; 4], raw: raw::Endpoint) -> 
     })
 }
 
-/// Reads a secret; no message holds it.
-fn secret(context: &mut Context<'_>, endpoint: &[&str; 4], raw: raw::Authorization) -> Option<Secret> {
+/// Reads the value of a header; no message holds it.
+fn authorization(context: &mut Context<'_>, endpoint: &[&str; 4], raw: raw::SecretSource) -> Option<Secret> {
     let [pool, name, list, index] = *endpoint;
     let path = [pool, name, list, index, "authorization"];
-    let read = match raw {
-        raw::Authorization::Value(value) => Ok(value.0),
-        raw::Authorization::Env(variable) => context
-            .source
-            .environment
-            .get(&variable.0)
-            .cloned()
-            .ok_or_else(|| format!("environment variable {:?} is not set", variable.0)),
-        raw::Authorization::File(file) => {
-            let file = context.watched(&file.0);
-            read_bounded(&file, SECRET_BYTES_MAX)
-                .map_err(|error| format!("can't read {}: {error}", file.display()))
-        }
-    };
-    let checked = read.and_then(|text| match text.trim() {
-        "" => Err("is empty".to_owned()),
+    let checked = secrets::read(context, raw).and_then(|text| match text.trim() {
         text if text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) => {
             Ok(Secret(text.to_owned()))
         }

@@ -1,6 +1,6 @@
 //! Tables about the process as a whole.
 
-use refrain_core::settings::{Admin, EmbeddedStore, Embedder, Limits, Log, LogFormat, Runtime, Store};
+use refrain_core::settings::{Admin, Embedder, Limits, Log, LogFormat, Runtime};
 
 use super::Context;
 use crate::raw;
@@ -44,26 +44,6 @@ pub(super) fn limits(context: &mut Context<'_>, raw: raw::Limits) -> Limits {
         context.refuse(&["limits", "head"], "must be at least \"8 KiB\"", None);
     }
     limits
-}
-
-pub(super) fn store(context: &mut Context<'_>, raw: raw::Store) -> Store {
-    if matches!(raw.kind, Some(raw::StoreKind::Off)) {
-        return Store::Off;
-    }
-    let default = EmbeddedStore::default();
-    let store = EmbeddedStore {
-        memory_bytes_max: bytes(raw.memory, default.memory_bytes_max),
-        dir: raw.dir.map(|dir| context.source.resolve(&dir.0)),
-        disk_bytes_max: raw.disk.as_ref().map_or(default.disk_bytes_max, |bytes| bytes.0),
-        entry_bytes_max: bytes(raw.entry_max, default.entry_bytes_max),
-    };
-    if store.entry_bytes_max > store.memory_bytes_max {
-        context.refuse(&["store", "entry_max"], "an entry can't be larger than store.memory", None);
-    }
-    if store.dir.is_none() && raw.disk.is_some() {
-        context.refuse(&["store", "disk"], "without store.dir nothing is on disk", None);
-    }
-    Store::Embedded(store)
 }
 
 /// None if a required part is missing or wrong, which is known already.

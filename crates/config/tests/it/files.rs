@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use refrain_config::{Loaded, Source, for_upstream, load, redacted, schema_json};
+use refrain_core::settings::Store;
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../config")
@@ -46,14 +47,30 @@ fn the_commented_default_is_the_default() {
 fn every_commented_option_of_the_default_loads() {
     let text = fs::read_to_string(folder().join("refrain.toml")).unwrap();
     let shown: String = text.lines().map(|line| uncomment(line).to_owned() + "\n").collect();
-    let environment = [("GPU_B_AUTHORIZATION".to_owned(), "Bearer x".to_owned())];
-    let loaded =
-        load(&Source::from_text("refrain.toml", shown, environment)).unwrap_or_else(|e| panic!("{e}"));
+    let (before, rest) = shown.split_once("secret_file = ").unwrap();
+    let (_redis, after) = rest.split_once("\n# --- ").unwrap();
+    let loaded = load_shown(&format!("{before}\n#{after}"));
     assert_eq!(loaded.settings.keys.len(), 1);
     assert!(loaded.settings.embedder.is_some() && loaded.settings.routes[0].cache.semantic.is_some());
     assert!(loaded.settings.listeners[0].tls.is_some());
     assert_eq!((loaded.settings.plugins.len(), loaded.settings.routes[0].plugins.len()), (1, 1));
     assert_eq!(loaded.settings.pools.values().next().unwrap().endpoints.len(), 2);
+}
+
+#[test]
+fn every_commented_option_of_redis_loads() {
+    let text = fs::read_to_string(folder().join("refrain.toml")).unwrap();
+    let shown: String = text.lines().map(|line| uncomment(line).to_owned() + "\n").collect();
+    let shown = shown.replace("kind = \"embedded\"", "kind = \"redis\"").replace("disk = ", "# disk = ");
+    let loaded = load_shown(&shown);
+    let Store::Redis(store) = loaded.settings.store else { panic!("redis") };
+    assert!(store.credentials.password.is_some() && store.tls.unwrap().client.is_some());
+}
+
+fn load_shown(text: &str) -> Loaded {
+    let environment = [("GPU_B_AUTHORIZATION", "Bearer x"), ("REDIS_PASSWORD", "x")];
+    let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    load(&Source::from_text("refrain.toml", text, environment)).unwrap_or_else(|errors| panic!("{errors}"))
 }
 
 /// A line whose comment is an option or a table.

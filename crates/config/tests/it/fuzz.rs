@@ -5,6 +5,7 @@ use refrain_config::{Errors, Source, load};
 
 const WHOLE: &str = include_str!("../../../../config/refrain.toml");
 const TENANTS: &str = include_str!("../../../../config/examples/multi-tenant.toml");
+const REDIS: &str = include_str!("../../../../config/examples/redis.toml");
 
 fn load_text(text: &str) -> Result<(), Errors> {
     load(&Source::from_text("fuzz.toml", text, [])).map(drop)
@@ -36,10 +37,10 @@ proptest! {
 
     #[test]
     fn a_mutated_file_never_panics(
-        tenants in any::<bool>(),
+        file in prop::sample::select(vec![WHOLE, TENANTS, REDIS]),
         edits in prop::collection::vec((any::<prop::sample::Index>(), any::<prop::sample::Index>(), "\\PC{0,6}"), 1..4),
     ) {
-        let mut text: Vec<char> = if tenants { TENANTS } else { WHOLE }.chars().collect();
+        let mut text: Vec<char> = file.chars().collect();
         for (from, length, new) in edits {
             let from = from.index(text.len());
             let to = (from + length.index(12)).min(text.len());
@@ -56,7 +57,7 @@ proptest! {
             "[[]]", "{}", "{ a = 1 }", "2026-01-01", "\"18446744073709551615s 1000ms\"", "\"9999999 TiB\"",
         ]),
     ) {
-        for text in [WHOLE, TENANTS] {
+        for text in [WHOLE, TENANTS, REDIS] {
             let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
             let keyed: Vec<usize> = (0..lines.len())
                 .filter(|index| lines[*index].contains(" = ") && !lines[*index].starts_with('#'))

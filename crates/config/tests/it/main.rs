@@ -11,6 +11,8 @@ mod mistakes;
 #[cfg(test)]
 mod plugins;
 #[cfg(test)]
+mod redis;
+#[cfg(test)]
 mod settings;
 
 /// A file with a pool and a route, to which a test adds what it is about.

@@ -104,7 +104,10 @@ fn a_wrong_word_is_told_with_the_closest() {
             "cache = { directives = [\"no-cach\"] }",
             r#"6:25: route.chat.cache.directives[0]: unknown value "no-cach"; did you mean "no-cache"?"#,
         ),
-        ("[store]\nkind = \"redis\"", r#"7:8: store.kind: unknown value "redis"; known: embedded, off"#),
+        (
+            "[store]\nkind = \"memcached\"",
+            r#"7:8: store.kind: unknown value "memcached"; known: embedded, redis, off"#,
+        ),
     ] {
         check_added(added, &format!("config/refrain.toml:{expected}"));
     }
