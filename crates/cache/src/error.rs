@@ -3,6 +3,23 @@
 use std::io;
 use std::path::PathBuf;
 
+/// Why a purge did not come to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PurgeError {
+    /// Nothing was done.
+    #[error("too many purges wait; nothing was done: ask again")]
+    Busy,
+    /// The store is closed, or was while the purge was under way.
+    #[error("the store was closed before the purge had ended: ask again once it runs")]
+    Closed,
+    /// Nothing of it is served by this process, and the disk could not be changed.
+    #[error(
+        "the disk could not be written: what was purged is not served any more, but may be again after a restart; see to the \
+         disk, or remove the store's directory before a restart"
+    )]
+    Disk,
+}
+
 /// Why the store could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {

@@ -17,6 +17,8 @@ mod key;
 mod kill_tests;
 mod memory;
 mod purge;
+#[cfg(test)]
+mod purge_tests;
 mod record;
 mod scope;
 mod secret;
@@ -32,13 +34,13 @@ pub use cache::{Cache, CacheError};
 pub use decide::{CandidateView, Decision, Passed, Refusal, decide, passing};
 pub use embedder::{DIMENSIONS, EmbedError, Embedder, EmbedderStats, Embedding};
 pub use entry::{Candidate, Entry, EntryMeta, LABEL_BYTES_MAX, LABELS_MAX, TAG_BYTES_MAX, TAGS_MAX};
-pub use error::StoreError;
+pub use error::{PurgeError, StoreError};
 pub use evidence::{Evidence, Lexical, compare};
 pub use flight::{FlightEnd, FlightLimits, Flights, Joined, Lead, Reader};
 pub use key::{CacheKey, KeyParts};
 pub use purge::{
-    BANS_MAX, Bans, Conditions, Epoch, EpochError, Purge, PurgeDecodeError, PurgeHow, SELECT_NAME_BYTES_MAX,
-    Select, SelectError, Verdict,
+    BANS_MAX, Bans, Conditions, Epoch, EpochError, Purge, PurgeDecodeError, PurgeHow, PurgeMode, PurgeReport,
+    SELECT_NAME_BYTES_MAX, Select, SelectError, Verdict,
 };
 pub use scope::ScopeId;
 pub use secret::KeySecret;

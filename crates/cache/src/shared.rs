@@ -14,7 +14,7 @@ use crate::embedder::Embedding;
 use crate::entry::Entry;
 use crate::key::CacheKey;
 use crate::memory::Memory;
-use crate::purge::{Bans, Epoch, Verdict};
+use crate::purge::{Bans, Epoch, Jobs, Verdict};
 use crate::vectors::VectorIndex;
 
 /// Share of the memory bound that vectors may take: one part in this many.
@@ -35,6 +35,7 @@ pub(crate) struct Shared {
     /// Held shared by an insertion from its look at the bans to its end, and alone for the moment in which a purge begins:
     /// so a sweep finds whatever was let in before.
     pub(crate) fills: RwLock<()>,
+    pub(crate) purges: Jobs,
     disk_up: AtomicBool,
     /// Keys that the writer has yet to remove from disk, with the moment of their removal: beside the write queue, so that
     /// a purge is never lost to a full one.
@@ -73,6 +74,7 @@ impl Shared {
             counts: Counts::default(),
             bans: Bans::new(Epoch::ZERO),
             fills: RwLock::new(()),
+            purges: Jobs::new(),
             disk_up: AtomicBool::new(settings.dir.is_some()),
             removals: Mutex::new(HashMap::new()),
             moments: AtomicU64::new(0),
@@ -91,22 +93,48 @@ impl Shared {
             Verdict::Gone => None,
             // Whoever purged may have another clock: it takes effect now.
             Verdict::Stale { since_ms } => {
-                Some(self.expire(&entry, since_ms.min(now_ms))).filter(|entry| entry.is_retained(now_ms))
+                let expired = self.replace(&entry, entry.expired_at(since_ms.min(now_ms)));
+                Some(expired).filter(|entry| entry.is_retained(now_ms))
             }
         }
     }
 
-    /// Puts an entry's expired self in its place.
-    fn expire(&self, entry: &Arc<Entry>, at_ms: u64) -> Arc<Entry> {
-        let expired = Arc::new(entry.expired_at(at_ms));
+    /// Puts another state of an entry into its place in memory, if it is there still.
+    pub(crate) fn replace(&self, entry: &Arc<Entry>, by: Entry) -> Arc<Entry> {
+        let by = Arc::new(by);
         let mut changes = self.changes(&entry.key.key).lock();
         if self.memory.holds(entry) {
             *changes += 1;
-            let evicted = self.memory.insert(expired.clone());
+            let evicted = self.memory.insert(by.clone());
             drop(changes);
             self.forget_vectors(&evicted, None);
         }
-        expired
+        by
+    }
+
+    /// Removes this very entry from memory, and the vector that leads nowhere then.
+    pub(crate) fn let_go(&self, entry: &Arc<Entry>) {
+        let CacheKey { partition, key, fingerprint: _ } = entry.key;
+        self.memory.remove_entry(entry);
+        self.forget_vector(&partition, &key);
+    }
+
+    /// A purge has removed an entry from disk: it leaves memory too, unless a newer one stands there.
+    pub(crate) fn purged(&self, key: &CacheKey, is_about: impl Fn(&Entry) -> bool) {
+        let CacheKey { partition, key, fingerprint: _ } = key;
+        let mut changes = self.changes(key).lock();
+        *changes += 1;
+        self.places.remove(key);
+        if let Some(known) = self.memory.peek(key).filter(|known| is_about(known)) {
+            self.memory.remove_entry(&known);
+        }
+        drop(changes);
+        self.forget_vector(partition, key);
+    }
+
+    /// A record has changed in its place: what was read before is out of date.
+    pub(crate) fn rewritten(&self, key: &[u8; 32]) {
+        *self.changes(key).lock() += 1;
     }
 
     /// Puts an entry into memory, and then its vector, so that whoever finds the vector finds the entry.
@@ -239,9 +267,7 @@ impl Shared {
     /// Removes entries from memory that may no longer be served, and their vectors.
     pub(crate) fn sweep(&self, now_ms: u64) {
         for entry in self.memory.collect(|entry| !entry.is_retained(now_ms)) {
-            let CacheKey { partition, key, fingerprint: _ } = entry.key;
-            self.memory.remove_entry(&entry);
-            self.forget_vector(&partition, &key);
+            self.let_go(&entry);
         }
     }
 

@@ -12,13 +12,14 @@ use bytes::Bytes;
 use refrain_core::Skip;
 use refrain_core::settings::EmbeddedStore;
 use refrain_llm::answer::{DecodeError, Rendering};
+use tokio::sync::oneshot;
 
 use crate::disk::{Disk, DiskOptions};
 use crate::embedder::Embedding;
 use crate::entry::{Candidate, Entry};
-use crate::error::StoreError;
+use crate::error::{PurgeError, StoreError};
 use crate::key::CacheKey;
-use crate::purge::{Epoch, Verdict};
+use crate::purge::{Epoch, Job, Purge, PurgeMode, PurgeReport, Verdict};
 use crate::secret::KeySecret;
 use crate::shared::Shared;
 use crate::vectors::Neighbour;
@@ -36,7 +37,7 @@ pub enum Found {
 
 /// The embedded store. Shared by all threads.
 pub struct Store {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     disk: Disk,
     entry_bytes_max: usize,
 }
@@ -194,6 +195,29 @@ impl Store {
     /// Whether no purge is about an entry that isn't in the store, or was taken from it some time ago.
     pub fn admits(&self, entry: &Entry) -> bool {
         self.shared.bans.verdict_outside(&entry.key, &entry.meta) == Verdict::Clear
+    }
+
+    /// Purges, or counts what would be. A purge is in force when it begins: nothing of it is served, stored or joined from
+    /// then on; when it ends, it has left memory and, for good, the disk. Takes as long as reading all records does.
+    ///
+    /// # Errors
+    /// See [`PurgeError`].
+    ///
+    /// # Cancel safety
+    /// Safe: what was begun comes to its end.
+    pub async fn purge(&self, purge: &Purge, mode: PurgeMode) -> Result<PurgeReport, PurgeError> {
+        let (reply, report) = oneshot::channel();
+        match mode {
+            PurgeMode::DryRun => self.shared.purges.push(Job::new(purge.clone(), None, reply))?,
+            PurgeMode::Real => {
+                let _no_fill = self.shared.fills.write();
+                let epoch = self.epoch().next(unix_ms());
+                self.shared.purges.push(Job::new(purge.clone(), Some(epoch), reply))?;
+                self.shared.bans.append(epoch, purge.clone());
+            }
+        }
+        self.disk.wake();
+        report.await.map_err(|_| PurgeError::Closed)?
     }
 
     /// Removes an entry and its vector: nobody finds them from now on.

@@ -4,6 +4,7 @@
 //! for a quarter of a second at most. If the disk fails, the store goes on in memory.
 
 mod places;
+mod purge;
 mod reader;
 mod rebuild;
 mod tables;
@@ -56,6 +57,7 @@ impl Disk {
         let dir = options.dir;
         std::fs::create_dir_all(dir).map_err(|source| StoreError::Directory { dir: dir.into(), source })?;
         let tables = Arc::new(Tables::open(dir, options.secret)?);
+        shared.bans.settle(tables.epoch());
         let front = rebuild::rebuild(shared, &tables, options.embedder);
         let (bytes_max, embedder) = (options.bytes_max, options.embedder);
         Self::start(shared, Some(tables.clone()), move |shared, queue| {

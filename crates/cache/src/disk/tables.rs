@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::io;
+use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistM
 
 use crate::entry::Entry;
 use crate::error::StoreError;
+use crate::purge::Epoch;
 use crate::record::{self, PlaceRecord, RecordError};
 use crate::secret::KeySecret;
 
@@ -23,6 +25,8 @@ const DIR: &str = "answers";
 const SET_ASIDE: &str = "answers.set-aside";
 /// Version of the layout of keyspaces. Records have their own.
 const LAYOUT: &[u8] = b"refrain store 3";
+/// Where the newest purge is noted.
+const EPOCH: &str = "purged";
 /// The block cache: entries are cached above, decoded.
 const BLOCK_CACHE_BYTES: u64 = 8 << 20;
 const MEMTABLE_BYTES: u64 = 16 << 20;
@@ -35,6 +39,9 @@ pub(super) struct Tables {
     db: Database,
     answers: Keyspace,
     index: Keyspace,
+    meta: Keyspace,
+    /// The newest purge, when it was opened.
+    epoch: Epoch,
     secret: Arc<KeySecret>,
 }
 
@@ -94,13 +101,47 @@ impl Tables {
         }
         let answers = db.keyspace("answers", options)?;
         let index = db.keyspace("index", options)?;
-        Ok(Self { db, answers, index, secret: secret.clone() })
+        let epoch = meta.get(EPOCH)?.and_then(|bytes| epoch_of(&bytes)).unwrap_or(Epoch::ZERO);
+        Ok(Self { db, answers, index, meta, epoch, secret: secret.clone() })
     }
 
     /// The entry that was stored under a key.
     pub(super) fn read(&self, key: &[u8; 32]) -> Result<Option<Entry>, ReadError> {
         let Some(bytes) = self.answers.get(key).map_err(ReadError::Engine)? else { return Ok(None) };
         record::decode(&self.secret, key, &bytes).map(Some).map_err(ReadError::Record)
+    }
+
+    /// The newest purge that was noted when it was opened.
+    pub(super) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Notes the newest purge, so that none of a later process gets an earlier place, whatever its clock says.
+    pub(super) fn note_epoch(&self, epoch: Epoch) -> fjall::Result<()> {
+        self.meta.insert(EPOCH, epoch.to_string())
+    }
+
+    /// The entries after a key, or the one that is named, with their keys. Damaged ones come with their error.
+    pub(super) fn answers<'a>(
+        &'a self,
+        after: Option<&[u8]>,
+        only: Option<[u8; 32]>,
+    ) -> impl Iterator<Item = fjall::Result<(Vec<u8>, Result<Entry, RecordError>)>> + use<'a> {
+        let from = match (after, &only) {
+            (Some(after), _) => Bound::Excluded(after.to_vec()),
+            (None, Some(only)) => Bound::Included(only.to_vec()),
+            (None, None) => Bound::Unbounded,
+        };
+        let to = only.map_or(Bound::Unbounded, |only| Bound::Included(only.to_vec()));
+        // Nothing lies between a key and itself, and the engine may not be asked for it.
+        let is_over = after.is_some() && only.is_some();
+        let items = (!is_over).then(|| self.answers.range((from, to)));
+        items.into_iter().flatten().map(|item| {
+            let (key, value) = item.into_inner()?;
+            let entry = <&[u8; 32]>::try_from(&*key).map_err(|_| RecordError::Foreign);
+            let entry = entry.and_then(|key| record::decode(&self.secret, key, &value));
+            Ok((key.to_vec(), entry))
+        })
     }
 
     pub(super) fn batch(&self) -> Batch<'_> {
@@ -152,6 +193,19 @@ impl Batch<'_> {
         bytes
     }
 
+    /// Replaces an entry's record by that of another state of it, which is of use as long.
+    pub(super) fn rewrite(&mut self, entry: &Entry) {
+        let Tables { answers, secret, .. } = self.tables;
+        self.batch.insert(answers, entry.key.key, record::encode(secret, entry));
+    }
+
+    /// Removes an entry and its place.
+    pub(super) fn remove(&mut self, entry: &Entry) {
+        let (retained_until_ms, key) = (entry.meta.retained_until_ms(), entry.key.key);
+        self.remove_answer(key);
+        self.remove_place(IndexKey { retained_until_ms, key });
+    }
+
     /// Removes an answer.
     pub(super) fn remove_answer(&mut self, key: [u8; 32]) {
         self.batch.remove(&self.tables.answers, key);
@@ -196,6 +250,10 @@ fn options() -> KeyspaceCreateOptions {
     KeyspaceCreateOptions::default()
         .max_memtable_size(MEMTABLE_BYTES)
         .data_block_compression_policy(CompressionPolicy::all(CompressionType::None))
+}
+
+fn epoch_of(bytes: &[u8]) -> Option<Epoch> {
+    std::str::from_utf8(bytes).ok()?.parse().ok()
 }
 
 /// Failures that another directory entry would not cure: the store's contents are not to blame.

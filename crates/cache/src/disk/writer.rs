@@ -11,9 +11,11 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::purge::{Rest, Walk};
 use super::tables::{IndexKey, Tables};
 use crate::embedder::Embedding;
 use crate::entry::Entry;
+use crate::error::PurgeError;
 use crate::shared::{Counts, Moment, Shared};
 use crate::store::unix_ms;
 
@@ -50,6 +52,10 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     queue: Receiver<WriteOp>,
     disk: Option<Files>,
+    /// A purge under way.
+    purge: Option<Walk>,
+    /// The disk did not take something that it should have: it may hold what was purged.
+    lost: bool,
     /// Somebody asked it to end.
     closed: bool,
 }
@@ -74,7 +80,7 @@ pub(super) struct Bounds {
 impl Writer {
     /// One that only sweeps memory.
     pub(super) fn sweeper(shared: Arc<Shared>, queue: Receiver<WriteOp>) -> Self {
-        Self { shared, queue, disk: None, closed: false }
+        Self { shared, queue, disk: None, purge: None, lost: false, closed: false }
     }
 
     pub(super) fn new(
@@ -85,7 +91,8 @@ impl Writer {
         embedder: Option<[u8; 32]>,
         front: Option<IndexKey>,
     ) -> Self {
-        Self { shared, queue, disk: Some(Files { tables, bounds, embedder, front }), closed: false }
+        let disk = Some(Files { tables, bounds, embedder, front });
+        Self { shared, queue, disk, purge: None, lost: false, closed: false }
     }
 
     pub(super) fn run(mut self) {
@@ -95,8 +102,11 @@ impl Writer {
         let mut dirty = false;
         self.sweep();
         loop {
-            let ops = self.gather(SYNC_EVERY.saturating_sub(synced.elapsed()));
+            self.begin_purge();
+            let patience = if self.purge.is_some() { Duration::ZERO } else { SYNC_EVERY };
+            let ops = self.gather(patience.saturating_sub(synced.elapsed()));
             dirty |= self.apply(ops);
+            dirty |= self.purge_some();
             if self.closed || synced.elapsed() >= SYNC_EVERY {
                 self.sync(dirty);
                 (synced, dirty) = (Instant::now(), false);
@@ -126,8 +136,8 @@ impl Writer {
     /// Commits a batch; whether there was anything to write.
     fn apply(&mut self, mut ops: Vec<WriteOp>) -> bool {
         let removals = self.shared.removals();
-        if !removals.is_empty() {
-            // What was inserted before a removal is in the queue: it must not come after it.
+        if !removals.is_empty() || self.purge.as_ref().is_some_and(Walk::begins) {
+            // What was inserted before a removal or a purge is in the queue: it must not come after it.
             ops.extend(self.queue.try_iter().take(WRITE_QUEUE_MAX));
         }
         let mut changes = HashMap::new();
@@ -166,6 +176,45 @@ impl Writer {
         }
     }
 
+    /// Takes up the next purge when the last one has ended.
+    fn begin_purge(&mut self) {
+        if self.purge.is_none() {
+            self.purge = self.shared.purges.next().map(Walk::new);
+        }
+    }
+
+    /// A step of the purge under way; whether there was one.
+    fn purge_some(&mut self) -> bool {
+        let Some(mut walk) = self.purge.take() else { return false };
+        let tables = self.disk.as_ref().map(|files| &*files.tables);
+        match walk.step(&self.shared, tables) {
+            Ok(Rest::Some) => self.purge = Some(walk),
+            Ok(Rest::None) => self.end_purge(walk),
+            Err(error) => self.purge_failed(walk, &error),
+        }
+        true
+    }
+
+    /// What was purged has left memory: once it has left the disk for good, it is over.
+    fn end_purge(&mut self, walk: Walk) {
+        let Some(epoch) = walk.job.epoch else { return walk.job.end(Ok(walk.report)) };
+        if let Some(Err(error)) = self.disk.as_ref().map(|files| files.tables.sync()) {
+            return self.purge_failed(walk, &error);
+        }
+        if self.lost {
+            return walk.job.end(Err(PurgeError::Disk));
+        }
+        self.shared.bans.settle(epoch);
+        walk.job.end(Ok(walk.report));
+    }
+
+    /// It stays in force as long as the process lives.
+    fn purge_failed(&mut self, walk: Walk, error: &fjall::Error) {
+        self.failed(error);
+        self.lost |= walk.job.epoch.is_some();
+        walk.job.end(Err(PurgeError::Disk));
+    }
+
     fn sync(&mut self, dirty: bool) {
         let result = self.disk.as_ref().filter(|_| dirty).map(|files| files.tables.sync());
         if let Some(Err(error)) = result {
@@ -194,6 +243,7 @@ impl Writer {
             );
             self.shared.disk_down();
             self.disk = None;
+            self.lost = true;
         }
     }
 }
@@ -312,5 +362,6 @@ struct Down(Arc<Shared>);
 impl Drop for Down {
     fn drop(&mut self) {
         self.0.disk_down();
+        self.0.purges.close();
     }
 }

@@ -51,7 +51,7 @@ struct Ban {
 }
 
 impl Bans {
-    /// None that are remembered; those up to `latest` have been dealt with.
+    /// None that are remembered; those up to `latest` are settled.
     pub fn new(latest: Epoch) -> Self {
         Self(ArcSwap::from_pointee(List {
             bans: Vec::new(),
@@ -129,7 +129,12 @@ impl Bans {
 
     /// Every stored entry has been held against the purges up to here: those speak of answers outside only from now on.
     pub fn settle(&self, epoch: Epoch) {
-        self.0.rcu(|list| List { bans: list.bans.clone(), settled: list.settled.max(epoch), ..**list });
+        self.0.rcu(|list| List {
+            bans: list.bans.clone(),
+            settled: list.settled.max(epoch),
+            latest: list.latest.max(epoch),
+            ..**list
+        });
     }
 }
 

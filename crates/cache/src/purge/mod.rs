@@ -5,12 +5,16 @@
 
 mod bans;
 mod epoch;
+mod job;
+mod report;
 mod select;
 
 use crate::fields::{Fields, FieldsMut};
 
 pub use bans::{BANS_MAX, Bans, Verdict};
 pub use epoch::{Epoch, EpochError};
+pub(crate) use job::{Fate, Job, Jobs};
+pub use report::{PurgeMode, PurgeReport};
 pub use select::{Conditions, SELECT_NAME_BYTES_MAX, Select, SelectError};
 
 /// Version of the encoding.
