@@ -7,7 +7,7 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::client::WantsClientCert;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, ConfigBuilder, RootCertStore, SupportedProtocolVersion};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 /// An authority that signs certificates for names.
 pub struct Authority {
@@ -42,6 +42,17 @@ impl Authority {
         std::fs::write(dir.join(format!("{stem}.key")), key.serialize_pem()).unwrap();
         std::fs::write(dir.join(format!("{stem}.pem")), certificate.pem()).unwrap();
         certificate.der().clone()
+    }
+
+    /// A server that proves these names and asks for no certificate.
+    pub fn server(&self, names: &[&str]) -> Arc<ServerConfig> {
+        let dir = tempfile::tempdir().unwrap();
+        let certificate = self.issue(dir.path(), "server", names);
+        let key = PrivateKeyDer::from_pem_file(dir.path().join("server.key")).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let builder = builder.unwrap().with_no_client_auth();
+        Arc::new(builder.with_single_cert(vec![certificate], key).unwrap())
     }
 
     /// A client that trusts it and shows `STEM.pem`, as [issued](Self::issue).

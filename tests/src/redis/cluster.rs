@@ -1,5 +1,6 @@
 //! A cluster of servers: formed, fail-over, slots on the move.
 
+use super::options::HARNESS;
 use super::{Flavour, RedisOptions, RedisServer, Value};
 use crate::{eventually, within};
 
@@ -12,19 +13,25 @@ const MIGRATE_KEYS: &str = "100";
 /// Masters that share the slots evenly, and perhaps a replica for each; all end when it is dropped.
 pub struct RedisCluster {
     nodes: Vec<RedisServer>,
+    ids: Vec<String>,
     masters: usize,
 }
 
 impl RedisCluster {
     /// Starts masters and waits until each serves.
     pub async fn start(flavour: Flavour, masters: usize) -> Self {
-        Self::form(flavour, masters, 0).await
+        Self::start_with(masters, || RedisOptions::new(flavour)).await
+    }
+
+    /// Starts masters that are set up so: passwords, TLS.
+    pub async fn start_with<'a>(masters: usize, options: impl Fn() -> RedisOptions<'a>) -> Self {
+        Self::form(masters, 0, options).await
     }
 
     /// Starts masters with one replica each, and waits until each master serves and each replica is in step. A master that
     /// dies is replaced after 2 to 6 s.
     pub async fn start_with_replicas(flavour: Flavour, masters: usize) -> Self {
-        Self::form(flavour, masters, masters).await
+        Self::form(masters, masters, || RedisOptions::new(flavour)).await
     }
 
     /// The masters, in the order of their slots, then the replicas, in the same order; as they were at first, whatever
@@ -63,8 +70,8 @@ impl RedisCluster {
             bounds.contains(&i64::from(slot))
         };
         let range = ranges.items().iter().find(holds).expect("every slot has an owner");
-        let port = range.items()[2].items()[1].integer();
-        self.nodes.iter().position(|node| i64::from(node.address().port()) == port).unwrap()
+        let id = range.items()[2].items()[2].text();
+        self.ids.iter().position(|own| *own == id).unwrap()
     }
 
     /// Waits until a replica has become the master and every living node knows and serves.
@@ -87,17 +94,19 @@ impl RedisCluster {
         let from = self.owner_of(slot).await;
         assert_ne!(from, to, "the slot is there already");
         let moving = SlotMove { cluster: self, slot, from, to };
-        moving.set_state(to, &["IMPORTING", &self.id(from).await]).await;
-        moving.set_state(from, &["MIGRATING", &self.id(to).await]).await;
+        moving.set_state(to, &["IMPORTING", &self.ids[from]]).await;
+        moving.set_state(from, &["MIGRATING", &self.ids[to]]).await;
         moving
     }
 
-    async fn form(flavour: Flavour, masters: usize, replicas: usize) -> Self {
-        let mut nodes = Vec::new();
+    async fn form<'a>(masters: usize, replicas: usize, options: impl Fn() -> RedisOptions<'a>) -> Self {
+        let (mut nodes, mut ids) = (Vec::new(), Vec::new());
         for _ in 0..masters + replicas {
-            nodes.push(RedisServer::start_with(RedisOptions::new(flavour).cluster()).await);
+            let node = RedisServer::start_with(options().cluster()).await;
+            ids.push(node.command(&["CLUSTER", "MYID"]).await.text());
+            nodes.push(node);
         }
-        let cluster = Self { nodes, masters };
+        let cluster = Self { nodes, ids, masters };
         cluster.assign_slots().await;
         cluster.meet().await;
         cluster.served().await;
@@ -137,8 +146,8 @@ impl RedisCluster {
     }
 
     async fn follow(&self, master: usize, replica: usize) {
-        let id = self.id(master).await;
-        expect_ok(&self.nodes[replica], &["CLUSTER", "REPLICATE", &id]).await;
+        let id = &self.ids[master];
+        expect_ok(&self.nodes[replica], &["CLUSTER", "REPLICATE", id]).await;
         let in_step = async || {
             let link = self.nodes[replica].info("master_link_status").await;
             (link.as_deref() == Some("up")).then_some(())
@@ -147,15 +156,11 @@ impl RedisCluster {
         // Who has not heard of it would not vote for it.
         for node in &self.nodes[..self.masters] {
             let known = async || {
-                let replicas = node.command(&["CLUSTER", "REPLICAS", &id]).await;
+                let replicas = node.command(&["CLUSTER", "REPLICAS", id]).await;
                 (replicas.items().len() == 1).then_some(())
             };
             eventually("the replica's fame", known).await;
         }
-    }
-
-    async fn id(&self, node: usize) -> String {
-        self.nodes[node].command(&["CLUSTER", "MYID"]).await.text()
     }
 
     fn any(&self) -> &RedisServer {
@@ -194,11 +199,11 @@ impl SlotMove<'_> {
     /// Moves what is left and makes the other node the owner, as every living node knows.
     pub async fn finish(self) {
         self.move_keys().await;
-        let id = self.cluster.id(self.to).await;
+        let id = &self.cluster.ids[self.to];
         let others = (0..self.cluster.masters).filter(|node| ![self.from, self.to].contains(node));
         for node in [self.to, self.from].into_iter().chain(others) {
             if self.cluster.nodes[node].is_running() {
-                self.set_state(node, &["NODE", &id]).await;
+                self.set_state(node, &["NODE", id]).await;
             }
         }
     }
@@ -213,8 +218,13 @@ impl SlotMove<'_> {
     async fn migrate(&self, keys: &[Vec<u8>]) {
         let target = self.cluster.nodes[self.to].address();
         let (ip, port) = (target.ip().to_string(), target.port().to_string());
-        let head = ["MIGRATE", &ip, &port, "", "0", MIGRATE_TIMEOUT_MS, "KEYS"].map(str::as_bytes);
-        let arguments: Vec<&[u8]> = head.into_iter().chain(keys.iter().map(Vec::as_slice)).collect();
+        let mut arguments = vec!["MIGRATE", &ip, &port, "", "0", MIGRATE_TIMEOUT_MS];
+        if self.cluster.nodes[self.to].asks_who() {
+            arguments.extend(["AUTH2", HARNESS[0], HARNESS[1]]);
+        }
+        arguments.push("KEYS");
+        let mut arguments: Vec<&[u8]> = arguments.into_iter().map(str::as_bytes).collect();
+        arguments.extend(keys.iter().map(Vec::as_slice));
         let answer = self.cluster.nodes[self.from].command(&arguments).await;
         // NOKEY: they expired on the way.
         assert!(answer.is_ok() || answer.text() == "NOKEY", "{answer:?}");

@@ -2,7 +2,7 @@
 //! Redis 7, clusters of them, and a relay that spoils the way to them.
 //!
 //! `cargo xtask setup --only redis` prepares the programs. A server is small (10 MB) and starts in 0.1 s: each test starts
-//! its own. It ends when dropped.
+//! its own. It ends when dropped. Tests with clusters have `redis_cluster` in their names: they run one at a time.
 
 mod cluster;
 mod connection;

@@ -86,7 +86,7 @@ impl<'a> RedisOptions<'a> {
         self.line(&format!("maxmemory {bytes}\nmaxmemory-policy noeviction"))
     }
 
-    /// Follows another server, read-only. That one has no password.
+    /// Follows another server, read-only. Both ask for passwords, or neither; both speak TLS, or neither.
     pub fn replica_of(self, primary: &RedisServer) -> Self {
         let address = primary.address();
         self.line(&format!("replicaof {} {}", address.ip(), address.port()))
@@ -137,6 +137,7 @@ impl<'a> RedisOptions<'a> {
         if self.has_password {
             let [name, password] = HARNESS;
             writeln!(text, "user {name} on >{password} ~* &* +@all").unwrap();
+            writeln!(text, "masteruser {name}\nmasterauth {password}").unwrap();
         }
         if self.flavour == Flavour::QueryEngine {
             writeln!(text, "loadmodule {:?}", Manifest::load().redisearch()).unwrap();
@@ -155,7 +156,7 @@ impl<'a> RedisOptions<'a> {
         let clients = if clients == ClientCertificates::Required { "yes" } else { "no" };
         let file = |name: &str| dir.join(name);
         format!(
-            "port 0\ntls-port {port}\ntls-cert-file {:?}\ntls-key-file {:?}\ntls-ca-cert-file {:?}\n\
+            "port 0\ntls-cluster yes\ntls-replication yes\ntls-port {port}\ntls-cert-file {:?}\ntls-key-file {:?}\ntls-ca-cert-file {:?}\n\
              tls-auth-clients {clients}\n",
             file("server.pem"),
             file("server.key"),

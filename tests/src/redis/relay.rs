@@ -1,6 +1,6 @@
 //! A TCP relay before a server, which delays, holds, refuses and cuts: the faults between hosts that no server itself shows.
 //!
-//! It passes bytes on as they are and knows no protocol.
+//! It passes bytes on as they are and knows no protocol but, if asked to, TLS.
 
 use std::future::pending;
 use std::net::SocketAddr;
@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, split};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
+use tokio_rustls::TlsAcceptor;
 
-use crate::within;
+use crate::{Authority, within};
 
 const CHUNK_BYTES: usize = 16 * 1024;
 /// Chunks on their way in one direction of a connection; more wait in the sender's socket.
@@ -43,6 +43,13 @@ pub struct Relay {
     _listening: JoinSet<()>,
 }
 
+/// Where connections lead, and what clients speak.
+#[derive(Clone)]
+struct Way {
+    server: SocketAddr,
+    tls: Option<TlsAcceptor>,
+}
+
 #[derive(Clone, Copy)]
 struct Wanted {
     passage: Passage,
@@ -55,13 +62,25 @@ struct Wanted {
 impl Relay {
     /// Starts one before a server, which need not be there yet.
     pub async fn start(server: SocketAddr) -> Self {
+        Self::start_before(server, None).await
+    }
+
+    /// Starts one that speaks TLS with clients, with a certificate for `localhost` and its address, and plainly with the
+    /// server: the packaged Redis 8 has no TLS.
+    pub async fn start_tls(server: SocketAddr, authority: &Authority) -> Self {
+        let config = authority.server(&["localhost", &server.ip().to_string()]);
+        Self::start_before(server, Some(TlsAcceptor::from(config))).await
+    }
+
+    async fn start_before(server: SocketAddr, tls: Option<TlsAcceptor>) -> Self {
         let listener = TcpListener::bind((server.ip(), 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
+        let way = Way { server, tls };
         let (wanted, changes) = watch::channel(Wanted { passage: Passage::Open, cuts: 0, version: 0 });
         let (doing, done) = watch::channel(0);
         let accepted = Arc::new(AtomicUsize::new(0));
         let mut listening = JoinSet::new();
-        listening.spawn(listen(listener, server, changes, doing, accepted.clone()));
+        listening.spawn(listen(listener, way, changes, doing, accepted.clone()));
         Self { address, wanted, done, accepted, _listening: listening }
     }
 
@@ -98,7 +117,7 @@ impl Relay {
 
 async fn listen(
     listener: TcpListener,
-    server: SocketAddr,
+    way: Way,
     mut changes: watch::Receiver<Wanted>,
     doing: watch::Sender<u64>,
     accepted: Arc<AtomicUsize>,
@@ -122,7 +141,7 @@ async fn listen(
         tokio::select! {
             client = accept(listener.as_ref()) => {
                 accepted.fetch_add(1, Ordering::Relaxed);
-                connections.spawn(connect(client, server, changes.clone()));
+                connections.spawn(connect(client, way.clone(), changes.clone()));
             }
             Some(_) = connections.join_next() => {}
             change = changes.changed() => if change.is_err() { return },
@@ -138,12 +157,23 @@ async fn accept(listener: Option<&TcpListener>) -> TcpStream {
     }
 }
 
-/// Until either side closes.
-async fn connect(client: TcpStream, server: SocketAddr, changes: watch::Receiver<Wanted>) {
-    let Ok(server) = TcpStream::connect(server).await else { return };
+async fn connect(client: TcpStream, way: Way, changes: watch::Receiver<Wanted>) {
+    let Ok(server) = TcpStream::connect(way.server).await else { return };
     client.set_nodelay(true).unwrap();
     server.set_nodelay(true).unwrap();
-    let ((questions, to_client), (answers, to_server)) = (client.into_split(), server.into_split());
+    match way.tls {
+        None => join(client, server, changes).await,
+        Some(tls) => {
+            if let Ok(client) = tls.accept(client).await {
+                join(client, server, changes).await;
+            }
+        }
+    }
+}
+
+/// Until either side closes.
+async fn join(client: impl AsyncRead + AsyncWrite, server: TcpStream, changes: watch::Receiver<Wanted>) {
+    let ((questions, to_client), (answers, to_server)) = (split(client), server.into_split());
     tokio::select! {
         () = pass(questions, to_server, Direction::Question, changes.clone()) => {}
         () = pass(answers, to_client, Direction::Answer, changes) => {}
@@ -157,8 +187,8 @@ enum Direction {
 }
 
 async fn pass(
-    mut from: OwnedReadHalf,
-    mut to: OwnedWriteHalf,
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
     direction: Direction,
     mut changes: watch::Receiver<Wanted>,
 ) {
@@ -177,7 +207,7 @@ async fn pass(
     let write = async {
         while let Some((came, bytes)) = chunks.recv().await {
             let_pass(came, direction, &mut changes).await;
-            if to.write_all(&bytes).await.is_err() {
+            if to.write_all(&bytes).await.is_err() || to.flush().await.is_err() {
                 break;
             }
         }

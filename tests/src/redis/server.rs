@@ -74,6 +74,11 @@ impl RedisServer {
         self.bus_port
     }
 
+    /// Whether the harness must say who it is.
+    pub(super) fn asks_who(&self) -> bool {
+        self.asks_who
+    }
+
     /// `redis://ADDRESS`, with TLS `rediss://ADDRESS`.
     pub fn url(&self) -> String {
         format!("{}://{}", self.scheme, self.address)
