@@ -15,7 +15,6 @@ use refrain_core::settings::Timeouts;
 use tokio::time::Instant;
 
 use crate::connect::Connection;
-use crate::deadline::Timer;
 use crate::endpoint::EndpointState;
 use crate::headers::framing_fault;
 use crate::request::{self, Progress, SentBody};
@@ -104,7 +103,6 @@ impl<'a> Asking<'a> {
         &mut self,
         endpoint: &EndpointState,
         connection: &mut Connection,
-        timer: &mut Timer,
         sent: Instant,
     ) -> Result<Response<Incoming>, Failure> {
         let (body, progress) = self.take_body();
@@ -117,7 +115,8 @@ impl<'a> Asking<'a> {
             total_deadline: self.total_deadline(),
             progress,
         };
-        let answered = wait.wait(endpoint, connection.sender.try_send_request(request), timer).await;
+        let answer = connection.bell.muted(|_| connection.sender.try_send_request(request));
+        let answered = wait.wait(endpoint, answer, connection).await;
         let response = match answered.map_err(|error| Failure { error, unsent: false })? {
             Ok(response) => response,
             Err(mut failed) => {
@@ -175,16 +174,18 @@ impl HeadWait {
         &self,
         endpoint: &EndpointState,
         answer: impl Future<Output = T>,
-        timer: &mut Timer,
+        connection: &mut Connection,
     ) -> Result<T, UpstreamError> {
         let mut answer = pin!(answer);
         poll_fn(|cx| {
-            if let Poll::Ready(answer) = answer.as_mut().poll(cx) {
+            connection.drive(cx);
+            // It comes by nothing but the connection.
+            if let Poll::Ready(answer) = connection.bell.muted(|cx| answer.as_mut().poll(cx)) {
                 return Poll::Ready(Ok(answer));
             }
             loop {
                 let deadline = self.deadline();
-                ready!(timer.poll(cx, deadline));
+                ready!(connection.poll_deadline(deadline));
                 if self.deadline() <= deadline {
                     return Poll::Ready(Err(self.timed_out(endpoint)));
                 }

@@ -17,7 +17,6 @@ use tokio::time::Instant;
 
 use crate::UpstreamError;
 use crate::connect::Connection;
-use crate::deadline::Timer;
 use crate::endpoint::LoadGuard;
 use crate::idle::IdleConnections;
 
@@ -28,7 +27,6 @@ pub struct UpstreamStream {
     incoming: Incoming,
     /// None once the body ended, well or not.
     lease: Option<Lease>,
-    timer: Timer,
     idle: Duration,
     idle_deadline: Instant,
     total_deadline: Instant,
@@ -61,15 +59,9 @@ impl Lease {
 }
 
 impl UpstreamStream {
-    pub(crate) fn new(
-        incoming: Incoming,
-        lease: Lease,
-        timer: Timer,
-        idle: Duration,
-        total_deadline: Instant,
-    ) -> Self {
+    pub(crate) fn new(incoming: Incoming, lease: Lease, idle: Duration, total_deadline: Instant) -> Self {
         let idle_deadline = Instant::now() + idle;
-        let mut stream = Self { incoming, lease: Some(lease), timer, idle, idle_deadline, total_deadline };
+        let mut stream = Self { incoming, lease: Some(lease), idle, idle_deadline, total_deadline };
         stream.finish_if_ended();
         stream
     }
@@ -80,11 +72,9 @@ impl UpstreamStream {
     /// [`UpstreamError::Cut`], [`UpstreamError::Malformed`], [`UpstreamError::IdleTimeout`] or
     /// [`UpstreamError::TotalTimeout`].
     pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, UpstreamError>>> {
-        if self.lease.is_none() {
-            return Poll::Ready(None);
-        }
         loop {
-            match Pin::new(&mut self.incoming).poll_frame(cx) {
+            let Some(Lease { connection, .. }) = &mut self.lease else { return Poll::Ready(None) };
+            match poll_incoming(&mut self.incoming, connection, cx) {
                 Poll::Ready(Some(Ok(frame))) => {
                     if let Ok(data) = frame.into_data() {
                         self.idle_deadline = Instant::now() + self.idle;
@@ -98,7 +88,7 @@ impl UpstreamStream {
                     return Poll::Ready(None);
                 }
                 Poll::Pending => {
-                    ready!(self.timer.poll(cx, self.idle_deadline.min(self.total_deadline)));
+                    ready!(connection.poll_deadline(self.idle_deadline.min(self.total_deadline)));
                     return if self.total_deadline <= self.idle_deadline {
                         self.fail(|endpoint| UpstreamError::TotalTimeout { endpoint })
                     } else {
@@ -180,6 +170,19 @@ impl Body for UpstreamStream {
     fn size_hint(&self) -> SizeHint {
         self.incoming.size_hint()
     }
+}
+
+/// What was read already, else what the connection has by now.
+fn poll_incoming(
+    incoming: &mut Incoming,
+    connection: &mut Connection,
+    cx: &Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    if let Poll::Ready(read) = connection.bell.muted(|cx| Pin::new(&mut *incoming).poll_frame(cx)) {
+        return Poll::Ready(read);
+    }
+    connection.drive(cx);
+    connection.bell.muted(|cx| Pin::new(incoming).poll_frame(cx))
 }
 
 /// A body error of hyper: the framing was wrong, or (all else) the connection ended before the body did.

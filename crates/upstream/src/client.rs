@@ -11,7 +11,6 @@ use tokio::time::Instant;
 use crate::asking::{Asking, Failure};
 use crate::body::{Lease, Reuse};
 use crate::connect::{self, Connection};
-use crate::deadline::Timer;
 use crate::endpoint::{EndpointState, LoadGuard};
 use crate::headers::KeepAlive;
 use crate::idle::IdleConnections;
@@ -21,22 +20,21 @@ use crate::{
 };
 
 /// The upstream client of one data worker. Clones share its connections; never hand one to another runtime, since
-/// connections are driven by the runtime that opened them.
+/// connections are registered with the runtime that opened them.
 #[derive(Clone, Debug)]
 pub struct Client(Arc<Parts>);
 
-/// Behind one reference: cloning [`Tasks`] takes a lock that all workers share.
+/// Behind one reference.
 #[derive(Debug)]
 struct Parts {
     tls: ClientTls,
-    tasks: Tasks,
     idle: Arc<IdleConnections>,
 }
 
 impl Client {
     /// A client without connections.
     pub fn new(tls: ClientTls, tasks: Tasks) -> Self {
-        Self(Arc::new(Parts { tls, idle: IdleConnections::new(tasks.clone()), tasks }))
+        Self(Arc::new(Parts { tls, idle: IdleConnections::new(tasks) }))
     }
 
     /// Asks a pool: the endpoint whose turn it is, then the next ones, each at most once.
@@ -113,7 +111,7 @@ impl Client {
         asking: &mut Asking<'_>,
         endpoint: &Arc<EndpointState>,
     ) -> Result<Connection, Failure> {
-        let opened = connect::open(endpoint, asking.timeouts.connect, &self.0.tls, &self.0.tasks).await;
+        let opened = connect::open(endpoint, asking.timeouts.connect, &self.0.tls).await;
         match opened {
             Ok(connection) => {
                 endpoint.counters.opened.fetch_add(1, Relaxed);
@@ -139,8 +137,7 @@ impl Client {
         asking.attempts += 1;
         let load = LoadGuard::new(endpoint);
         let started = Instant::now();
-        let mut timer = Timer::new(started + asking.timeouts.first_byte.min(asking.timeouts.idle));
-        let answered = asking.exchange(endpoint, &mut connection, &mut timer, started).await;
+        let answered = asking.exchange(endpoint, &mut connection, started).await;
         let response = answered.inspect_err(|failure| {
             let blamed = failure.error.fault() == Fault::Upstream;
             endpoint.counters.failures.fetch_add(u64::from(blamed), Relaxed);
@@ -153,7 +150,7 @@ impl Client {
         Ok(UpstreamResponse {
             status: head.status,
             headers: head.headers,
-            body: UpstreamStream::new(incoming, lease, timer, asking.timeouts.idle, asking.total_deadline()),
+            body: UpstreamStream::new(incoming, lease, asking.timeouts.idle, asking.total_deadline()),
             endpoint: endpoint.id().clone(),
             attempts: asking.attempts,
             timings: Timings { connect, first_byte: started.elapsed() },

@@ -1,23 +1,28 @@
 //! Opening a connection: resolve, TCP, TLS, HTTP/1.1 handshake. And closing it: dropping is closing, at once.
+//!
+//! No task drives a connection: whoever has a request on it polls it along, which spares two switches of tasks each way.
 
 use std::fmt;
+use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use refrain_core::Tasks;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 use tracing::warn;
 
 use crate::UpstreamError;
+use crate::bell::Bell;
+use crate::deadline::Timer;
 use crate::endpoint::EndpointState;
 use crate::request::SentBody;
 
@@ -63,20 +68,55 @@ impl fmt::Debug for ClientTls {
     }
 }
 
-/// One HTTP/1.1 connection and the task that drives it. Dropping it closes the socket, whatever is under way.
-#[derive(Debug)]
+/// One HTTP/1.1 connection. Dropping it closes the socket, whatever is under way.
 pub(crate) struct Connection {
     pub(crate) sender: SendRequest<SentBody>,
-    driver: AbortHandle,
+    /// None once the connection has ended.
+    driver: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    pub(crate) bell: Bell,
+    /// Kept from request to request: most never get near a deadline.
+    timer: Timer,
     /// Requests sent on it.
     pub(crate) served: u32,
     /// Requests it takes in all, if the upstream said so.
     pub(crate) served_max: Option<u32>,
 }
 
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.driver.abort();
+impl Connection {
+    /// Reads and writes what it can. From then on its bell rings for this task.
+    pub(crate) fn drive(&mut self, cx: &Context<'_>) {
+        self.bell.attach(cx);
+        self.turn();
+    }
+
+    /// Reads and writes what it can, for nobody who waits: an idle connection learns only so that the server closed it.
+    pub(crate) fn look(&mut self) {
+        self.bell.detach();
+        self.turn();
+    }
+
+    fn turn(&mut self) {
+        let Some(driver) = &mut self.driver else { return };
+        if driver.as_mut().poll(&mut self.bell.context()).is_ready() {
+            self.driver = None;
+        }
+    }
+
+    /// Ready once `deadline` has passed. The bell rings for it.
+    pub(crate) fn poll_deadline(&mut self, deadline: Instant) -> Poll<()> {
+        self.timer.poll(&mut self.bell.context(), deadline)
+    }
+
+    /// Whether it takes another request now.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.driver.is_some() && self.sender.is_ready()
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { served, served_max, .. } = self;
+        f.debug_struct("Connection").field("served", served).field("served_max", served_max).finish()
     }
 }
 
@@ -85,9 +125,8 @@ pub(crate) async fn open(
     endpoint: &EndpointState,
     limit: Duration,
     tls: &ClientTls,
-    tasks: &Tasks,
 ) -> Result<Connection, UpstreamError> {
-    match timeout(limit, Box::pin(open_unlimited(endpoint, limit, tls, tasks))).await {
+    match timeout(limit, Box::pin(open_unlimited(endpoint, limit, tls))).await {
         Ok(opened) => opened,
         Err(_elapsed) => Err(UpstreamError::ConnectTimeout { endpoint: endpoint.id().clone() }),
     }
@@ -97,19 +136,18 @@ async fn open_unlimited(
     endpoint: &EndpointState,
     limit: Duration,
     tls: &ClientTls,
-    tasks: &Tasks,
 ) -> Result<Connection, UpstreamError> {
     let tcp = open_tcp(endpoint, Instant::now() + limit).await.map_err(|source| UpstreamError::Connect {
         endpoint: endpoint.id().clone(),
         source: Arc::new(source),
     })?;
     if !endpoint.config.tls {
-        return handshake(endpoint, tcp, tasks).await;
+        return handshake(endpoint, tcp).await;
     }
     let tls = open_tls(endpoint, tcp, tls)
         .await
         .map_err(|source| UpstreamError::Tls { endpoint: endpoint.id().clone(), source: Arc::new(source) })?;
-    handshake(endpoint, tls, tasks).await
+    handshake(endpoint, tls).await
 }
 
 /// Tries every address in turn; each gets an even share of the time that is left.
@@ -143,7 +181,7 @@ async fn open_tls(
     TlsConnector::from(tls.0.clone()).connect(name, tcp).await
 }
 
-async fn handshake<T>(endpoint: &EndpointState, io: T, tasks: &Tasks) -> Result<Connection, UpstreamError>
+async fn handshake<T>(endpoint: &EndpointState, io: T) -> Result<Connection, UpstreamError>
 where
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -154,6 +192,15 @@ where
         .await
         .map_err(|_| UpstreamError::Reset { endpoint: endpoint.id().clone() })?;
     // Errors of the connection reach whoever waits for an answer on it; an idle one has nobody to tell.
-    let driver = tasks.spawn(async move { drop(connection.await) }).abort_handle();
-    Ok(Connection { sender, driver, served: 0, served_max: None })
+    let driver = Box::pin(async move { drop(connection.await) });
+    let mut connection = Connection {
+        sender,
+        driver: Some(driver),
+        bell: Bell::new(),
+        timer: Timer::default(),
+        served: 0,
+        served_max: None,
+    };
+    connection.look();
+    Ok(connection)
 }

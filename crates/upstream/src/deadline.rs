@@ -7,33 +7,22 @@ use std::task::{Context, Poll, ready};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// One registration that is renewed only when it fires or when the deadline moves before it.
-#[derive(Debug)]
-pub(crate) struct Timer {
-    /// When to look first: a bet on the earliest deadline to come.
-    look_at: Instant,
-    sleep: Option<Pin<Box<Sleep>>>,
-}
+#[derive(Debug, Default)]
+pub(crate) struct Timer(Option<Pin<Box<Sleep>>>);
 
 impl Timer {
-    /// A timer that is registered at the first [`Timer::poll`].
-    pub(crate) fn new(look_at: Instant) -> Self {
-        Self { look_at, sleep: None }
-    }
-
-    /// Ready once `deadline` has passed.
+    /// Ready once `deadline` has passed. Registered at the first call.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
-        let look_at = self.look_at.min(deadline);
-        let sleep = self.sleep.get_or_insert_with(|| Box::pin(sleep_until(look_at)));
-        loop {
-            if sleep.deadline() > deadline {
-                sleep.as_mut().reset(deadline);
-            }
-            ready!(sleep.as_mut().poll(cx));
-            if sleep.deadline() >= deadline {
-                return Poll::Ready(());
-            }
+        let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        if sleep.deadline() > deadline {
             sleep.as_mut().reset(deadline);
         }
+        ready!(sleep.as_mut().poll(cx));
+        while sleep.deadline() < deadline {
+            sleep.as_mut().reset(deadline);
+            ready!(sleep.as_mut().poll(cx));
+        }
+        Poll::Ready(())
     }
 }
 
@@ -51,9 +40,11 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn fires_at_a_deadline_after_before_and_at_the_first_look() {
-        for look in [5, 10, 50] {
-            let mut timer = Timer::new(Instant::now() + Duration::from_secs(look));
+    async fn fires_at_a_deadline_after_before_and_at_the_one_it_was_registered_with() {
+        for registered in [5, 10, 50] {
+            let mut timer = Timer::default();
+            let registered = Instant::now() + Duration::from_secs(registered);
+            assert!(poll_fn(|cx| Poll::Ready(timer.poll(cx, registered))).await.is_pending());
             let wait = Duration::from_secs(10);
             assert_eq!(fires_after(&mut timer, wait).await, wait);
             assert_eq!(fires_after(&mut timer, wait).await, wait, "reused");

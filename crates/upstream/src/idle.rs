@@ -11,14 +11,12 @@ use tokio::time::{Instant, sleep};
 
 use crate::connect::Connection;
 
-/// How long a connection waits if the upstream says nothing. A server that closes earlier is noticed as it does.
+/// How long a connection waits if the upstream says nothing. A server that closes earlier is noticed when the connection
+/// is looked at: before its next request, and at each sweep.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
 /// Taken off an announced time-out, so that a request does not cross the server's close on the way.
 const TIMEOUT_MARGIN: Duration = Duration::from_secs(1);
-
-/// How long one may wait that still sends the request of an early answer.
-const SETTLE_MAX: Duration = Duration::from_secs(1);
 
 /// How often idle connections are looked over.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -49,22 +47,21 @@ impl IdleConnections {
         Arc::new(Self { shelves: Mutex::default(), tasks })
     }
 
-    /// The connection that became idle last and can take a request now, if any. Closed ones are dropped on the way.
+    /// The connection that became idle last and can take a request, if any. Closed ones are dropped on the way.
     pub(crate) fn take(&self, endpoint_key: u64) -> Option<Connection> {
         let mut shelves = self.shelves.lock();
         let shelf = shelves.by_endpoint.get_mut(&endpoint_key)?;
         let now = Instant::now();
-        for index in (0..shelf.len()).rev() {
-            if !shelf[index].is_usable(now) {
-                shelf.remove(index);
-            } else if shelf[index].connection.sender.is_ready() {
-                return shelf.remove(index).map(|idle| idle.connection);
+        while let Some(mut idle) = shelf.pop_back() {
+            if idle.is_usable(now) {
+                return Some(idle.connection);
             }
         }
         None
     }
 
-    /// Keeps a connection for the next request; if `count_max` wait already, the longest idle one is closed.
+    /// Keeps a connection for the next request; if `count_max` wait already, the longest idle one is closed. One that
+    /// still sends the request of an early answer is closed too.
     pub(crate) fn put(
         self: &Arc<Self>,
         endpoint_key: u64,
@@ -72,14 +69,11 @@ impl IdleConnections {
         announced: Option<Duration>,
         count_max: usize,
     ) {
-        let mut wait =
-            announced.map_or(IDLE_MAX, |timeout| timeout.saturating_sub(TIMEOUT_MARGIN).min(IDLE_MAX));
-        if !connection.sender.is_ready() {
-            wait = wait.min(SETTLE_MAX);
-        }
-        if wait.is_zero() || count_max == 0 || connection.sender.is_closed() {
+        let wait = announced.map_or(IDLE_MAX, |timeout| timeout.saturating_sub(TIMEOUT_MARGIN).min(IDLE_MAX));
+        if wait.is_zero() || count_max == 0 || !connection.is_ready() {
             return;
         }
+        connection.bell.detach();
         let mut shelves = self.shelves.lock();
         let shelf = shelves.by_endpoint.entry(endpoint_key).or_default();
         while shelf.len() >= count_max {
@@ -94,8 +88,9 @@ impl IdleConnections {
 }
 
 impl Idle {
-    fn is_usable(&self, now: Instant) -> bool {
-        now < self.until && !self.connection.sender.is_closed()
+    fn is_usable(&mut self, now: Instant) -> bool {
+        self.connection.look();
+        now < self.until && self.connection.is_ready()
     }
 }
 
@@ -118,7 +113,7 @@ impl Shelves {
     fn sweep(&mut self, draining: bool) -> bool {
         let now = Instant::now();
         self.by_endpoint.retain(|_, shelf| {
-            shelf.retain(|idle| !draining && idle.is_usable(now));
+            shelf.retain_mut(|idle| !draining && idle.is_usable(now));
             !shelf.is_empty()
         });
         self.swept = !self.by_endpoint.is_empty();

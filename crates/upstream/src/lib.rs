@@ -6,6 +6,7 @@
 
 mod asking;
 mod balance;
+mod bell;
 mod body;
 mod budget;
 mod client;
