@@ -12,13 +12,21 @@ use tokio::time::timeout;
 
 use crate::failure::Failure;
 
-/// Reads the body. A body in one piece is not copied.
+/// Reads a body that is to be understood.
 ///
 /// # Errors
 /// Over the limit, cut short, too slow, or compressed.
-pub(crate) async fn read(headers: &HeaderMap, mut body: Incoming, limits: &Limits) -> Result<Bytes, Failure> {
+pub(crate) async fn read(headers: &HeaderMap, body: Incoming, limits: &Limits) -> Result<Bytes, Failure> {
     refuse_encoding(headers)?;
     refuse_length(headers, limits.body_bytes_max)?;
+    whole(body, limits).await
+}
+
+/// Reads the body whatever it holds. A body in one piece is not copied.
+///
+/// # Errors
+/// Over the limit, cut short or too slow.
+pub(crate) async fn whole(mut body: Incoming, limits: &Limits) -> Result<Bytes, Failure> {
     let Some(first) = next(&mut body, limits.body_timeout).await? else { return Ok(Bytes::new()) };
     if body.is_end_stream() && first.len() <= limits.body_bytes_max {
         return Ok(first);

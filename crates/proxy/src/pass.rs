@@ -10,6 +10,7 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
+use refrain_core::settings::Limits;
 use refrain_llm::request::Rewrite;
 use refrain_upstream::{BoxError, PoolState, UpstreamBody, UpstreamResponse};
 
@@ -22,6 +23,9 @@ use crate::plan::Planned;
 use crate::request::Admitted;
 use crate::upstream_headers::{self, Encoding};
 use crate::worker::Worker;
+
+/// Bodies up to this length are not streamed.
+const SHORT_BYTES_MAX: u64 = 64 * 1024;
 
 /// Sends a request whose body was read.
 pub(crate) async fn whole(
@@ -41,11 +45,11 @@ pub(crate) async fn streamed(
     worker: &Worker,
     admitted: &Admitted,
     body: Incoming,
-    bytes_max: usize,
+    limits: &Limits,
 ) -> Result<Response<Body>, Failure> {
     let bytes_max = match admitted.routed.head.class {
         PathClass::Admin => None,
-        _ => Some(bytes_max),
+        _ => Some(limits.body_bytes_max),
     };
     if let Some(bytes_max) = bytes_max {
         ingest::refuse_length(&admitted.routed.head.parts.headers, bytes_max)?;
@@ -53,6 +57,10 @@ pub(crate) async fn streamed(
     let to = (&admitted.state().pool, None);
     if body.is_end_stream() {
         return send(worker, admitted, to, UpstreamBody::empty()).await;
+    }
+    if is_short_prompt(admitted, &body) {
+        let body = UpstreamBody::Full(ingest::whole(body, limits).await?);
+        return send(worker, admitted, to, body).await;
     }
     let over = Arc::new(AtomicBool::new(false));
     let left = bytes_max.map_or(u64::MAX, |max| max as u64);
@@ -62,6 +70,12 @@ pub(crate) async fn streamed(
         Some(bytes_max) if sent.is_err() && over.load(Ordering::Relaxed) => Err(ingest::too_large(bytes_max)),
         _ => sent,
     }
+}
+
+/// Whether the body is better read first: it mostly came with the head, and can be sent again as any prompt can.
+fn is_short_prompt(admitted: &Admitted, body: &Incoming) -> bool {
+    let is_short = body.size_hint().exact().is_some_and(|length| length <= SHORT_BYTES_MAX);
+    is_short && matches!(admitted.routed.head.class, PathClass::Api(_))
 }
 
 async fn send(

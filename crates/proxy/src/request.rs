@@ -137,7 +137,7 @@ async fn path(
     }
     let Some(api) = admitted.reads() else {
         note.bypass(Bypass::CacheOff);
-        return pass::streamed(worker, &admitted, body, limits.body_bytes_max).await;
+        return pass::streamed(worker, &admitted, body, limits).await;
     };
     let headers = &admitted.routed.head.parts.headers;
     let body = ingest::read(headers, body, limits).await?;
