@@ -1,19 +1,18 @@
 //! Response bodies: whole ones, and relays of what an upstream is still saying.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
-use refrain_cache::Reader;
 use refrain_core::{Code, Dialect};
 use refrain_llm::stream::UsageFilter;
 use refrain_upstream::UpstreamStream;
 
 use crate::access::AccessLine;
 use crate::error_response;
-use crate::generate::{FlightHead, code_of};
+use crate::generate::code_of;
+use crate::leader::Reading;
 
 /// Chunks that are ready at once are joined up to this size: fewer frames and fewer writes for the same bytes.
 const JOIN_BYTES_MAX: usize = 64 * 1024;
@@ -40,7 +39,7 @@ pub(crate) enum Source {
     /// An answer that only this client gets.
     Upstream(UpstreamStream),
     /// A generation that others may share.
-    Flight(Reader<Arc<FlightHead>>),
+    Flight(Reading),
 }
 
 /// Passes an upstream's bytes on as they come.
@@ -95,6 +94,11 @@ impl Relay {
     pub(crate) fn without_usage(mut self) -> Self {
         self.filter = Some(UsageFilter::new());
         self
+    }
+
+    /// Whether nothing follows what was handed out.
+    fn is_ended(&self) -> bool {
+        self.ended || (self.filter.is_none() && matches!(self.end, Some(End::Complete)))
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
@@ -164,8 +168,8 @@ impl Source {
             Self::Upstream(stream) => {
                 stream.poll_chunk(cx).map(|chunk| chunk.map(|chunk| chunk.map_err(|error| error.code())))
             }
-            Self::Flight(reader) => {
-                reader.poll_chunk(cx).map(|chunk| chunk.map(|chunk| chunk.map_err(code_of)))
+            Self::Flight(reading) => {
+                reading.poll_chunk(cx).map(|chunk| chunk.map(|chunk| chunk.map_err(code_of)))
             }
         }
     }
@@ -194,7 +198,7 @@ impl http_body::Body for Body {
     fn is_end_stream(&self) -> bool {
         match &self.content {
             Content::Full(bytes) => bytes.is_empty(),
-            Content::Relay(relay) => relay.ended,
+            Content::Relay(relay) => relay.is_ended(),
         }
     }
 

@@ -1,7 +1,7 @@
 //! Eighth stage: a miss is generated, shared with whoever asks the same meanwhile, and offered to the store.
 //!
-//! The upstream is read by a task of its own, the pump: every client of the answer, the first one too, reads from the
-//! flight. So a client that leaves ends nothing for the others, and the upstream is cancelled when nobody is left.
+//! The upstream is read by the pump: every client of the answer, the first one too, reads from the flight. So a client that
+//! leaves ends nothing for the others, and the upstream is cancelled when nobody is left. Who polls the pump: `leader`.
 
 use std::sync::Arc;
 
@@ -16,6 +16,7 @@ use refrain_upstream::UpstreamBody;
 use crate::cache_status::{Staleness, Tier};
 use crate::failure::Failure;
 use crate::key::Keyed;
+use crate::leader::Reading;
 use crate::lookup::{self, Hit, Miss, Takes};
 use crate::pump::Generation;
 use crate::request::Note;
@@ -62,7 +63,7 @@ pub(crate) struct Flight {
     /// The upstream's head.
     pub(crate) head: Arc<FlightHead>,
     /// The body.
-    pub(crate) reader: Reader<Arc<FlightHead>>,
+    pub(crate) reading: Reading,
     /// How this client came to it.
     pub(crate) part: Part,
 }
@@ -81,17 +82,19 @@ pub(crate) async fn answer(
     note: &mut Note,
 ) -> Result<Generated, Failure> {
     for _ in 0..LEADERS_MAX {
-        let (lead, mut reader) = join(cache, miss, note);
+        let (lead, reader) = join(cache, miss, note);
         let part = if lead.is_some() { Part::Led } else { Part::Joined };
-        if let Some(lead) = lead {
-            if let Some(hit) = stored_meanwhile(cache, miss).await {
-                return Ok(Generated::Stored(hit));
+        let mut reading = match lead {
+            None => Reading::following(reader),
+            Some(lead) => {
+                if let Some(hit) = stored_meanwhile(cache, miss).await {
+                    return Ok(Generated::Stored(hit));
+                }
+                Reading::leading(worker, generation(worker, cache, miss)?, lead, reader)
             }
-            let generation = generation(worker, cache, miss)?;
-            worker.tasks.spawn(generation.pump(lead));
-        }
-        match reader.head().await {
-            Ok(head) => return Ok(Generated::Flight(Flight { head, reader, part })),
+        };
+        match reading.head().await {
+            Ok(head) => return Ok(Generated::Flight(Flight { head, reading, part })),
             // Its leader found it stored, or died. Looking first keeps a crowd from leading one after the other.
             Err(FlightEnd::LeaderGone) if part == Part::Joined => {
                 if let Some(hit) = stored_meanwhile(cache, miss).await {

@@ -20,6 +20,7 @@ mod generate;
 mod head;
 mod ingest;
 mod key;
+mod leader;
 mod lookup;
 mod models;
 mod pass;

@@ -1,4 +1,4 @@
-//! The task that reads one upstream answer: to the flight at once, along to a record, and to the store at its end.
+//! What reads one upstream answer: to the flight at once, along to a record, and to the store at its end.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -29,6 +29,7 @@ impl Generation {
     pub(crate) async fn pump(self, lead: Lead<Arc<FlightHead>>) {
         let Self { client, request, keeper } = self;
         let done = tokio::select! {
+            biased;
             done = run(&client, request, &keeper, &lead) => Some(done),
             () = lead.abandoned() => None,
         };

@@ -1,16 +1,15 @@
 //! Ninth stage: the response to a hit, and to a generation under way.
 
-use std::sync::Arc;
-
 use http::header::{AGE, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, SET_COOKIE};
 use http::{Response, StatusCode};
-use refrain_cache::{Reader, unix_ms};
+use refrain_cache::unix_ms;
 use refrain_core::{Api, Code, Dialect, Prompt, Skip};
 use refrain_llm::answer::{AnswerReader, Form, Rendering, content_type};
 
 use crate::body::{Body, Relay, Source};
 use crate::failure::Failure;
 use crate::generate::{Flight, FlightHead, Part, code_of};
+use crate::leader::Reading;
 use crate::lookup::Hit;
 use crate::snapshot::AnswerCache;
 
@@ -76,11 +75,11 @@ pub(crate) async fn generated(
     wanted: Wanted,
     bytes_max: usize,
 ) -> Result<Response<Body>, Failure> {
-    let Flight { head, reader, part } = flight;
+    let Flight { head, reading, part } = flight;
     let form_wanted = if wanted.stream { Form::Stream } else { Form::Whole };
     let mut response = match head.form {
-        Some(form) if form != form_wanted => converted(&head, form, reader, wanted, bytes_max).await?,
-        _ => relayed(&head, reader, wanted),
+        Some(form) if form != form_wanted => converted(&head, form, reading, wanted, bytes_max).await?,
+        _ => relayed(&head, reading, wanted),
     };
     if part == Part::Joined {
         // It was set for whoever led.
@@ -89,12 +88,12 @@ pub(crate) async fn generated(
     Ok(response)
 }
 
-fn relayed(head: &FlightHead, reader: Reader<Arc<FlightHead>>, wanted: Wanted) -> Response<Body> {
+fn relayed(head: &FlightHead, reading: Reading, wanted: Wanted) -> Response<Body> {
     let dialect = wanted.api.dialect();
     let is_stream = head.form == Some(Form::Stream);
     // A stream may be edited on its way, and may end in an error event: no length is promised.
     let length = if is_stream { None } else { head.length };
-    let mut relay = Relay::new(Source::Flight(reader), is_stream.then_some(dialect), length);
+    let mut relay = Relay::new(Source::Flight(reading), is_stream.then_some(dialect), length);
     if is_stream && dialect == Dialect::OpenAi && !wanted.include_usage {
         relay = relay.without_usage();
     }
@@ -111,7 +110,7 @@ fn relayed(head: &FlightHead, reader: Reader<Arc<FlightHead>>, wanted: Wanted) -
 async fn converted(
     head: &FlightHead,
     form: Form,
-    mut flight: Reader<Arc<FlightHead>>,
+    mut flight: Reading,
     wanted: Wanted,
     bytes_max: usize,
 ) -> Result<Response<Body>, Failure> {

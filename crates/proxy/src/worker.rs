@@ -2,6 +2,7 @@
 
 use refrain_core::Tasks;
 use refrain_upstream::{Client, ClientTls};
+use tokio::runtime::Handle;
 
 use crate::snapshot::Live;
 
@@ -13,11 +14,18 @@ pub(crate) struct Worker {
     pub(crate) client: Client,
     /// What shutdown waits for.
     pub(crate) tasks: Tasks,
+    /// Where they run.
+    runtime: Handle,
 }
 
 impl Worker {
-    /// A worker without connections yet.
+    /// A worker without connections yet, of the current runtime.
     pub(crate) fn new(live: Live, tls: ClientTls, tasks: Tasks) -> Self {
-        Self { live, client: Client::new(tls, tasks.clone()), tasks }
+        Self { live, client: Client::new(tls, tasks.clone()), tasks, runtime: Handle::current() }
+    }
+
+    /// Spawns a task of this thread, from whichever thread: connections stay with the runtime that opened them.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn_on(task, &self.runtime);
     }
 }

@@ -35,7 +35,12 @@ pub(super) struct Log<H> {
     whole: bool,
     abandoned: bool,
     pump: PumpWakers,
+    /// Called when somebody else than the leader's own client comes to read.
+    shared: Option<Hook>,
 }
+
+/// What a flight calls once.
+pub(super) type Hook = Box<dyn FnOnce() + Send>;
 
 /// How far one reader has got.
 struct Place {
@@ -79,6 +84,7 @@ impl<H> Log<H> {
             whole: true,
             abandoned: false,
             pump: PumpWakers::default(),
+            shared: None,
         };
         (log, 0)
     }
@@ -97,6 +103,20 @@ impl<H> Log<H> {
         });
         self.readers[slot] = Some(Place::start());
         Ok(slot)
+    }
+
+    /// Whom to tell that there are several readers now; for the caller to call without a lock.
+    pub(super) fn take_hook(&mut self) -> Option<Hook> {
+        self.shared.take()
+    }
+
+    /// Keeps the hook for the next reader to come; gives it back if one has come already.
+    pub(super) fn when_shared(&mut self, hook: Hook) -> Option<Hook> {
+        if self.readers() > 1 {
+            return Some(hook);
+        }
+        self.shared = Some(hook);
+        None
     }
 
     pub(super) fn remove_reader(&mut self, slot: usize) -> Woken {

@@ -1,7 +1,8 @@
 //! Single-flight for generations: identical questions in flight share one upstream answer, chunk by chunk.
 //!
-//! The first to [`Flights::join`] leads: its pump task feeds the answer through [`Lead`]. Every client, the leader's own
+//! The first to [`Flights::join`] leads: its pump feeds the answer through [`Lead`]. Every client, the leader's own
 //! too, reads by a [`Reader`], so that nobody's leaving ends the answer for others; the pump hears of it when all have left.
+//! Whoever drives the pump within its own client's task learns by [`Lead::when_shared`] that others depend on it.
 //! Works across threads and runtimes; no lock is held over an await.
 //!
 //! Order at the end, so that a late comer finds either the flight or the entry: insert into the store, and only then drop
@@ -98,10 +99,19 @@ impl<H: Clone> Flights<H> {
         if shard.is_uncacheable(&key) {
             return Joined::Pass;
         }
-        if let Some(flight) = shard.flights.get(&key) {
-            let joined = flight.lock().add_reader();
+        if let Some(flight) = shard.flights.get(&key).cloned() {
+            let mut log = flight.lock();
+            let joined = log.add_reader();
+            let hook = joined.is_ok().then(|| log.take_hook()).flatten();
+            drop(log);
             match joined {
-                Ok(slot) => return Joined::Follow(Reader::new(flight.clone(), slot)),
+                Ok(slot) => {
+                    drop(shard);
+                    if let Some(tell) = hook {
+                        tell();
+                    }
+                    return Joined::Follow(Reader::new(flight, slot));
+                }
                 Err(log::Closed::ToNewReaders) => return Joined::Pass,
                 Err(log::Closed::Abandoned) => {} // Its pump is about to drop it: begin anew.
             }
@@ -193,6 +203,14 @@ impl<H> Lead<H> {
         &self.key
     }
 
+    /// Calls `tell` once, as soon as anybody but the leader's own client reads; at once if somebody does.
+    pub fn when_shared(&self, tell: impl FnOnce() + Send + 'static) {
+        let tell_now = self.flight.lock().when_shared(Box::new(tell));
+        if let Some(tell) = tell_now {
+            tell();
+        }
+    }
+
     /// Gives the response head. The first one counts.
     pub fn head(&self, head: H) {
         let woken = self.flight.lock().set_head(head);
@@ -240,7 +258,11 @@ impl<H> Lead<H> {
     }
 
     fn end(&self, end: FlightEnd) {
-        let woken = self.flight.lock().end(end);
+        let mut log = self.flight.lock();
+        let (woken, hook) = (log.end(end), log.take_hook());
+        drop(log);
+        // It may hold the pump, and the pump this lead: never dropped under the lock.
+        drop(hook);
         woken.wake();
     }
 }

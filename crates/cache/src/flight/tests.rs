@@ -78,6 +78,21 @@ async fn a_leaders_client_that_leaves_does_not_end_the_flight() {
     assert_eq!(read_all(follower).await.0, b"still");
 }
 
+#[test]
+fn a_leader_is_told_once_that_others_read_and_at_once_if_they_do_already() {
+    for others_before in [0, 1] {
+        let flights = flights(1 << 20);
+        let told = Arc::new(AtomicUsize::new(0));
+        let (lead, _own) = lead(&flights);
+        let _before: Vec<_> = (0..others_before).map(|_| follow(&flights)).collect();
+        let count = told.clone();
+        lead.when_shared(move || _ = count.fetch_add(1, Ordering::Relaxed));
+        assert_eq!(told.load(Ordering::Relaxed), others_before);
+        let _others = [follow(&flights), follow(&flights)];
+        assert_eq!(told.load(Ordering::Relaxed), 1);
+    }
+}
+
 #[tokio::test]
 async fn the_last_to_leave_wakes_the_pump_and_closes_the_flight() {
     let flights = flights(1 << 20);
