@@ -52,21 +52,23 @@ pub struct CacheKey {
 }
 
 impl CacheKey {
-    /// Hashes the parts under the secret.
+    /// Hashes the parts under the secret: what may be long once only, with a digest of twice the length, one half of which
+    /// leads to the key and the other to the fingerprint.
     pub fn new(secret: &KeySecret, parts: &KeyParts<'_>) -> Self {
-        let mut partition = PartHasher::new(secret.partition_key());
-        partition.all_but_text(parts);
-        let partition = partition.finish();
-
-        let mut key = PartHasher::new(secret.exact_key());
-        key.part(Tag::Partition, &partition);
-        key.optional(Tag::Text, parts.excised.map(str::as_bytes));
-
-        let mut fingerprint = PartHasher::new(secret.fingerprint_key());
-        fingerprint.all_but_text(parts);
-        fingerprint.optional(Tag::Text, parts.excised.map(str::as_bytes));
-
-        Self { partition, key: key.finish(), fingerprint: fingerprint.finish() }
+        let mut all_but_text = PartHasher::new(secret.partition_key());
+        all_but_text.all_but_text(parts);
+        let (partition, other_half) = all_but_text.finish_twice();
+        let with_text = |key: &[u8; 32], half: &[u8; 32]| {
+            let mut hasher = PartHasher::new(key);
+            hasher.part(Tag::Partition, half);
+            hasher.optional(Tag::Text, parts.excised.map(str::as_bytes));
+            hasher.finish()
+        };
+        Self {
+            partition,
+            key: with_text(secret.exact_key(), &partition),
+            fingerprint: with_text(secret.fingerprint_key(), &other_half),
+        }
     }
 }
 
@@ -99,11 +101,20 @@ pub(crate) enum Tag {
 }
 
 /// Hashes parts so that none can run into its neighbour: each as tag, length, bytes; each list with its count in front.
-pub(crate) struct PartHasher(Hasher);
+///
+/// Short ones are gathered: a call of the hasher costs more than their bytes.
+pub(crate) struct PartHasher {
+    hasher: Hasher,
+    gathered: [u8; GATHERED_MAX],
+    length: usize,
+}
+
+/// Bytes that wait for the hasher.
+const GATHERED_MAX: usize = 256;
 
 impl PartHasher {
     fn new(key: &[u8; 32]) -> Self {
-        Self(Hasher::new_keyed(key))
+        Self { hasher: Hasher::new_keyed(key), gathered: [0; GATHERED_MAX], length: 0 }
     }
 
     fn all_but_text(&mut self, parts: &KeyParts<'_>) {
@@ -140,7 +151,7 @@ impl PartHasher {
 
     pub(crate) fn part(&mut self, tag: Tag, bytes: &[u8]) {
         self.number(tag, bytes.len());
-        self.0.update(bytes);
+        self.bytes(bytes);
     }
 
     fn optional(&mut self, tag: Tag, bytes: Option<&[u8]>) {
@@ -159,12 +170,40 @@ impl PartHasher {
     }
 
     pub(crate) fn number(&mut self, tag: Tag, number: usize) {
-        self.0.update(&[tag as u8]);
-        self.0.update(&(number as u64).to_le_bytes());
+        let [a, b, c, d, e, f, g, h] = (number as u64).to_le_bytes();
+        self.bytes(&[tag as u8, a, b, c, d, e, f, g, h]);
     }
 
-    fn finish(self) -> [u8; 32] {
-        self.0.finalize().into()
+    fn bytes(&mut self, bytes: &[u8]) {
+        if bytes.len() > GATHERED_MAX - self.length {
+            self.flush();
+        }
+        match self.gathered.get_mut(self.length..self.length + bytes.len()) {
+            Some(room) => {
+                room.copy_from_slice(bytes);
+                self.length += bytes.len();
+            }
+            None => _ = self.hasher.update(bytes),
+        }
+    }
+
+    fn flush(&mut self) {
+        self.hasher.update(&self.gathered[..self.length]);
+        self.length = 0;
+    }
+
+    fn finish(mut self) -> [u8; 32] {
+        self.flush();
+        self.hasher.finalize().into()
+    }
+
+    /// A digest of twice the length, in halves; the first is what [`PartHasher::finish`] gives.
+    fn finish_twice(mut self) -> ([u8; 32], [u8; 32]) {
+        self.flush();
+        let mut halves = [[0; 32]; 2];
+        self.hasher.finalize_xof().fill(halves.as_flattened_mut());
+        let [first, second] = halves;
+        (first, second)
     }
 }
 

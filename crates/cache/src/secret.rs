@@ -28,9 +28,9 @@ impl KeySecret {
         let secret = Zeroizing::new(secret);
         let derive = |context| Zeroizing::new(blake3::derive_key(context, secret.as_slice()));
         Self {
-            partition: derive("refrain 2026 cache partition v2"),
-            exact: derive("refrain 2026 cache key v2"),
-            fingerprint: derive("refrain 2026 cache fingerprint v2"),
+            partition: derive("refrain 2026 cache partition v3"),
+            exact: derive("refrain 2026 cache key v3"),
+            fingerprint: derive("refrain 2026 cache fingerprint v3"),
             record: derive("refrain 2026 cache record v1"),
             check: derive("refrain 2026 cache secret check v1"),
         }
