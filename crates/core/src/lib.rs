@@ -5,6 +5,7 @@
 
 mod api;
 mod code;
+mod hex;
 mod id;
 mod identity;
 mod plan;
@@ -15,6 +16,7 @@ mod tasks;
 
 pub use api::{Api, Dialect};
 pub use code::{Code, Fault, Retry};
+pub use hex::{hex, unhex};
 pub use id::{EndpointId, KeyId, ListenerId, PluginId, PoolId, RouteId, TenantId, UserId};
 pub use identity::{Identity, Role};
 pub use plan::{Directives, Edit, EditOp, EmbedSource, Freshness, KeyPart, Plan, Scope, SemanticPlan, Veto};
