@@ -25,7 +25,7 @@ pub enum CacheError {
 
 /// The cache. `H` is what stands for a response head in flight. Shared by all threads.
 pub struct Cache<H> {
-    secret: Arc<KeySecret>,
+    pub(crate) secret: Arc<KeySecret>,
     /// Stored answers.
     pub store: Store,
     /// Answers under way.
@@ -35,17 +35,22 @@ pub struct Cache<H> {
 }
 
 impl<H: Clone> Cache<H> {
-    /// Opens what the settings name; `None` if they say that nothing is cached. Blocks: call it off the reactor.
+    /// Opens what the settings name; `None` if they say that nothing is cached. Blocks: call it off the reactor, but within
+    /// the runtime that shall keep a shared store's connections.
     ///
     /// # Errors
     /// See [`CacheError`].
     pub fn open(settings: &Settings) -> Result<Option<Self>, CacheError> {
-        let store = match &settings.store {
-            settings::Store::Off | settings::Store::Redis(_) => return Ok(None),
-            settings::Store::Embedded(store) => store,
-        };
+        if settings.store == settings::Store::Off {
+            return Ok(None);
+        }
         let embedder = settings.embedder.as_ref().map(Embedder::open).transpose()?;
-        Self::with_store(store, embedder, settings.limits.waiters_max).map(Some)
+        let waiters_max = settings.limits.waiters_max;
+        match &settings.store {
+            settings::Store::Off => Ok(None),
+            settings::Store::Embedded(store) => Self::with_store(store, embedder, waiters_max).map(Some),
+            settings::Store::Redis(store) => Self::with_shared_store(store, embedder, waiters_max).map(Some),
+        }
     }
 
     /// Opens a cache with that store; the key secret is the one in its directory, or a random one in memory.
@@ -62,8 +67,26 @@ impl<H: Clone> Cache<H> {
             None => KeySecret::random()?,
         });
         let store = Store::open(store, &secret, embedder.as_ref().map(Embedder::identity))?;
+        Ok(Self::of(secret, store, embedder, waiters_max))
+    }
+
+    /// Opens a cache with a store in Redis, which is joined in the background: see [`Store::joined`].
+    ///
+    /// # Errors
+    /// See [`CacheError`]: nothing that Redis says.
+    pub fn with_shared_store(
+        store: &settings::RedisStore,
+        embedder: Option<Embedder>,
+        waiters_max: usize,
+    ) -> Result<Self, CacheError> {
+        let secret = Arc::new(KeySecret::load_or_create_file(&store.secret_file)?);
+        let store = Store::open_shared(store, &secret, embedder.as_ref().map(Embedder::identity));
+        Ok(Self::of(secret, store, embedder, waiters_max))
+    }
+
+    fn of(secret: Arc<KeySecret>, store: Store, embedder: Option<Embedder>, waiters_max: usize) -> Self {
         let limits = FlightLimits { waiters_max, ..FlightLimits::default() };
-        Ok(Self { secret, store, flights: Flights::new(limits), embedder })
+        Self { secret, store, flights: Flights::new(limits), embedder }
     }
 
     /// The digests of a request.

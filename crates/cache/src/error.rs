@@ -12,6 +12,15 @@ pub enum PurgeError {
     /// The store is closed, or was while the purge was under way.
     #[error("the store was closed before the purge had ended: ask again once it runs")]
     Closed,
+    /// Nothing was done.
+    #[error("the shared store is away; nothing was done: see /readyz, and ask again once it is back")]
+    Away,
+    /// It is in force, and what it is about was not all removed.
+    #[error(
+        "the shared store went away: the purge is in force in every proxy, but its entries take room until they expire; \
+         ask again to have them removed"
+    )]
+    Unswept,
     /// Nothing of it is served by this process, and the disk could not be changed.
     #[error(
         "the disk could not be written: what was purged is not served any more, but may be again after a restart; see to the \

@@ -70,7 +70,7 @@ fn check(dir: &std::path::Path) -> usize {
 }
 
 async fn is_right(store: &Store, number: u64) -> bool {
-    let Found::Hit(entry) = store.find(&key(1, number), NOW_MS).await else { return false };
+    let Found::Hit(entry, _) = store.find(&key(1, number), NOW_MS).await else { return false };
     let version = entry.meta.upstream_ms;
     assert_eq!(entry.answer().unwrap(), answer(&text(number, version)));
     assert_eq!(vector(number).len(), DIMENSIONS);

@@ -20,6 +20,7 @@ mod purge;
 #[cfg(test)]
 mod purge_tests;
 mod record;
+mod remote;
 mod scope;
 mod secret;
 mod self_test;
@@ -42,8 +43,9 @@ pub use purge::{
     BANS_MAX, Bans, Conditions, Epoch, EpochError, Purge, PurgeDecodeError, PurgeHow, PurgeMode, PurgeReport,
     SELECT_NAME_BYTES_MAX, Select, SelectError, Verdict,
 };
+pub use remote::{Claim, ClaimGuard, RemoteStats, StoreTrouble, Trouble, VectorChoice, VectorMode};
 pub use scope::ScopeId;
 pub use secret::KeySecret;
 pub use self_test::{ProbeVectors, SelfTest};
-pub use store::{DiskStats, Found, Store, StoreStats, unix_ms};
+pub use store::{DiskStats, Found, Place, Store, StoreStats, unix_ms};
 pub use vectors::{NEIGHBOURS_MAX, Neighbour, VectorError, VectorIndex};

@@ -91,6 +91,11 @@ impl Memory {
         self.cache.remove_if(&entry.key.key, |slot| Arc::ptr_eq(&slot.entry, entry)).is_some()
     }
 
+    /// Forgets everything.
+    pub(crate) fn clear(&self) {
+        self.cache.clear();
+    }
+
     /// Bytes that a single entry may be charged at most.
     pub(crate) fn entry_charge_max(&self) -> u64 {
         self.cache.shard_capacity()

@@ -66,7 +66,7 @@ fn everything(how: PurgeHow) -> Purge {
 async fn found(store: &Store, now_ms: u64) -> Vec<u64> {
     let mut found = Vec::new();
     for number in 0..CITIZENS {
-        if let Found::Hit(entry) = store.find(&key(1, number), now_ms).await {
+        if let Found::Hit(entry, _) = store.find(&key(1, number), now_ms).await {
             assert_eq!(entry.answer().unwrap(), answer(&format!("answer {number}")));
             found.push(number);
         }
@@ -211,11 +211,11 @@ fn with_window(store: &Store, number: u64) -> Entry {
 
 async fn is_stale(store: &Store, number: u64, now_ms: u64) -> bool {
     match store.find(&key(1, number), now_ms).await {
-        Found::Stale(entry) => {
+        Found::Stale(entry, _) => {
             assert!(entry.may_serve_while_revalidating(now_ms) && !entry.may_serve_if_error(now_ms));
             true
         }
-        Found::Hit(_) => panic!("fresh after a soft purge"),
+        Found::Hit(..) => panic!("fresh after a soft purge"),
         Found::Miss => false,
     }
 }

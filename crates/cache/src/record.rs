@@ -203,6 +203,23 @@ fn api_named(name: &str) -> Option<Api> {
     Api::ALL.into_iter().find(|api| api.as_str() == name)
 }
 
+/// A message to those who know the secret, bound to its place.
+pub(crate) fn seal_message(secret: &KeySecret, place: &[u8], body: &[u8]) -> Vec<u8> {
+    seal(secret, place, 0, body.len(), body)
+}
+
+/// Reads what [`seal_message`] wrote for that place.
+///
+/// # Errors
+/// See [`RecordError`].
+pub(crate) fn open_message<'a>(
+    secret: &KeySecret,
+    place: &[u8],
+    sealed: &'a [u8],
+) -> Result<&'a [u8], RecordError> {
+    open(secret, place, sealed).map(|(_, body)| body)
+}
+
 /// What the disk's index knows of an entry without reading its answer.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct PlaceRecord {

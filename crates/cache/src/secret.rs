@@ -49,15 +49,24 @@ impl KeySecret {
     /// # Errors
     /// If the directory or the file can't be made or read, or the file isn't 32 bytes long.
     pub fn load_or_create(dir: &Path) -> Result<Self, StoreError> {
-        fs::create_dir_all(dir).map_err(|source| StoreError::Directory { dir: dir.into(), source })?;
-        let path = dir.join(FILE);
-        let failed = |source| StoreError::Secret { path: path.clone(), source };
-        match File::open(&path) {
-            Ok(file) => read(file, &path).map_err(failed),
+        Self::load_or_create_file(&dir.join(FILE))
+    }
+
+    /// Reads a secret file, or makes one, with its directory.
+    ///
+    /// # Errors
+    /// As [`KeySecret::load_or_create`].
+    pub fn load_or_create_file(path: &Path) -> Result<Self, StoreError> {
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let failed = |source| StoreError::Secret { path: path.into(), source };
+        match File::open(path) {
+            Ok(file) => read(file, path).map_err(failed),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs::create_dir_all(dir)
+                    .map_err(|source| StoreError::Directory { dir: dir.into(), source })?;
                 let bytes = random_bytes()?;
-                create(dir, &path, &bytes).map_err(failed)?;
-                File::open(&path).and_then(|file| read(file, &path)).map_err(failed)
+                create(dir, path, &bytes).map_err(failed)?;
+                File::open(path).and_then(|file| read(file, path)).map_err(failed)
             }
             Err(error) => Err(failed(error)),
         }

@@ -11,6 +11,7 @@ use crate::entry::{Entry, EntryMeta};
 use crate::key::{CacheKey, KeyParts};
 use crate::purge::Epoch;
 use crate::scope::ScopeId;
+use crate::secret::KeySecret;
 use crate::store::{Found, unix_ms};
 
 /// How long a probe lives if it can't be removed.
@@ -49,79 +50,103 @@ pub struct ProbeVectors {
     pub paraphrase: Embedding,
 }
 
+/// An entry for a user that no caller can be, and keys that must not lead to it.
+pub(crate) struct Probe {
+    pub(crate) mine: CacheKey,
+    /// Another user's, and one's own within a part that a policy names.
+    pub(crate) others: [CacheKey; 2],
+    answer: Answer,
+    meta: EntryMeta,
+}
+
+impl Probe {
+    /// One that no other process makes. `seen`: the newest purge.
+    pub(crate) fn new(secret: &KeySecret, seen: Epoch) -> Option<Self> {
+        let nonce = rand::random();
+        let part = Scope::UserPart("self-test".to_owned());
+        let mine = probe_key(secret, &Scope::User, "a", &nonce)?;
+        let others = [probe_key(secret, &Scope::User, "b", &nonce)?, probe_key(secret, &part, "a", &nonce)?];
+        Some(Self { mine, others, answer: probe_answer()?, meta: probe_meta(seen) })
+    }
+
+    pub(crate) fn entry(&self) -> Entry {
+        Entry::new(self.mine, self.meta.clone(), &self.answer)
+    }
+
+    /// Whether this is what was stored.
+    pub(crate) fn is(&self, entry: &Entry) -> bool {
+        entry.answer().as_ref() == Ok(&self.answer)
+    }
+}
+
 impl<H: Clone> Cache<H> {
-    /// Stores a probe for a user that no caller can be, reads it in every way, and removes it.
+    /// Stores a probe, reads it in every way, and removes it. A shared store does so itself, each time that it is joined:
+    /// then this waits for the first time.
     ///
     /// # Cancel safety
     /// Safe: a probe that was left expires within seconds.
     pub async fn self_test(&self, vectors: Option<ProbeVectors>) -> SelfTest {
-        let nonce = rand::random();
-        let part = Scope::UserPart("self-test".to_owned());
-        let keys = (
-            self.probe_key(&Scope::User, "a", &nonce),
-            self.probe_key(&Scope::User, "b", &nonce),
-            self.probe_key(&part, "a", &nonce),
-        );
-        let ((Some(mine), Some(theirs), Some(part)), Some(answer)) = (keys, probe_answer()) else {
-            return SelfTest::default();
-        };
-        let entry = Entry::new(mine, probe_meta(self.store.epoch()), &answer);
+        if let Some(joined) = self.store.joined().await {
+            return joined.unwrap_or_default();
+        }
+        let Some(probe) = Probe::new(&self.secret, self.store.epoch()) else { return SelfTest::default() };
+        let Probe { mine, others, .. } = &probe;
         let question = vectors.as_ref().map(|vectors| vectors.question.clone());
-        let mut report =
-            SelfTest { write: self.store.insert(entry, question).is_ok(), ..SelfTest::default() };
-        report.exact_read = self.finds(&mine, &answer).await;
+        let write = self.store.insert(probe.entry(), question).is_ok();
+        let mut report = SelfTest { write, ..SelfTest::default() };
+        report.exact_read = self.finds(mine, &probe).await;
         let paraphrase = vectors.map(|vectors| vectors.paraphrase);
         if let Some(paraphrase) = &paraphrase {
-            report.paraphrase_read = Some(self.is_near(&mine, paraphrase).await);
+            report.paraphrase_read = Some(self.is_near(mine, paraphrase).await);
         }
-        let reached = self.is_reached(&theirs, &answer, paraphrase.as_ref()).await
-            || self.is_reached(&part, &answer, paraphrase.as_ref()).await;
+        let reached = self.is_reached(&others[0], &probe, paraphrase.as_ref()).await
+            || self.is_reached(&others[1], &probe, paraphrase.as_ref()).await;
         report.other_user_misses = !reached;
-        let removed = self.store.remove(&mine).is_ok();
-        report.removed = removed && !self.is_reached(&mine, &answer, paraphrase.as_ref()).await;
+        let removed = self.store.remove(mine).is_ok();
+        report.removed = removed && !self.is_reached(mine, &probe, paraphrase.as_ref()).await;
         report
     }
 
-    async fn is_reached(&self, key: &CacheKey, answer: &Answer, vector: Option<&Embedding>) -> bool {
+    async fn is_reached(&self, key: &CacheKey, probe: &Probe, vector: Option<&Embedding>) -> bool {
         let near = match vector {
             Some(vector) => self.is_near(key, vector).await,
             None => false,
         };
-        near || self.finds(key, answer).await
+        near || self.finds(key, probe).await
     }
 
-    async fn finds(&self, key: &CacheKey, answer: &Answer) -> bool {
-        matches!(self.store.find(key, unix_ms()).await, Found::Hit(entry) if entry.answer().as_ref() == Ok(answer))
+    async fn finds(&self, key: &CacheKey, probe: &Probe) -> bool {
+        matches!(self.store.find(key, unix_ms()).await, Found::Hit(entry, _) if probe.is(&entry))
     }
 
     async fn is_near(&self, key: &CacheKey, vector: &Embedding) -> bool {
         !self.store.nearest(&key.partition, vector, 1, unix_ms()).await.is_empty()
     }
+}
 
-    /// A key in a namespace of a tenant that config can't name: they begin with a NUL.
-    fn probe_key(&self, scope: &Scope, user: &str, nonce: &[u8; 16]) -> Option<CacheKey> {
-        let identity = Identity {
-            tenant: TenantId::new("\0self-test"),
-            user: Some(UserId::new(user)),
-            claims: BTreeMap::new(),
-            role: Role::Caller,
-        };
-        let parts = KeyParts {
-            api: Api::ChatCompletions,
-            model: "self-test",
-            model_identity: "",
-            namespace: "\0self-test",
-            scope: ScopeId::of(scope, &identity).ok()?,
-            policy: &[],
-            pool: "",
-            query: "",
-            headers: &[],
-            partition_body: nonce,
-            excised: Some("ready?"),
-            extra: &[],
-        };
-        Some(self.key(&parts))
-    }
+/// A key in a namespace of a tenant that config can't name: they begin with a NUL.
+fn probe_key(secret: &KeySecret, scope: &Scope, user: &str, nonce: &[u8; 16]) -> Option<CacheKey> {
+    let identity = Identity {
+        tenant: TenantId::new("\0self-test"),
+        user: Some(UserId::new(user)),
+        claims: BTreeMap::new(),
+        role: Role::Caller,
+    };
+    let parts = KeyParts {
+        api: Api::ChatCompletions,
+        model: "self-test",
+        model_identity: "",
+        namespace: "\0self-test",
+        scope: ScopeId::of(scope, &identity).ok()?,
+        policy: &[],
+        pool: "",
+        query: "",
+        headers: &[],
+        partition_body: nonce,
+        excised: Some("ready?"),
+        extra: &[],
+    };
+    Some(CacheKey::new(secret, &parts))
 }
 
 fn probe_meta(seen: Epoch) -> EntryMeta {

@@ -37,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) fills: RwLock<()>,
     pub(crate) purges: Jobs,
     disk_up: AtomicBool,
+    /// Vectors stay when their entries leave memory: they lead to the shared store.
+    keeps_vectors: AtomicBool,
     /// Keys that the writer has yet to remove from disk, with the moment of their removal: beside the write queue, so that
     /// a purge is never lost to a full one.
     removals: Mutex<HashMap<[u8; 32], Moment>>,
@@ -76,6 +78,7 @@ impl Shared {
             fills: RwLock::new(()),
             purges: Jobs::new(),
             disk_up: AtomicBool::new(settings.dir.is_some()),
+            keeps_vectors: AtomicBool::new(false),
             removals: Mutex::new(HashMap::new()),
             moments: AtomicU64::new(0),
             changes: std::array::from_fn(|_| Mutex::new(0)),
@@ -220,6 +223,48 @@ impl Shared {
         true
     }
 
+    /// Puts into memory what was read from the shared store, unless something of its shard has changed since.
+    pub(crate) fn adopt(&self, entry: &Arc<Entry>, change: u64) {
+        let changes = self.changes(&entry.key.key).lock();
+        if *changes == change {
+            let evicted = self.memory.insert(entry.clone());
+            drop(changes);
+            self.forget_vectors(&evicted, None);
+        }
+    }
+
+    /// Keeps what was found by its vector in the shared store, with that vector, unless an entry of its key is known.
+    pub(crate) fn put_if_absent(&self, entry: &Arc<Entry>, vector: &Embedding) {
+        if !self.memory.contains(&entry.key.key) {
+            self.put(entry, Some(vector));
+        }
+    }
+
+    /// Forgets an entry that the shared store has replaced or removed. Its vector stays where all are kept: the store has
+    /// another one by now, or the sweep forgets it.
+    pub(crate) fn forget(&self, partition: &[u8; 32], key: &[u8; 32]) {
+        let mut changes = self.changes(key).lock();
+        *changes += 1;
+        self.memory.remove(key);
+        if !self.keeps_vectors.load(Ordering::Relaxed) {
+            self.vectors.remove(partition, key);
+        }
+    }
+
+    /// Forgets everything.
+    pub(crate) fn clear(&self) {
+        for lock in &self.changes {
+            *lock.lock() += 1;
+        }
+        self.memory.clear();
+        self.vectors.clear();
+    }
+
+    /// Whether vectors stay when their entries leave memory.
+    pub(crate) fn keep_vectors(&self, keep: bool) {
+        self.keeps_vectors.store(keep, Ordering::Relaxed);
+    }
+
     /// Keeps a body if its entry is still in memory; the entry is charged anew.
     pub(crate) fn keep(&self, entry: &Arc<Entry>, rendering: Rendering, body: &Bytes) {
         if body.len() > KEPT_BODY_BYTES_MAX {
@@ -284,6 +329,9 @@ impl Shared {
 
     /// Forgets the vectors of what was evicted; an entry that is on its way to disk keeps its own.
     fn forget_vectors(&self, evicted: &[Arc<Entry>], on_its_way: Option<&Arc<Entry>>) {
+        if self.keeps_vectors.load(Ordering::Relaxed) {
+            return;
+        }
         let on_its_way = on_its_way.filter(|_| self.is_disk_up());
         for entry in evicted.iter().filter(|entry| on_its_way.is_none_or(|kept| !Arc::ptr_eq(kept, entry))) {
             self.forget_vector(&entry.key.partition, &entry.key.key);

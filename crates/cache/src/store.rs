@@ -1,4 +1,5 @@
-//! The embedded store: entries in memory, on disk if a directory is given, and the vectors that lead to them.
+//! The store: entries in memory, on disk if a directory is given or in Redis if proxies share it, and the vectors that lead
+//! to them.
 //!
 //! Decides nothing about whose answer may be served: the key does. What it promises: an entry is found by its own three
 //! digests only, fresh or marked as stale and never after its last window, and a vector leads to a fresh entry of its own
@@ -9,8 +10,9 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use refrain_core::Skip;
-use refrain_core::settings::EmbeddedStore;
+use refrain_core::settings::{EmbeddedStore, RedisStore};
 use refrain_llm::answer::{DecodeError, Rendering};
 use tokio::sync::oneshot;
 
@@ -20,7 +22,9 @@ use crate::entry::{Candidate, Entry};
 use crate::error::{PurgeError, StoreError};
 use crate::key::CacheKey;
 use crate::purge::{Epoch, Job, Purge, PurgeMode, PurgeReport, Verdict};
+use crate::remote::{Claim, LookupEnd, Remote, RemoteStats, StoreTrouble};
 use crate::secret::KeySecret;
+use crate::self_test::SelfTest;
 use crate::shared::Shared;
 use crate::vectors::Neighbour;
 
@@ -28,22 +32,37 @@ use crate::vectors::Neighbour;
 #[derive(Clone, Debug)]
 pub enum Found {
     /// A fresh entry of this very question.
-    Hit(Arc<Entry>),
+    Hit(Arc<Entry>, Place),
     /// One past its TTL that may be served while it is refreshed, or if no upstream can answer: the entry says which.
-    Stale(Arc<Entry>),
+    Stale(Arc<Entry>, Place),
     /// Nothing that may be served.
     Miss,
 }
 
-/// The embedded store. Shared by all threads.
+/// Where an entry was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// In this process, or on its disk.
+    Near,
+    /// In the store that proxies share.
+    Shared,
+}
+
+/// The store. Shared by all threads.
 pub struct Store {
     pub(crate) shared: Arc<Shared>,
-    disk: Disk,
+    behind: Behind,
     entry_bytes_max: usize,
 }
 
+/// What is behind the entries in memory.
+enum Behind {
+    Disk(Disk),
+    Redis(Box<Remote>),
+}
+
 /// Numbers for metrics and the readiness report.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct StoreStats {
     /// Entries in memory.
     pub entries: usize,
@@ -59,6 +78,8 @@ pub struct StoreStats {
     pub vectors_refused: u64,
     /// On disk; none if there is no disk tier, or if it failed.
     pub disk: Option<DiskStats>,
+    /// In Redis; none if the store is embedded.
+    pub remote: Option<RemoteStats>,
 }
 
 /// Numbers of the disk tier.
@@ -103,29 +124,100 @@ impl Store {
                 Disk::open(&shared, &options)?
             }
         };
-        Ok(Self { shared, disk, entry_bytes_max: settings.entry_bytes_max })
+        Ok(Self { shared, behind: Behind::Disk(disk), entry_bytes_max: settings.entry_bytes_max })
     }
 
-    /// The entry of a key, fresh or within a stale window. Suspends only to read from disk, and for a quarter of a second
-    /// at most.
+    /// Opens a store in Redis, and begins to join it; see [`Store::joined`]. Must be called within the runtime that its tasks
+    /// shall run on.
+    pub fn open_shared(settings: &RedisStore, secret: &Arc<KeySecret>, embedder: Option<[u8; 32]>) -> Self {
+        let near = EmbeddedStore { memory_bytes_max: settings.memory_bytes_max, ..EmbeddedStore::default() };
+        let shared = Arc::new(Shared::new(&near));
+        let remote = Remote::open(settings, secret, embedder, &shared);
+        Self { shared, behind: Behind::Redis(Box::new(remote)), entry_bytes_max: settings.entry_bytes_max }
+    }
+
+    /// Waits until a shared store was joined, with the result of its self-test; none: the store is embedded.
+    ///
+    /// # Errors
+    /// Why the attempt failed. It is repeated in the background.
     ///
     /// # Cancel safety
-    /// Safe: a read from disk that was begun ends in memory.
+    /// Safe.
+    pub async fn joined(&self) -> Option<Result<SelfTest, StoreTrouble>> {
+        match &self.behind {
+            Behind::Disk(_) => None,
+            Behind::Redis(remote) => Some(remote.joined().await),
+        }
+    }
+
+    /// The entry of a key, fresh or within a stale window. Suspends only to read from disk, for a quarter of a second at
+    /// most, or to ask Redis, for one command's deadline at most.
+    ///
+    /// # Cancel safety
+    /// Safe: a read that was begun ends in memory.
     pub async fn find(&self, key: &CacheKey, now_ms: u64) -> Found {
-        let known = self.shared.find(key, now_ms);
-        let found = match known {
-            Some(entry) => Some(entry),
-            None => self.read(&key.key, now_ms).await.filter(|entry| entry.answers(key)),
+        let found = match &self.behind {
+            Behind::Disk(disk) => self.find_near(disk, key, now_ms).await.map(|entry| (entry, Place::Near)),
+            // Boxed: what asks Redis is large, and most requests never do.
+            Behind::Redis(remote) => self.find_shared(remote, key, now_ms).boxed().await,
         };
-        match found.and_then(|entry| self.shared.standing(entry, now_ms)) {
-            Some(entry) if entry.is_fresh(now_ms) => Found::Hit(entry),
-            Some(entry) => Found::Stale(entry),
+        match found {
+            Some((entry, place)) if entry.is_fresh(now_ms) => Found::Hit(entry, place),
+            Some((entry, place)) => Found::Stale(entry, place),
             None => Found::Miss,
         }
     }
 
-    /// Fresh entries of the partition whose questions are most like the vector's, best first; at most `k`. Suspends only
-    /// to read from disk.
+    async fn find_near(&self, disk: &Disk, key: &CacheKey, now_ms: u64) -> Option<Arc<Entry>> {
+        let found = match self.shared.find(key, now_ms) {
+            Some(entry) => Some(entry),
+            None => self.read(disk, &key.key, now_ms).await.filter(|entry| entry.answers(key)),
+        };
+        self.shared.standing(found?, now_ms)
+    }
+
+    async fn find_shared(&self, remote: &Remote, key: &CacheKey, now_ms: u64) -> Option<(Arc<Entry>, Place)> {
+        if !remote.is_confirmed(now_ms) {
+            remote.count(LookupEnd::Away);
+            return None;
+        }
+        let near = self.shared.find(key, now_ms).and_then(|entry| self.shared.standing(entry, now_ms));
+        if let Some(entry) = near {
+            remote.count(LookupEnd::Near);
+            return Some((entry, Place::Near));
+        }
+        let change = self.shared.change(&key.key);
+        let entry = Arc::new(remote.find(key, now_ms).await?);
+        let entry = self.shared.standing(entry, now_ms)?;
+        self.shared.adopt(&entry, change);
+        Some((entry, Place::Shared))
+    }
+
+    /// The same of what is in memory, where whatever this process stored of late is.
+    pub fn find_in_memory(&self, key: &CacheKey, now_ms: u64) -> Found {
+        if !self.is_confirmed(now_ms) {
+            return Found::Miss;
+        }
+        match self.shared.find(key, now_ms).and_then(|entry| self.shared.standing(entry, now_ms)) {
+            Some(entry) if entry.is_fresh(now_ms) => Found::Hit(entry, Place::Near),
+            Some(entry) => Found::Stale(entry, Place::Near),
+            None => Found::Miss,
+        }
+    }
+
+    /// Claims the generation of an answer among the proxies that share the store.
+    ///
+    /// # Cancel safety
+    /// Safe: a claim that nobody holds expires within seconds.
+    pub async fn claim(&self, key: &CacheKey) -> Claim {
+        match &self.behind {
+            Behind::Disk(_) => Claim::Free,
+            Behind::Redis(remote) => remote.claim(key).boxed().await,
+        }
+    }
+
+    /// Fresh entries of the partition whose questions are most like the vector's, best first; at most `k`: of those that this
+    /// process knows. Suspends only to read from disk or from Redis what memory has no room for.
     ///
     /// # Cancel safety
     /// Safe.
@@ -136,6 +228,9 @@ impl Store {
         k: usize,
         now_ms: u64,
     ) -> Vec<Candidate> {
+        if !self.is_confirmed(now_ms) {
+            return Vec::new();
+        }
         // Some may lead to what is stale, or waits for the sweep.
         let neighbours = self.shared.vectors.nearest(partition, vector, k.saturating_mul(2));
         let mut candidates = Vec::with_capacity(neighbours.len());
@@ -145,7 +240,7 @@ impl Store {
             }
             let entry = match self.shared.memory.find(&id) {
                 Some(entry) => Some(entry),
-                None => self.read(&id, now_ms).await,
+                None => self.behind(partition, &id, now_ms).await,
             };
             let Some(entry) = entry.filter(|entry| entry.key.partition == *partition) else {
                 self.shared.forget_vector(partition, &id);
@@ -162,6 +257,49 @@ impl Store {
         candidates
     }
 
+    /// The same among those that only the shared store knows; none where this process knows all.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn nearest_shared(
+        &self,
+        partition: &[u8; 32],
+        vector: &Embedding,
+        k: usize,
+        now_ms: u64,
+    ) -> Vec<Candidate> {
+        let Behind::Redis(remote) = &self.behind else { return Vec::new() };
+        if !remote.is_confirmed(now_ms) {
+            return Vec::new();
+        }
+        let found = remote.nearest(partition, vector, k).boxed().await;
+        let standing = found.into_iter().filter_map(|Candidate { similarity, entry }| {
+            let entry = self.shared.standing(entry, now_ms)?;
+            entry.is_similar_candidate(now_ms).then_some(Candidate { similarity, entry })
+        });
+        standing.collect()
+    }
+
+    /// Whether only the shared store knows all vectors, so that [`Store::nearest_shared`] is worth asking.
+    pub fn has_shared_vectors(&self) -> bool {
+        matches!(&self.behind, Behind::Redis(remote) if remote.searches())
+    }
+
+    fn is_confirmed(&self, now_ms: u64) -> bool {
+        match &self.behind {
+            Behind::Disk(_) => true,
+            Behind::Redis(remote) => remote.is_confirmed(now_ms),
+        }
+    }
+
+    /// What a vector leads to and memory doesn't hold.
+    async fn behind(&self, partition: &[u8; 32], id: &[u8; 32], now_ms: u64) -> Option<Arc<Entry>> {
+        match &self.behind {
+            Behind::Disk(disk) => self.read(disk, id, now_ms).await,
+            Behind::Redis(remote) => remote.entry_at(partition, id, now_ms).boxed().await.map(Arc::new),
+        }
+    }
+
     /// Stores an entry, and the vector that leads to it unless it is for exact look-up only. Never blocks. The disk follows
     /// within milliseconds.
     ///
@@ -174,16 +312,29 @@ impl Store {
         }
         let vector = vector.filter(|_| !entry.meta.exact_only);
         let entry = Arc::new(entry);
-        if !self.shared.is_disk_up() && entry.charge() as u64 > self.shared.memory.entry_charge_max() {
+        if self.is_in_memory_only() && entry.charge() as u64 > self.shared.memory.entry_charge_max() {
             return Err(Skip::TooLarge);
         }
         let _fill = self.shared.fills.read();
         if !self.admits(&entry) {
             return Err(Skip::Purged);
         }
-        self.disk.put(&entry, vector.as_ref())?;
+        if let Behind::Disk(disk) = &self.behind {
+            disk.put(&entry, vector.as_ref())?;
+        }
         self.shared.put(&entry, vector.as_ref());
+        if let Behind::Redis(remote) = &self.behind {
+            // Where too much waits it is kept here alone, which is counted.
+            let _ = remote.put(&entry, vector);
+        }
         Ok(entry)
+    }
+
+    fn is_in_memory_only(&self) -> bool {
+        match &self.behind {
+            Behind::Disk(_) => !self.shared.is_disk_up(),
+            Behind::Redis(_) => false,
+        }
     }
 
     /// The newest purge: whoever begins to generate an answer notes it as the entry's
@@ -198,7 +349,8 @@ impl Store {
     }
 
     /// Purges, or counts what would be. A purge is in force when it begins: nothing of it is served, stored or joined from
-    /// then on; when it ends, it has left memory and, for good, the disk. Takes as long as reading all records does.
+    /// then on (by other proxies that share the store: within a second, or within their lease if they can't be told); when it
+    /// ends, it has left memory and, for good, the disk or Redis. Takes as long as reading all records does.
     ///
     /// # Errors
     /// See [`PurgeError`].
@@ -206,6 +358,18 @@ impl Store {
     /// # Cancel safety
     /// Safe: what was begun comes to its end.
     pub async fn purge(&self, purge: &Purge, mode: PurgeMode) -> Result<PurgeReport, PurgeError> {
+        match &self.behind {
+            Behind::Disk(disk) => self.purge_embedded(disk, purge, mode).await,
+            Behind::Redis(remote) => remote.purge(purge, mode).await,
+        }
+    }
+
+    async fn purge_embedded(
+        &self,
+        disk: &Disk,
+        purge: &Purge,
+        mode: PurgeMode,
+    ) -> Result<PurgeReport, PurgeError> {
         let (reply, report) = oneshot::channel();
         match mode {
             PurgeMode::DryRun => self.shared.purges.push(Job::new(purge.clone(), None, reply))?,
@@ -216,7 +380,7 @@ impl Store {
                 self.shared.bans.append(epoch, purge.clone());
             }
         }
-        self.disk.wake();
+        disk.wake();
         report.await.map_err(|_| PurgeError::Closed)?
     }
 
@@ -226,7 +390,10 @@ impl Store {
     /// [`Skip::StoreBusy`] if too many removals wait for the disk: after a restart it would be found again. Ask again.
     pub fn remove(&self, key: &CacheKey) -> Result<(), Skip> {
         let removed = self.shared.remove(key);
-        self.disk.wake();
+        match &self.behind {
+            Behind::Disk(disk) => disk.wake(),
+            Behind::Redis(remote) => remote.remove(key)?,
+        }
         if removed { Ok(()) } else { Err(Skip::StoreBusy) }
     }
 
@@ -243,7 +410,7 @@ impl Store {
         Ok(body)
     }
 
-    /// Waits until everything inserted so far would survive a power failure.
+    /// Waits until everything inserted so far would survive a power failure, or is in Redis.
     ///
     /// # Errors
     /// [`Skip::StoreBusy`] or [`Skip::StoreDown`].
@@ -251,13 +418,19 @@ impl Store {
     /// # Cancel safety
     /// Safe: what is queued is written nevertheless.
     pub async fn flush(&self) -> Result<(), Skip> {
-        self.disk.flush().await
+        match &self.behind {
+            Behind::Disk(disk) => disk.flush().await,
+            Behind::Redis(remote) => remote.flush().await,
+        }
     }
 
     /// Writes what waits, closes the files and ends the threads. Blocks; call it off the reactor. Afterwards the store
     /// is in memory only. Without it, what was inserted in the last moments may be lost.
     pub fn close(&self) {
-        self.disk.close();
+        match &self.behind {
+            Behind::Disk(disk) => disk.close(),
+            Behind::Redis(remote) => remote.close(),
+        }
     }
 
     /// Numbers for metrics and the readiness report.
@@ -271,6 +444,10 @@ impl Store {
             evictions: memory.evictions(),
             vectors_refused: counts.vectors_refused.load(Ordering::Relaxed),
             disk: self.shared.is_disk_up().then(|| self.disk_stats()),
+            remote: match &self.behind {
+                Behind::Disk(_) => None,
+                Behind::Redis(remote) => Some(remote.stats()),
+            },
         }
     }
 
@@ -290,12 +467,12 @@ impl Store {
     }
 
     /// What is on disk under a key and is of use still.
-    async fn read(&self, key: &[u8; 32], now_ms: u64) -> Option<Arc<Entry>> {
+    async fn read(&self, disk: &Disk, key: &[u8; 32], now_ms: u64) -> Option<Arc<Entry>> {
         let place = self.shared.places.find(key)?;
         if place.retained_until_ms <= now_ms {
             return None;
         }
-        self.disk.read(*key).await.filter(|entry| entry.is_retained(now_ms))
+        disk.read(*key).await.filter(|entry| entry.is_retained(now_ms))
     }
 }
 

@@ -19,7 +19,7 @@ fn open(settings: &EmbeddedStore) -> Store {
 
 fn hit(found: Found) -> Arc<Entry> {
     match found {
-        Found::Hit(entry) => entry,
+        Found::Hit(entry, _) => entry,
         other => panic!("{other:?} where a hit was expected"),
     }
 }
@@ -67,11 +67,11 @@ fn with_windows(number: u64) -> Entry {
 /// What may be done with the stale entry of a key: serve it while revalidating, serve it on errors.
 async fn stale(store: &Store, number: u64, now_ms: u64) -> Option<(bool, bool)> {
     match store.find(&key(1, number), now_ms).await {
-        Found::Stale(entry) => {
+        Found::Stale(entry, _) => {
             assert_eq!(entry.answer().unwrap(), answer(&format!("answer {number}")));
             Some((entry.may_serve_while_revalidating(now_ms), entry.may_serve_if_error(now_ms)))
         }
-        Found::Hit(_) | Found::Miss => None,
+        Found::Hit(..) | Found::Miss => None,
     }
 }
 
@@ -430,7 +430,7 @@ async fn a_damaged_file_gives_right_answers_or_none() {
 
         let store = open(&settings);
         for number in 0..100 {
-            if let Found::Hit(entry) = store.find(&key(1, number), NOW_MS).await {
+            if let Found::Hit(entry, _) = store.find(&key(1, number), NOW_MS).await {
                 assert_eq!(entry.answer().unwrap(), answer(&format!("answer {number}")));
                 found += 1;
             }

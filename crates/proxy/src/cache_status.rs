@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::sync::LazyLock;
 
 use http::HeaderValue;
+use refrain_cache::Place;
 use refrain_core::Bypass;
 
 use crate::metrics::Outcome;
@@ -15,6 +16,8 @@ pub(crate) enum CacheStatus {
     Hit {
         /// By which tier.
         tier: Tier,
+        /// From which store.
+        place: Place,
         /// Whether its time is over.
         staleness: Staleness,
         /// Seconds left; below zero once its time is over.
@@ -66,17 +69,26 @@ impl Tier {
             Self::Semantic => "semantic",
         }
     }
+
+    /// The token in headers for what the shared store had to be asked for.
+    fn as_shared_str(self) -> &'static str {
+        match self {
+            Self::Exact => "exact_shared",
+            Self::Semantic => "semantic_shared",
+        }
+    }
 }
 
 impl CacheStatus {
     /// The field's value.
     pub(crate) fn header(self) -> HeaderValue {
         match self {
-            Self::Hit { tier, staleness, ttl_s } => {
-                let detail = match staleness {
-                    Staleness::Fresh => tier.as_str(),
-                    Staleness::WhileRevalidating => "stale_while_revalidate",
-                    Staleness::IfError => "stale_if_error",
+            Self::Hit { tier, place, staleness, ttl_s } => {
+                let detail = match (staleness, place) {
+                    (Staleness::Fresh, Place::Near) => tier.as_str(),
+                    (Staleness::Fresh, Place::Shared) => tier.as_shared_str(),
+                    (Staleness::WhileRevalidating, _) => "stale_while_revalidate",
+                    (Staleness::IfError, _) => "stale_if_error",
                 };
                 let mut value = String::with_capacity(64);
                 // Writing to a String can't fail.
@@ -128,9 +140,19 @@ mod tests {
     #[test]
     fn a_hit_never_says_fwd_and_a_forward_never_says_hit() {
         let all = [
-            CacheStatus::Hit { tier: Tier::Exact, staleness: Staleness::Fresh, ttl_s: 7 },
-            CacheStatus::Hit { tier: Tier::Semantic, staleness: Staleness::WhileRevalidating, ttl_s: -3 },
-            CacheStatus::Hit { tier: Tier::Exact, staleness: Staleness::IfError, ttl_s: -4 },
+            CacheStatus::Hit { tier: Tier::Exact, place: Place::Near, staleness: Staleness::Fresh, ttl_s: 7 },
+            CacheStatus::Hit {
+                tier: Tier::Semantic,
+                place: Place::Near,
+                staleness: Staleness::WhileRevalidating,
+                ttl_s: -3,
+            },
+            CacheStatus::Hit {
+                tier: Tier::Exact,
+                place: Place::Near,
+                staleness: Staleness::IfError,
+                ttl_s: -4,
+            },
             CacheStatus::Refused,
             CacheStatus::Stale,
             CacheStatus::Rejected(Bypass::PolicyTimedOut),

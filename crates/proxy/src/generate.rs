@@ -4,14 +4,16 @@
 //! leaves ends nothing for the others, and the upstream is cancelled when nobody is left. Who polls the pump: `leader`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
-use refrain_cache::{FlightEnd, Found, Joined, Lead, Reader, unix_ms};
+use refrain_cache::{Claim, ClaimGuard, FlightEnd, Found, Joined, Lead, Reader, unix_ms};
 use refrain_core::{Bypass, Code, Dialect};
 use refrain_llm::answer::Form;
 use refrain_llm::request::Rewrite;
 use refrain_upstream::UpstreamBody;
+use tokio::time::{Instant, sleep};
 
 use crate::cache_status::{Staleness, Tier};
 use crate::failure::Failure;
@@ -25,6 +27,10 @@ use crate::store::Keeper;
 use crate::upstream_headers::{self, Encoding};
 use crate::worker::Worker;
 
+/// How long another proxy's generation is waited for.
+const OTHERS_PATIENCE: Duration = Duration::from_millis(200);
+/// How often it is looked for meanwhile.
+const OTHERS_LOOK: Duration = Duration::from_millis(20);
 /// Leaders that may die under one follower before it is told.
 const LEADERS_MAX: usize = 3;
 
@@ -86,18 +92,18 @@ pub(crate) async fn answer(
         let part = if lead.is_some() { Part::Led } else { Part::Joined };
         let mut reading = match lead {
             None => Reading::following(reader),
-            Some(lead) => {
-                if let Some(hit) = stored_meanwhile(cache, miss).await {
-                    return Ok(Generated::Stored(hit));
+            Some(lead) => match turn(cache, miss).await {
+                Turn::Stored(hit) => return Ok(Generated::Stored(hit)),
+                Turn::Ours(claim) => {
+                    Reading::leading(worker, generation(worker, cache, miss, claim)?, lead, reader)
                 }
-                Reading::leading(worker, generation(worker, cache, miss)?, lead, reader)
-            }
+            },
         };
         match reading.head().await {
             Ok(head) => return Ok(Generated::Flight(Flight { head, reading, part })),
             // Its leader found it stored, or died. Looking first keeps a crowd from leading one after the other.
             Err(FlightEnd::LeaderGone) if part == Part::Joined => {
-                if let Some(hit) = stored_meanwhile(cache, miss).await {
+                if let Some(hit) = stored_meanwhile(cache, miss) {
                     return Ok(Generated::Stored(hit));
                 }
             }
@@ -107,19 +113,57 @@ pub(crate) async fn answer(
     Err(Failure::from(FlightEnd::LeaderGone))
 }
 
+/// Whose turn it is to generate.
+enum Turn {
+    /// This process's; the claim tells other proxies, where they share the store.
+    Ours(Option<ClaimGuard>),
+    /// Nobody's: it is stored by now.
+    Stored(Hit),
+}
+
+/// Looks once more, and waits for a proxy that generates the same, for a moment.
+async fn turn(cache: &AnswerCache, miss: &Miss) -> Turn {
+    if let Some(hit) = stored_meanwhile(cache, miss) {
+        return Turn::Stored(hit);
+    }
+    if !shares(miss) || asks_policies(miss) {
+        return Turn::Ours(None);
+    }
+    let key = &miss.keyed.key;
+    let until = Instant::now() + OTHERS_PATIENCE;
+    loop {
+        match cache.store.claim(key).await {
+            Claim::Mine(guard) => return Turn::Ours(Some(guard)),
+            Claim::Free => return Turn::Ours(None),
+            Claim::Theirs if Instant::now() >= until => return Turn::Ours(None),
+            Claim::Theirs => sleep(OTHERS_LOOK).await,
+        }
+        if let Some(hit) = usable(cache.store.find(key, unix_ms()).await, miss) {
+            return Turn::Stored(hit);
+        }
+    }
+}
+
 /// An entry is stored before its flight ends, so who leads after a miss looks once more: embedding takes longer than some
 /// generations.
-async fn stored_meanwhile(cache: &AnswerCache, miss: &Miss) -> Option<Hit> {
-    // Nobody has asked the policies about it.
-    let unasked = miss.keyed.planned.policed.as_ref().is_some_and(|policed| policed.chain.validates());
-    if miss.takes == Takes::Nothing || unasked {
+fn stored_meanwhile(cache: &AnswerCache, miss: &Miss) -> Option<Hit> {
+    if miss.takes == Takes::Nothing || asks_policies(miss) {
         return None;
     }
-    match cache.store.find(&miss.keyed.key, unix_ms()).await {
-        Found::Hit(entry) if lookup::may_serve(&entry, &miss.keyed.plan) => {
-            Some(Hit { entry, tier: Tier::Exact, staleness: Staleness::Fresh })
+    usable(cache.store.find_in_memory(&miss.keyed.key, unix_ms()), miss)
+}
+
+/// Whether policies have a word about what is served: nobody has asked them about what turns up meanwhile.
+fn asks_policies(miss: &Miss) -> bool {
+    miss.keyed.planned.policed.as_ref().is_some_and(|policed| policed.chain.validates())
+}
+
+fn usable(found: Found, miss: &Miss) -> Option<Hit> {
+    match found {
+        Found::Hit(entry, place) if lookup::may_serve(&entry, &miss.keyed.plan) => {
+            Some(Hit { entry, tier: Tier::Exact, place, staleness: Staleness::Fresh })
         }
-        Found::Hit(_) | Found::Stale(_) | Found::Miss => None,
+        Found::Hit(..) | Found::Stale(..) | Found::Miss => None,
     }
 }
 
@@ -176,6 +220,7 @@ pub(crate) fn generation(
     worker: &Worker,
     cache: &Arc<AnswerCache>,
     miss: &Arc<Miss>,
+    claim: Option<ClaimGuard>,
 ) -> Result<Generation, Failure> {
     let Keyed { admitted, planned, .. } = &miss.keyed;
     let prompt = &planned.sent.request.prompt;
@@ -187,7 +232,7 @@ pub(crate) fn generation(
     let body = UpstreamBody::Full(planned.sent.request.upstream_body(&rewrite));
     let mut request = upstream_headers::request(admitted, Encoding::Identity, body)?;
     request.routing_key = planned.target.routing_key;
-    let keeper = Keeper::new(cache.clone(), miss.clone());
+    let keeper = Keeper::new(cache.clone(), miss.clone(), claim);
     Ok(Generation { client: worker.client.clone(), request, keeper })
 }
 

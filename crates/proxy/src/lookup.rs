@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use refrain_cache::{
-    Candidate, CandidateView, Decision, Embedding, Entry, Found, Passed, Refusal, decide, passing, unix_ms,
+    Candidate, CandidateView, Decision, Embedding, Entry, Found, Passed, Place, Refusal, decide, passing,
+    unix_ms,
 };
 use refrain_core::{ExactOnly, Plan, SemanticPlan};
 
@@ -33,6 +34,8 @@ pub(crate) struct Hit {
     pub(crate) entry: Arc<Entry>,
     /// Which tier found it.
     pub(crate) tier: Tier,
+    /// In which store.
+    pub(crate) place: Place,
     /// Whether its time is over.
     pub(crate) staleness: Staleness,
 }
@@ -53,9 +56,9 @@ pub(crate) struct Miss {
 
 /// What is stored for this very question.
 enum Exact {
-    Fresh(Arc<Entry>),
-    WhileRevalidating(Arc<Entry>),
-    IfError(Arc<Entry>),
+    Fresh(Arc<Entry>, Place),
+    WhileRevalidating(Arc<Entry>, Place),
+    IfError(Arc<Entry>, Place),
     /// Past its time, and must not be served.
     Stale,
     /// Fresh, and the client wants none that is stored.
@@ -84,19 +87,21 @@ pub(crate) async fn find(cache: &AnswerCache, keyed: Keyed, note: &mut Note) -> 
     };
     let (embedding, similar) = similar(cache, &keyed, &semantic, note).await;
     match similar {
-        Some(entry) => Lookup::Hit(Hit { entry, tier: Tier::Semantic, staleness: Staleness::Fresh }),
+        Some((entry, place)) => {
+            Lookup::Hit(Hit { entry, tier: Tier::Semantic, place, staleness: Staleness::Fresh })
+        }
         None => generate(keyed, &exact, embedding, Takes::Stored),
     }
 }
 
 /// Policies are asked about a fall-back before it is needed: what they are against is never served. Shadow mode serves none.
 async fn within_policies(exact: Exact, keyed: &Keyed, note: &mut Note) -> Exact {
-    let Exact::IfError(entry) = exact else { return exact };
+    let Exact::IfError(entry, place) = exact else { return exact };
     let policed = keyed.planned.policed.as_ref();
     if keyed.plan.shadow || choose_exact(policed, &entry, note).await == Choice::Miss {
         return Exact::Stale;
     }
-    Exact::IfError(entry)
+    Exact::IfError(entry, place)
 }
 
 /// Whether the answer to this very question is served.
@@ -138,16 +143,18 @@ fn miss(keyed: Keyed, exact: &Exact, embedding: Option<Embedding>, takes: Takes)
     let (status, fallback) = match exact {
         Exact::Kept => (CacheStatus::Request, None),
         Exact::None => (CacheStatus::Miss, None),
-        Exact::Fresh(_) => (CacheStatus::Refused, None),
-        Exact::WhileRevalidating(_) | Exact::Stale => (CacheStatus::Stale, None),
-        Exact::IfError(entry) => (CacheStatus::Stale, Some(Hit::exact(entry, Staleness::IfError))),
+        Exact::Fresh(..) => (CacheStatus::Refused, None),
+        Exact::WhileRevalidating(..) | Exact::Stale => (CacheStatus::Stale, None),
+        Exact::IfError(entry, place) => {
+            (CacheStatus::Stale, Some(Hit::exact(entry, *place, Staleness::IfError)))
+        }
     };
     Box::new(Miss { keyed, embedding, status, takes, fallback })
 }
 
 impl Hit {
-    fn exact(entry: &Arc<Entry>, staleness: Staleness) -> Self {
-        Self { entry: entry.clone(), tier: Tier::Exact, staleness }
+    fn exact(entry: &Arc<Entry>, place: Place, staleness: Staleness) -> Self {
+        Self { entry: entry.clone(), tier: Tier::Exact, place, staleness }
     }
 }
 
@@ -155,9 +162,11 @@ impl Exact {
     /// What may be served at once.
     fn hit(&self) -> Option<Hit> {
         match self {
-            Self::Fresh(entry) => Some(Hit::exact(entry, Staleness::Fresh)),
-            Self::WhileRevalidating(entry) => Some(Hit::exact(entry, Staleness::WhileRevalidating)),
-            Self::IfError(_) | Self::Stale | Self::Kept | Self::None => None,
+            Self::Fresh(entry, place) => Some(Hit::exact(entry, *place, Staleness::Fresh)),
+            Self::WhileRevalidating(entry, place) => {
+                Some(Hit::exact(entry, *place, Staleness::WhileRevalidating))
+            }
+            Self::IfError(..) | Self::Stale | Self::Kept | Self::None => None,
         }
     }
 }
@@ -171,12 +180,14 @@ async fn exact(cache: &AnswerCache, keyed: &Keyed) -> Exact {
     }
     match found {
         Found::Miss => Exact::None,
-        Found::Hit(entry) if !may_serve(&entry, &keyed.plan) => Exact::Kept,
-        Found::Stale(entry) if !may_serve(&entry, &keyed.plan) => Exact::Stale,
-        Found::Hit(entry) => Exact::Fresh(entry),
-        Found::Stale(entry) if entry.may_serve_while_revalidating(now) => Exact::WhileRevalidating(entry),
-        Found::Stale(entry) if entry.may_serve_if_error(now) => Exact::IfError(entry),
-        Found::Stale(_) => Exact::None,
+        Found::Hit(entry, _) if !may_serve(&entry, &keyed.plan) => Exact::Kept,
+        Found::Stale(entry, _) if !may_serve(&entry, &keyed.plan) => Exact::Stale,
+        Found::Hit(entry, place) => Exact::Fresh(entry, place),
+        Found::Stale(entry, place) if entry.may_serve_while_revalidating(now) => {
+            Exact::WhileRevalidating(entry, place)
+        }
+        Found::Stale(entry, place) if entry.may_serve_if_error(now) => Exact::IfError(entry, place),
+        Found::Stale(..) => Exact::None,
     }
 }
 
@@ -192,7 +203,7 @@ async fn similar(
     keyed: &Keyed,
     semantic: &SemanticPlan,
     note: &mut Note,
-) -> (Option<Embedding>, Option<Arc<Entry>>) {
+) -> (Option<Embedding>, Option<(Arc<Entry>, Place)>) {
     let (state, plan) = (keyed.admitted.state(), &keyed.plan);
     let embedding = match embed(cache, keyed).await {
         Ok(embedding) => embedding,
@@ -205,20 +216,21 @@ async fn similar(
     if plan.directives.no_cache {
         return (Some(embedding), None);
     }
-    let near = cache.store.nearest(&keyed.key.partition, &embedding, semantic.candidates, unix_ms()).await;
-    let usable: Vec<_> = near.iter().filter(|candidate| may_serve(&candidate.entry, plan)).collect();
-    note.similarity = usable.first().map(|candidate| candidate.similarity);
-    let served = match acceptable(keyed, semantic, &usable) {
-        Ok(passed) => chosen(keyed, &usable, &passed, note).await,
-        Err(reason) => Err(reason),
-    };
-    let served = match served {
-        Ok(Passed { index, evidence }) => {
+    let (store, partition, k) = (&cache.store, &keyed.key.partition, semantic.candidates);
+    let near = store.nearest(partition, &embedding, k, unix_ms()).await;
+    let mut judged = accepted(keyed, semantic, near, note).await.map(|entry| (entry, Place::Near));
+    if judged.is_err() && store.has_shared_vectors() {
+        let shared = store.nearest_shared(partition, &embedding, k, unix_ms()).await;
+        judged = accepted(keyed, semantic, shared, note).await.map(|entry| (entry, Place::Shared));
+    }
+    let served = match judged {
+        Ok((accepted, place)) => {
+            let Accepted { entry, similarity } = accepted;
             let shadow = plan.shadow || semantic.shadow;
             if shadow {
-                report_shadow(keyed, evidence.cosine);
+                report_shadow(keyed, similarity);
             }
-            (!shadow).then(|| usable[index].entry.clone())
+            (!shadow).then_some((entry, place))
         }
         Err(reason) => {
             note.refusal = Some(reason);
@@ -227,6 +239,26 @@ async fn similar(
         }
     };
     (Some(embedding), served)
+}
+
+/// A candidate that may be served.
+struct Accepted {
+    entry: Arc<Entry>,
+    similarity: f32,
+}
+
+/// The candidate that evidence and policies accept.
+async fn accepted(
+    keyed: &Keyed,
+    semantic: &SemanticPlan,
+    near: Vec<Candidate>,
+    note: &mut Note,
+) -> Result<Accepted, Refusal> {
+    let usable: Vec<_> = near.iter().filter(|candidate| may_serve(&candidate.entry, &keyed.plan)).collect();
+    note.similarity = usable.first().map(|candidate| candidate.similarity);
+    let passed = acceptable(keyed, semantic, &usable)?;
+    let Passed { index, evidence } = chosen(keyed, &usable, &passed, note).await?;
+    Ok(Accepted { entry: usable[index].entry.clone(), similarity: evidence.cosine })
 }
 
 /// The candidates that may be served, best first: one at least. More than the best only where policies choose.

@@ -22,7 +22,7 @@ async fn refresh(worker: Arc<Worker>, cache: Arc<AnswerCache>, mut miss: Miss, l
     if miss.keyed.plan.semantic.is_some() {
         miss.embedding = lookup::embed(&cache, &miss.keyed).await.ok();
     }
-    match generate::generation(&worker, &cache, &Arc::new(miss)) {
+    match generate::generation(&worker, &cache, &Arc::new(miss), None) {
         Ok(generation) => generation.pump(lead).await,
         Err(failure) => tracing::debug!(code = failure.code.as_str(), "a stale answer can't be refreshed"),
     }

@@ -197,8 +197,8 @@ fn serve_hit(
     (hit, wanted): (&Hit, Wanted),
     note: &mut Note,
 ) -> Result<Response<Body>, Failure> {
-    let Hit { tier, staleness, .. } = *hit;
-    note.status = Some(CacheStatus::Hit { tier, staleness, ttl_s: respond::ttl_s(hit) });
+    let Hit { tier, place, staleness, .. } = *hit;
+    note.status = Some(CacheStatus::Hit { tier, place, staleness, ttl_s: respond::ttl_s(hit) });
     admitted.state().metrics.saved(hit.entry.usage);
     respond::hit(cache, hit, wanted)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use parking_lot::Mutex;
-use refrain_cache::{CacheKey, Entry, EntryMeta, Epoch, unix_ms};
+use refrain_cache::{CacheKey, ClaimGuard, Entry, EntryMeta, Epoch, unix_ms};
 use refrain_core::{EndpointId, Freshness, Skip, Usage};
 use refrain_llm::answer::Answer;
 use refrain_plugin::ResponseView;
@@ -30,6 +30,8 @@ pub(crate) struct Keeper {
     pub(crate) miss: Arc<Miss>,
     /// The newest purge when the generation began.
     seen: Epoch,
+    /// Other proxies wait a moment for the answer while it is there.
+    _claim: Option<ClaimGuard>,
     /// Whether it is decided: what the clients do from then on changes nothing.
     is_settled: AtomicBool,
     /// An answer that waits for the policies' word.
@@ -47,9 +49,16 @@ pub(crate) struct Provenance {
 
 impl Keeper {
     /// A keeper of the answer to a miss, whose generation begins now.
-    pub(crate) fn new(cache: Arc<AnswerCache>, miss: Arc<Miss>) -> Self {
+    pub(crate) fn new(cache: Arc<AnswerCache>, miss: Arc<Miss>, claim: Option<ClaimGuard>) -> Self {
         let seen = cache.store.epoch();
-        Self { cache, miss, seen, is_settled: AtomicBool::new(false), pending: Mutex::new(None) }
+        Self {
+            cache,
+            miss,
+            seen,
+            _claim: claim,
+            is_settled: AtomicBool::new(false),
+            pending: Mutex::new(None),
+        }
     }
 
     /// The route.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use refrain_cache::{CacheError, Embedder, Embedding, ProbeVectors, SelfTest};
+use refrain_cache::{CacheError, Embedder, Embedding, ProbeVectors, RemoteStats, SelfTest};
 use refrain_core::settings::Store;
 use refrain_core::{ExactOnly, Settings};
 use refrain_proxy::AnswerCache;
@@ -57,10 +57,23 @@ pub(crate) async fn open(settings: &Settings) -> anyhow::Result<(Option<Arc<Answ
             embedder = EmbedderHealth::Failed(format!("it embeds no text at start: {}", reason.as_str()));
         }
         store = Some(cache.self_test(vectors.unwrap_or(None)).await);
+        require(&settings.store, cache)?;
     }
     let health = Health { store, embedder };
     health.log(settings);
     Ok((cache.map(Arc::new), health))
+}
+
+/// A store that proxies share is joined in the background, unless config wants it at start.
+fn require(store: &Store, cache: &AnswerCache) -> anyhow::Result<()> {
+    let required = matches!(store, Store::Redis(store) if store.required);
+    match cache.store.stats().remote {
+        Some(RemoteStats { trouble: Some(trouble), .. }) if required => {
+            Err(anyhow::Error::new(trouble)
+                .context("store.redis.require_store is set, and the store is away"))
+        }
+        _ => Ok(()),
+    }
 }
 
 async fn probe_vectors(embedder: &Embedder) -> Result<ProbeVectors, ExactOnly> {
@@ -105,7 +118,9 @@ impl Health {
     }
 
     fn log(&self, settings: &Settings) {
-        if let Some(test) = self.store.filter(|test| !test.passed()) {
+        // A shared store logs for itself, each time that it is joined.
+        let is_embedded = matches!(settings.store, Store::Embedded(_));
+        if let Some(test) = self.store.filter(|test| is_embedded && !test.passed()) {
             tracing::error!(?test, "the store failed its self-test; answers may not be cached");
         }
         if let EmbedderHealth::Failed(reason) = &self.embedder {

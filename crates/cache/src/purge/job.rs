@@ -44,27 +44,14 @@ impl Job {
         Self { purge, epoch, reply }
     }
 
-    /// Whether an entry is meant: it was begun before the purge.
+    /// Whether an entry is meant.
     pub(crate) fn is_about(&self, entry: &Entry) -> bool {
-        self.epoch.is_none_or(|epoch| entry.meta.seen < epoch)
-            && self.purge.select.matches(&entry.key, &entry.meta)
+        is_about(&self.purge, self.epoch, entry)
     }
 
-    /// What becomes of a stored entry. What nobody is served any more is left to the usual sweep.
+    /// What becomes of a stored entry.
     pub(crate) fn fate(&self, entry: &Entry, now_ms: u64) -> Fate {
-        if !entry.is_retained(now_ms) || !self.is_about(entry) {
-            return Fate::Stays;
-        }
-        let at_ms = self.purge.at_ms.min(now_ms);
-        match self.purge.how {
-            _ if self.epoch.is_none() => Fate::Counted,
-            PurgeHow::Hard => Fate::Leaves,
-            PurgeHow::Soft if !entry.is_fresh(at_ms) => Fate::Counted,
-            PurgeHow::Soft => {
-                let expired = entry.expired_at(at_ms);
-                if expired.is_retained(now_ms) { Fate::Expires(Box::new(expired)) } else { Fate::Leaves }
-            }
-        }
+        fate(&self.purge, self.epoch, entry, now_ms)
     }
 
     /// The only key that is meant, if so.
@@ -104,5 +91,28 @@ impl Jobs {
     /// Gives up what waits.
     pub(crate) fn close(&self) {
         self.0.lock().take();
+    }
+}
+
+/// Whether an entry is meant: it was begun before the purge.
+fn is_about(purge: &Purge, epoch: Option<Epoch>, entry: &Entry) -> bool {
+    epoch.is_none_or(|epoch| entry.meta.seen < epoch) && purge.select.matches(&entry.key, &entry.meta)
+}
+
+/// What becomes of a stored entry by a purge with that place in the order; none: a dry run. What nobody is served any more is
+/// left to the usual sweep.
+pub(crate) fn fate(purge: &Purge, epoch: Option<Epoch>, entry: &Entry, now_ms: u64) -> Fate {
+    if !entry.is_retained(now_ms) || !is_about(purge, epoch, entry) {
+        return Fate::Stays;
+    }
+    let at_ms = purge.at_ms.min(now_ms);
+    match purge.how {
+        _ if epoch.is_none() => Fate::Counted,
+        PurgeHow::Hard => Fate::Leaves,
+        PurgeHow::Soft if !entry.is_fresh(at_ms) => Fate::Counted,
+        PurgeHow::Soft => {
+            let expired = entry.expired_at(at_ms);
+            if expired.is_retained(now_ms) { Fate::Expires(Box::new(expired)) } else { Fate::Leaves }
+        }
     }
 }

@@ -13,7 +13,7 @@ use crate::fields::{Fields, FieldsMut};
 
 pub use bans::{BANS_MAX, Bans, Verdict};
 pub use epoch::{Epoch, EpochError};
-pub(crate) use job::{Fate, Job, Jobs};
+pub(crate) use job::{Fate, Job, Jobs, fate};
 pub use report::{PurgeMode, PurgeReport};
 pub use select::{Conditions, SELECT_NAME_BYTES_MAX, Select, SelectError};
 

@@ -125,6 +125,15 @@ impl VectorIndex {
         }
     }
 
+    /// Forgets everything.
+    pub fn clear(&self) {
+        for shard in &self.shards {
+            let gone = std::mem::take(&mut *shard.write());
+            self.account(gone.values().map(Self::partition_bytes).sum(), 0);
+            self.entries.fetch_sub(gone.values().map(Partition::len).sum(), Ordering::Relaxed);
+        }
+    }
+
     /// Vectors held.
     pub fn len(&self) -> usize {
         self.entries.load(Ordering::Relaxed)

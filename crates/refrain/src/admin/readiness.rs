@@ -3,7 +3,7 @@
 //! A degraded part never makes the process unready: requests go on without it, and taking every replica out of
 //! service would be worse.
 
-use refrain_cache::SelfTest;
+use refrain_cache::{RemoteStats, SelfTest};
 use refrain_plugin::{PolicyState, PolicyStatus};
 use refrain_proxy::Snapshot;
 use serde_json::{Value, json};
@@ -35,6 +35,13 @@ pub(crate) fn report(control: &Control) -> Value {
 /// Names of what works less well than it should.
 fn degraded(control: &Control, running: &Running, snapshot: &Snapshot) -> Vec<&'static str> {
     let mut degraded = running.health.degraded();
+    // The result at start says nothing of a shared store now.
+    if let Some(remote) = snapshot.cache.as_ref().and_then(|cache| cache.store.stats().remote) {
+        degraded.retain(|part| *part != "store");
+        if !remote.self_test.is_some_and(|test| test.passed()) {
+            degraded.push("store");
+        }
+    }
     let embedder = snapshot.cache.as_ref().and_then(|cache| cache.embedder.as_ref());
     if embedder.is_some_and(|embedder| embedder.stats().threads == 0) {
         degraded.push("embedder");
@@ -63,9 +70,13 @@ fn config(running: &Running) -> Value {
 
 fn store(health: &Health, snapshot: &Snapshot) -> Value {
     let (Some(test), Some(cache)) = (health.store, &snapshot.cache) else { return json!({ "state": "off" }) };
-    let SelfTest { write, exact_read, paraphrase_read, other_user_misses, removed } = test;
     let stats = cache.store.stats();
-    json!({
+    let test = match &stats.remote {
+        Some(remote) => remote.self_test.unwrap_or_default(),
+        None => test,
+    };
+    let SelfTest { write, exact_read, paraphrase_read, other_user_misses, removed } = test;
+    let mut report = json!({
         "state": if test.passed() { "ok" } else { "degraded" },
         "self_test": {
             "write": write,
@@ -76,6 +87,21 @@ fn store(health: &Health, snapshot: &Snapshot) -> Value {
         },
         "entries": stats.entries,
         "on_disk": stats.disk.map(|disk| disk.entries),
+    });
+    if let Some(remote) = &stats.remote {
+        report["redis"] = redis(remote);
+    }
+    report
+}
+
+fn redis(remote: &RemoteStats) -> Value {
+    json!({
+        "state": if remote.trouble.is_none() { "up" } else { "away" },
+        "reason": remote.trouble.as_ref().map(ToString::to_string),
+        "away_for_seconds": remote.trouble.as_ref().map(|_| remote.away_for.as_secs()),
+        "vectors": remote.vectors.map(|vectors| vectors.mode.as_str()),
+        "vectors_why": remote.vectors.map(|vectors| vectors.why),
+        "queued_bytes": remote.queued_bytes,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use refrain_cache::{DiskStats, EmbedderStats, StoreStats};
+use refrain_cache::{DiskStats, EmbedderStats, RemoteStats, StoreStats, Trouble, VectorMode};
 use refrain_proxy::Snapshot;
 use refrain_upstream::EndpointStats;
 
@@ -79,6 +79,39 @@ fn store(text: &mut Exposition, stats: &StoreStats) {
         .sample(&[], stats.vectors_refused);
     if let Some(stats) = &stats.disk {
         disk(text, stats);
+    }
+    if let Some(stats) = &stats.remote {
+        remote(text, stats);
+    }
+}
+
+fn remote(text: &mut Exposition, stats: &RemoteStats) {
+    let is_up = stats.trouble.is_none();
+    text.gauge("refrain_store_redis_up", "Whether the shared store can be used.")
+        .sample(&[], u8::from(is_up));
+    let mut modes = text.gauge("refrain_store_redis_vectors", "1 for how vectors are searched now.");
+    for mode in VectorMode::ALL {
+        let is_this = stats.vectors.is_some_and(|vectors| vectors.mode == mode);
+        modes.sample(&[("mode", mode.as_str())], u8::from(is_this));
+    }
+    text.counter("refrain_store_lookups_total", "Look-ups by key, by where they ended.")
+        .sample(&[("result", "near")], stats.near_hits)
+        .sample(&[("result", "shared")], stats.shared_hits)
+        .sample(&[("result", "miss")], stats.misses)
+        .sample(&[("result", "away")], stats.away);
+    text.counter("refrain_store_redis_writes_total", "Writes to Redis, by what became of them.")
+        .sample(&[("result", "written")], stats.written)
+        .sample(&[("result", "dropped")], stats.dropped);
+    text.gauge("refrain_store_redis_queued_bytes", "Bytes that wait to be written.")
+        .sample(&[], stats.queued_bytes);
+    let mut refused =
+        text.counter("refrain_store_redis_refused_values_total", "Values that were refused: each is a miss.");
+    for (reason, count) in ["foreign", "version", "digest", "malformed"].into_iter().zip(stats.refused) {
+        refused.sample(&[("reason", reason)], count);
+    }
+    let mut errors = text.counter("refrain_store_redis_errors_total", "Commands that failed, by why.");
+    for (trouble, count) in Trouble::ALL.into_iter().zip(stats.troubles) {
+        errors.sample(&[("reason", trouble.as_str())], count);
     }
 }
 

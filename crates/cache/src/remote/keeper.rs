@@ -1,0 +1,209 @@
+//! Keeps the link to Redis: joins, listens to other proxies, and comes back when it was lost.
+//!
+//! Joining is always the whole way: connect, check the secret, read what happened meanwhile, ask what the server can do, and
+//! try the store as a request would. Only then may requests ask.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+
+use super::charter::{self, Life};
+use super::news::{News, Reader};
+use super::probe::{self, VectorChoice, VectorMode};
+use super::trouble::StoreTrouble;
+use super::{Inner, Session, Status, search};
+use crate::purge::{Epoch, Purge};
+use crate::record;
+use crate::store::unix_ms;
+
+/// How often other proxies are listened to: a purge is known everywhere well within a second.
+const LISTEN_INTERVAL: Duration = Duration::from_millis(200);
+/// Pause before the first attempt to come back.
+const PAUSE_MIN: Duration = Duration::from_millis(20);
+/// The longest pause between attempts.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Binds a sealed purge to its stream.
+const PURGE_PLACE: &[u8] = b"purge";
+
+/// What the keeper remembers from one session to the next.
+pub(super) struct Keeper {
+    store: Arc<Inner>,
+    reader: Reader,
+    life: Option<Life>,
+    /// Vectors of the present life were all read: new ones are kept too.
+    has_vectors: bool,
+}
+
+impl Keeper {
+    pub(super) fn new(store: Arc<Inner>) -> Self {
+        let reader = Reader::new(store.me.clone());
+        Self { store, reader, life: None, has_vectors: false }
+    }
+
+    /// Runs until it is dropped.
+    pub(super) async fn run(mut self) {
+        let mut pause = PAUSE_MIN;
+        loop {
+            match self.join().await {
+                Ok(()) => {
+                    pause = PAUSE_MIN;
+                    let trouble = self.listen().await;
+                    self.lost(trouble);
+                }
+                Err(trouble) => self.lost(trouble),
+            }
+            // Spread, so that many proxies don't come back in one moment.
+            let jitter = rand::random_range(0.5..1.5);
+            sleep(pause.mul_f64(jitter)).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    fn lost(&self, trouble: StoreTrouble) {
+        self.store.link.close();
+        let since = match &**self.store.status.load() {
+            Status::Away { since, .. } => *since,
+            Status::Up(_) => Instant::now(),
+        };
+        let was = self.store.tell(Status::Away { trouble: trouble.clone(), since });
+        // Told once: it is tried again several times a second.
+        if !matches!(&*was, Status::Away { trouble: known, .. } if known.trouble == trouble.trouble && known.message == trouble.message)
+        {
+            tracing::warn!(reason = %trouble, "the shared store is away: requests go on without it");
+        }
+    }
+
+    async fn join(&mut self) -> Result<(), StoreTrouble> {
+        let store = self.store.clone();
+        let (link, names) = (&store.link, &store.entries.names);
+        // Connections of before may be dead without knowing it.
+        link.close();
+        let life = charter::join(link, names, &store.secret).await?;
+        if self.life.as_ref() != Some(&life) {
+            self.begin_life(&life).await?;
+        } else if self.reader.has_gap(link, names).await? {
+            store.forget();
+            self.has_vectors = false;
+        }
+        self.life = Some(life);
+        while self.hear().await? {}
+        let vectors = self.choose().await?;
+        let test = store.self_test(vectors.mode).await?;
+        let session = Session { vectors, self_test: test };
+        // Open first: whoever is told of it may ask.
+        link.open();
+        store.tell(Status::Up(session));
+        tracing::info!(
+            vectors = vectors.mode.as_str(),
+            why = vectors.why,
+            self_test = test.passed(),
+            "the shared store is up"
+        );
+        Ok(())
+    }
+
+    /// Nothing that is kept of a former life holds any more.
+    async fn begin_life(&mut self, life: &Life) -> Result<(), StoreTrouble> {
+        let store = self.store.clone();
+        store.near.bans.reset(Epoch { ms: life.born_ms, seq: 0 });
+        store.forget();
+        self.has_vectors = false;
+        self.reader.restart(&store.link, &store.entries.names).await
+    }
+
+    async fn choose(&mut self) -> Result<VectorChoice, StoreTrouble> {
+        let store = &self.store;
+        if store.entries.model.is_none() {
+            return Ok(VectorChoice { mode: VectorMode::None, why: "there is no embedder" });
+        }
+        let chosen = probe::choose(&store.link, store.vectors_wanted).await?;
+        match chosen.mode {
+            VectorMode::QueryEngine => search::make_index(&store.link, &store.entries).await?,
+            VectorMode::Local if !self.has_vectors => {
+                let vectors = store.rebuild_vectors().await?;
+                self.has_vectors = true;
+                tracing::info!(vectors, "vectors of the shared store are in memory");
+            }
+            VectorMode::Local | VectorMode::VectorSets | VectorMode::None => {}
+        }
+        self.has_vectors &= chosen.mode == VectorMode::Local;
+        store.near.keep_vectors(chosen.mode == VectorMode::Local);
+        Ok(chosen)
+    }
+
+    /// Listens until the link is lost; why it was.
+    async fn listen(&mut self) -> StoreTrouble {
+        let store = self.store.clone();
+        let mut ticks = interval(LISTEN_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = store.link.failed() => return StoreTrouble::timed_out(),
+                _ = ticks.tick() => {}
+            }
+            loop {
+                match self.hear().await {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(trouble) => return trouble,
+                }
+            }
+        }
+    }
+
+    /// Hears what is new; whether there is more.
+    async fn hear(&mut self) -> Result<bool, StoreTrouble> {
+        let store = self.store.clone();
+        let asked_ms = unix_ms();
+        let news = self.reader.read(&store.link, &store.entries.names).await?;
+        if news.life.as_ref() != self.life.as_ref().map(|life| &life.id) {
+            // Its data was lost: join anew.
+            return Err(StoreTrouble::new(
+                super::Trouble::Broken,
+                "the data of the shared store was removed",
+            ));
+        }
+        let is_partial = news.is_partial;
+        self.take(news).await?;
+        if !is_partial {
+            store.confirm(asked_ms);
+        }
+        Ok(is_partial)
+    }
+
+    async fn take(&self, news: News) -> Result<(), StoreTrouble> {
+        let store = &self.store;
+        for (id, sealed) in news.purges {
+            let purge = record::open_message(&store.secret, PURGE_PLACE, &sealed)
+                .ok()
+                .and_then(|body| Purge::decode(body).ok());
+            match (id.parse(), purge) {
+                (Ok(epoch), Some(purge)) => _ = store.near.bans.append(epoch, purge),
+                // What it was about can't be known, so it was about everything.
+                (Ok(epoch), None) => {
+                    tracing::warn!(
+                        id,
+                        "a purge in Redis can't be read: everything from before it is given up"
+                    );
+                    store.near.bans.reset(epoch);
+                }
+                (Err(_), _) => {}
+            }
+        }
+        for at in &news.changes {
+            store.near.forget(&at.partition, &at.key);
+        }
+        if self.has_vectors {
+            store.learn_vectors(&news.vectors).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Inner {
+    /// A purge as the others read it.
+    pub(super) fn seal(&self, purge: &Purge) -> Vec<u8> {
+        record::seal_message(&self.secret, PURGE_PLACE, &purge.encode())
+    }
+}

@@ -1,0 +1,143 @@
+//! The connections to Redis, one a thread, and whether Redis may be asked at all.
+//!
+//! A request never waits longer than one deadline: the first failure of the connection closes the link for everybody, and
+//! only the keeper ([`super::keeper`]) opens it again, on new connections.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, ThreadId};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use redis::cluster_routing::RoutingInfo;
+use redis::{Cmd, FromRedisValue, Pipeline, RedisResult, ScriptInvocation, Value};
+use tokio::sync::{Notify, OnceCell};
+use tokio::time::timeout;
+
+use super::server::{Connection, Server};
+use super::trouble::{StoreTrouble, Trouble};
+
+/// The link.
+pub(super) struct Link {
+    server: Server,
+    deadline: Duration,
+    is_up: AtomicBool,
+    /// By thread: a runtime's tasks wake each other without crossing threads. Emptied when the link closes.
+    connections: ArcSwap<HashMap<ThreadId, Arc<OnceCell<Connection>>>>,
+    /// Counted up when the link closes, so that what a former connection met doesn't close it again.
+    generation: AtomicU64,
+    failed: Notify,
+    troubles: [AtomicU64; Trouble::ALL.len()],
+}
+
+impl Link {
+    pub(super) fn new(server: Server, deadline: Duration) -> Self {
+        Self {
+            server,
+            deadline,
+            is_up: AtomicBool::new(false),
+            connections: ArcSwap::default(),
+            generation: AtomicU64::new(0),
+            failed: Notify::new(),
+            troubles: Default::default(),
+        }
+    }
+
+    pub(super) fn is_cluster(&self) -> bool {
+        self.server.is_cluster()
+    }
+
+    /// Whether requests may ask.
+    pub(super) fn is_up(&self) -> bool {
+        self.is_up.load(Ordering::Acquire)
+    }
+
+    /// Requests may ask from now on.
+    pub(super) fn open(&self) {
+        self.is_up.store(true, Ordering::Release);
+    }
+
+    /// Nobody may ask until [`Link::open`]; connections are closed once nobody uses them.
+    pub(super) fn close(&self) {
+        self.is_up.store(false, Ordering::Release);
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        self.connections.store(Arc::default());
+    }
+
+    /// Waits until something closes the link.
+    ///
+    /// # Cancel safety
+    /// Safe: a failure meanwhile is told by the next call.
+    pub(super) async fn failed(&self) {
+        self.failed.notified().await;
+    }
+
+    /// Times that each trouble was met, in the order of [`Trouble::ALL`].
+    pub(super) fn troubles(&self) -> [u64; Trouble::ALL.len()] {
+        std::array::from_fn(|index| self.troubles[index].load(Ordering::Relaxed))
+    }
+
+    pub(super) async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, StoreTrouble> {
+        self.run(async |mut connection| command.query_async(&mut connection).await).await
+    }
+
+    /// Several commands on keys of one slot, in one round trip.
+    pub(super) async fn ask_all<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, StoreTrouble> {
+        self.run(async |mut connection| commands.query_async(&mut connection).await).await
+    }
+
+    /// A script, by its digest; sent in full where the server doesn't know it.
+    pub(super) async fn call<T: FromRedisValue>(
+        &self,
+        script: &ScriptInvocation<'_>,
+    ) -> Result<T, StoreTrouble> {
+        self.run(async |mut connection| script.invoke_async(&mut connection).await).await
+    }
+
+    /// A command for one server of a cluster.
+    pub(super) async fn ask_at(&self, command: &Cmd, routing: RoutingInfo) -> Result<Value, StoreTrouble> {
+        self.run(async |connection| match connection {
+            Connection::Single(mut connection) => connection.send_packed_command(command).await,
+            Connection::Cluster(mut connection) => connection.route_command(command.clone(), routing).await,
+        })
+        .await
+    }
+
+    async fn run<T>(&self, ask: impl AsyncFnOnce(Connection) -> RedisResult<T>) -> Result<T, StoreTrouble> {
+        let generation = self.generation.load(Ordering::Acquire);
+        let asked = async { Ok(ask(self.connection().await?).await?) };
+        let answered = match timeout(self.deadline, asked).await {
+            Ok(answered) => answered,
+            Err(_) => Err(StoreTrouble::timed_out()),
+        };
+        answered.inspect_err(|trouble| self.note(trouble, generation))
+    }
+
+    /// This thread's connection, opened if need be.
+    async fn connection(&self) -> Result<Connection, StoreTrouble> {
+        let here = thread::current().id();
+        let known = self.connections.load().get(&here).cloned();
+        let cell = known.unwrap_or_else(|| self.add(here));
+        cell.get_or_try_init(|| self.server.connect()).await.cloned()
+    }
+
+    fn add(&self, here: ThreadId) -> Arc<OnceCell<Connection>> {
+        let cell = Arc::new(OnceCell::new());
+        self.connections.rcu(|connections| {
+            let mut connections = HashMap::clone(connections);
+            connections.entry(here).or_insert_with(|| cell.clone());
+            connections
+        });
+        self.connections.load().get(&here).cloned().unwrap_or(cell)
+    }
+
+    fn note(&self, trouble: &StoreTrouble, generation: u64) {
+        self.troubles[trouble.trouble as usize].fetch_add(1, Ordering::Relaxed);
+        let is_current = self.generation.load(Ordering::Acquire) == generation;
+        if is_current && !trouble.trouble.is_of_one_command() {
+            self.close();
+            self.failed.notify_one();
+        }
+    }
+}
