@@ -76,7 +76,9 @@ pub(crate) struct Note {
     pub(crate) similarity: Option<f32>,
     /// Why no similar question's answer was served.
     pub(crate) refusal: Option<Refusal>,
-    /// Whether the caller may see similarity and refusal, and asked to.
+    /// Names the answer that is served, or else the one that would be stored.
+    key: Option<[u8; 32]>,
+    /// Whether the caller may see similarity, refusal and key, and asked to.
     pub(crate) debug: bool,
     /// What policies say of it; most routes have none.
     policy: Option<Box<PolicyNote>>,
@@ -174,6 +176,7 @@ async fn generate(
 ) -> Result<Response<Body>, Failure> {
     let admitted = &miss.keyed.admitted;
     note.status = Some(miss.status);
+    note.key = Some(miss.keyed.key.key);
     let generated = generate::answer(worker, cache, &miss, note).await;
     let fallback = miss.fallback.as_ref().filter(|_| is_down(&generated));
     // The upstream may have taken long to fail: what was purged meanwhile is no answer.
@@ -199,6 +202,7 @@ fn serve_hit(
 ) -> Result<Response<Body>, Failure> {
     let Hit { tier, place, staleness, .. } = *hit;
     note.status = Some(CacheStatus::Hit { tier, place, staleness, ttl_s: respond::ttl_s(hit) });
+    note.key = Some(hit.entry.key.key);
     admitted.state().metrics.saved(hit.entry.usage);
     respond::hit(cache, hit, wanted)
 }
@@ -363,12 +367,15 @@ fn outcome(status: Option<CacheStatus>, error: Option<Code>) -> Outcome {
     }
 }
 
-/// What only an admin may see: how near the nearest stored question was, and why its answer was not served.
+/// What only an admin may see: how near the nearest stored question was, why its answer was not served, and the key to
+/// purge by.
 fn debug_header(note: &Note, response: &mut Response<Body>) {
     let similarity =
         note.similarity.map_or_else(|| "none".to_owned(), |similarity| format!("{similarity:.4}"));
     let refusal = note.refusal.map_or("none", Refusal::as_str);
-    if let Ok(value) = HeaderValue::try_from(format!("similarity={similarity}; refusal={refusal}")) {
+    let key = note.key.map_or_else(|| "none".to_owned(), |key| refrain_core::hex(&key));
+    let value = format!("similarity={similarity}; refusal={refusal}; key={key}");
+    if let Ok(value) = HeaderValue::try_from(value) {
         response.headers_mut().insert(DEBUG, value);
     }
 }

@@ -1,6 +1,7 @@
 //! The command line, and its help: the page that an operator reads first, and at night.
 
 mod plugin;
+mod purge;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ pub(crate) use plugin::{
     BenchPluginArguments, BuildPluginArguments, InspectPluginArguments, Language, NewPluginArguments,
     PluginCommand, PolicyArguments, RouteOfFile, RunPluginArguments, TestPluginArguments,
 };
+pub(crate) use purge::PurgeArguments;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -19,6 +21,7 @@ Examples:
   refrain check --config /etc/refrain.toml          is the file right, and does everything in it answer?
   refrain key new --tenant acme --kind service      a new API key, and what to write into the file
   refrain plugin new tenant-scope --lang rust       a cache policy of your own: docs/plugins.md
+  refrain purge --route chat --older-than 2h        how many stored answers that is; with --yes they are removed
 
 While it runs:
   curl http://127.0.0.1:8080/v1/chat/completions    clients ask here; look at `Cache-Status` of the answers
@@ -86,6 +89,8 @@ pub enum Command {
         #[command(subcommand)]
         command: PluginCommand,
     },
+    /// Remove stored answers of a running refrain, or let them expire
+    Purge(PurgeArguments),
     /// Print the JSON schema of the config file
     Schema,
 }
@@ -202,6 +207,21 @@ mod tests {
         let name = parse("refrain key new --tenant t --name a.b");
         assert_eq!(name.unwrap_err(), ErrorKind::ValueValidation);
         assert!(matches!(parse("refrain schema").unwrap().command, Some(Command::Schema)));
+    }
+
+    #[test]
+    fn a_purge_selects_something_and_everything_excludes_the_rest() {
+        let Some(Command::Purge(purge)) =
+            parse("refrain purge --tag a --older-than 2h --soft").unwrap().command
+        else {
+            panic!("not a purge");
+        };
+        assert!(purge.soft && !purge.yes && purge.admin.port() == 9090);
+        assert_eq!(parse("refrain purge --yes").unwrap_err(), ErrorKind::MissingRequiredArgument);
+        assert_eq!(parse("refrain purge --everything --tag a").unwrap_err(), ErrorKind::ArgumentConflict);
+        for wrong in ["refrain purge --older-than 2", "refrain purge --key 1234"] {
+            assert_eq!(parse(wrong).unwrap_err(), ErrorKind::ValueValidation);
+        }
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod check;
 mod columns;
 mod key;
 mod plugin;
+mod purge;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -38,6 +39,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Some(Command::Check(arguments)) => check::check(&arguments),
         Some(Command::Key { command: KeyCommand::New(arguments) }) => print(&key::new(&arguments)),
         Some(Command::Plugin { command }) => plugin::run(&command),
+        Some(Command::Purge(arguments)) => purge::run(&arguments),
         Some(Command::Schema) => print(&refrain_config::schema_json()),
     };
     done.unwrap_or_else(|error| report(&error))

@@ -1,5 +1,7 @@
 //! Which entries a purge is about.
 
+use std::fmt;
+
 use refrain_core::{RouteId, TenantId, UserId};
 
 use crate::entry::EntryMeta;
@@ -118,6 +120,20 @@ impl Select {
             (false, Ok(select)) => Some(select),
             _ => None,
         }
+    }
+}
+
+/// For logs: names in quotes, the start of the key.
+impl fmt::Display for Select {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_everything() {
+            return f.write_str("everything");
+        }
+        let names =
+            self.0.names().into_iter().filter_map(|(field, name)| Some(format!("{field} {:?}", name?)));
+        let key = self.0.key.map(|[a, b, c, d, ..]| format!("key {a:02x}{b:02x}{c:02x}{d:02x}.."));
+        let age = self.0.stored_before_ms.map(|before_ms| format!("stored before {before_ms} ms"));
+        f.write_str(&key.into_iter().chain(names).chain(age).collect::<Vec<_>>().join(", "))
     }
 }
 

@@ -225,6 +225,20 @@ fn no_condition_is_not_everything_and_no_name_is_endless() {
 }
 
 #[test]
+fn a_selection_is_told_in_words() {
+    let conditions = Conditions {
+        tag: Some("a\n".into()),
+        tenant: Some(TenantId::new("acme")),
+        stored_before_ms: Some(9),
+        key: Some([0xab; 32]),
+        ..Conditions::default()
+    };
+    let expected = r#"key abababab.., tag "a\n", tenant "acme", stored before 9 ms"#;
+    assert_eq!(Select::of(conditions).unwrap().to_string(), expected);
+    assert_eq!(Select::everything().to_string(), "everything");
+}
+
+#[test]
 fn purges_of_another_version_are_told_apart() {
     let purge = Purge { select: Select::everything(), how: PurgeHow::Hard, at_ms: 1 };
     let mut bytes = purge.encode();

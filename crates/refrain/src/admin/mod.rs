@@ -4,6 +4,7 @@
 
 mod guard;
 mod pages;
+mod purge;
 mod readiness;
 
 use std::convert::Infallible;
@@ -96,7 +97,7 @@ async fn serve(stream: TcpStream, control: Arc<Control>) {
     let is_local = stream.local_addr().is_ok_and(|address| address.ip().is_loopback());
     let service = service_fn(move |request| {
         let control = control.clone();
-        async move { Ok::<_, Infallible>(pages::answer(&control, &request, is_local).await) }
+        async move { Ok::<_, Infallible>(pages::answer(&control, request, is_local).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

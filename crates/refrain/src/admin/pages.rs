@@ -4,10 +4,11 @@ use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
+use hyper::body::Incoming;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use super::{guard, readiness};
+use super::{guard, purge, readiness};
 use crate::control::{Control, Running};
 use crate::reload::{Refused, Report};
 use crate::telemetry;
@@ -21,6 +22,7 @@ GET  /readyz   does it take requests, and is anything degraded?
 GET  /metrics  numbers for Prometheus
 GET  /config   the settings in force, without secrets
 POST /reload   read the configuration again
+POST /purge    remove stored answers, or let them expire (easier: refrain purge --help)
 ";
 
 /// What can be asked for.
@@ -32,6 +34,7 @@ enum Page {
     Metrics,
     Config,
     Reload,
+    Purge,
 }
 
 impl Page {
@@ -43,6 +46,7 @@ impl Page {
             "/metrics" => Self::Metrics,
             "/config" => Self::Config,
             "/reload" => Self::Reload,
+            "/purge" => Self::Purge,
             _ => return None,
         })
     }
@@ -50,23 +54,23 @@ impl Page {
     /// The methods it takes, as `Allow` lists them.
     fn allow(self) -> &'static str {
         match self {
-            Self::Reload => "POST",
+            Self::Reload | Self::Purge => "POST",
             _ => "GET, HEAD",
         }
     }
 
     fn takes(self, method: &Method) -> bool {
         match self {
-            Self::Reload => method == Method::POST,
+            Self::Reload | Self::Purge => method == Method::POST,
             _ => method == Method::GET || method == Method::HEAD,
         }
     }
 }
 
-/// Answers a request; its body is not read. `is_local`: it came over loopback.
-pub(crate) async fn answer<B>(
+/// Answers a request. `is_local`: it came over loopback.
+pub(crate) async fn answer(
     control: &Control,
-    request: &Request<B>,
+    request: Request<Incoming>,
     is_local: bool,
 ) -> Response<Full<Bytes>> {
     if let Some(reason) = guard::refusal(request.method(), request.uri(), request.headers(), is_local) {
@@ -88,6 +92,10 @@ pub(crate) async fn answer<B>(
         Page::Config => with_running(control, config),
         Page::Reload => match control.running() {
             Some(running) => reload(running).await,
+            None => starting(),
+        },
+        Page::Purge => match control.running() {
+            Some(running) => purge::answer(running, request.into_body()).await,
             None => starting(),
         },
     }
@@ -135,11 +143,11 @@ fn starting() -> Response<Full<Bytes>> {
     text(StatusCode::SERVICE_UNAVAILABLE, "the process is starting or stopping; try again\n")
 }
 
-fn json_page(status: StatusCode, value: &Value) -> Response<Full<Bytes>> {
+pub(super) fn json_page(status: StatusCode, value: &Value) -> Response<Full<Bytes>> {
     page(status, "application/json", format!("{value:#}\n"))
 }
 
-fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+pub(super) fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     page(status, "text/plain; charset=utf-8", body)
 }
 

@@ -83,9 +83,14 @@ impl Bench {
     }
 
     async fn ask_with(&self, request: &str, host: &str, headers: &str) -> (u16, String) {
+        self.ask_with_body(request, host, headers, "").await
+    }
+
+    async fn ask_with_body(&self, request: &str, host: &str, headers: &str, body: &str) -> (u16, String) {
         let exchange = async {
             let mut stream = TcpStream::connect(self.address).await.unwrap();
-            let text = format!("{request} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{headers}\r\n");
+            let text =
+                format!("{request} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{headers}\r\n{body}");
             stream.write_all(text.as_bytes()).await.unwrap();
             let mut answer = String::new();
             stream.read_to_string(&mut answer).await.unwrap();
@@ -94,6 +99,12 @@ impl Bench {
         let answer = timeout(DEADLINE, exchange).await.unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         (head[9..12].parse().unwrap(), body.to_owned())
+    }
+
+    /// Status and answer of a request to purge.
+    async fn purge(&self, body: &str) -> (u16, String) {
+        let headers = format!("content-length: {}\r\n", body.len());
+        self.ask_with_body("POST /purge", "localhost", &headers, body).await
     }
 
     async fn json(&self, request: &str) -> (u16, serde_json::Value) {
@@ -166,6 +177,30 @@ async fn unknown_pages_wrong_methods_and_web_pages_are_refused() {
     assert_eq!(bench.ask("POST /livez").await.0, 405);
     assert_eq!(bench.ask_with("POST /reload", "localhost", "origin: https://evil.example\r\n").await.0, 403);
     assert_eq!(bench.ask_with("GET /config", "evil.example", "").await.0, 403);
+}
+
+#[tokio::test]
+async fn a_purge_says_what_it_came_to_or_what_is_wrong_with_it() {
+    let bench = Bench::ready().await;
+    let (status, answer) = bench.purge(r#"{"everything": true, "dry_run": true}"#).await;
+    let expected =
+        serde_json::json!({"matched": 0, "bytes": 0, "by_route": {}, "dry_run": true, "how": "hard"});
+    assert_eq!((status, serde_json::from_str(&answer).ok()), (200, Some(expected)), "{answer}");
+    for (body, hint) in [
+        ("", "such as {\"tag\""),
+        ("{}", "name a tag"),
+        (r#"{"tags": "a"}"#, "unknown field `tags`"),
+        (r#"{"older_than": "soon"}"#, "\"2h\""),
+        (&format!(r#"{{"tag": "{}"}}"#, "x".repeat(1025)), "longer than 1024 bytes"),
+        (&format!(r#"{{"tag": "{}"}}"#, "x".repeat(20_000)), "longer than 16384 bytes"),
+    ] {
+        let (status, answer) = bench.purge(body).await;
+        assert!(status == 400 && answer.contains(hint), "{body:.40}: {status} {answer}");
+    }
+    assert_eq!(bench.ask("GET /purge").await.0, 405);
+    let page = bench.ask_with("POST /purge", "localhost", "origin: https://evil.example\r\n").await;
+    assert_eq!(page.0, 403);
+    assert_eq!(Bench::starting().await.purge(r#"{"everything": true}"#).await.0, 503);
 }
 
 #[tokio::test]
