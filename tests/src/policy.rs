@@ -217,6 +217,25 @@ impl Policy {
         this
     }
 
+    /// Has answers shown, and keeps them with these tags.
+    pub fn tags(self, tags: &[&str]) -> Self {
+        let list = self.next;
+        let mut this = self.keeps(u32::MAX).room(8 * tags.len());
+        for (nth, tag) in tags.iter().enumerate() {
+            let (at, place, length) = (this.put(tag), list + 8 * nth, tag.len());
+            writeln!(
+                this.on_response,
+                "(call $text (i32.const {place}) (i32.const {at}) (i32.const {length}))"
+            )
+            .unwrap();
+        }
+        let fields = [(0xa24, list), (0xa28, tags.len())];
+        for (at, value) in fields {
+            writeln!(this.on_response, "(i32.store (i32.const {at}) (i32.const {value}))").unwrap();
+        }
+        this
+    }
+
     /// Has answers shown, and keeps none.
     pub fn skips(mut self, reason: &str) -> Self {
         self.has_hooks = true;

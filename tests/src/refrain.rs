@@ -123,6 +123,11 @@ impl Refrain {
         self.data
     }
 
+    /// The admin listener.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin
+    }
+
     /// Its base URL.
     pub fn url(&self) -> String {
         format!("http://{}", self.data)

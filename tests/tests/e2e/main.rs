@@ -21,6 +21,7 @@ mod observability;
 mod paths;
 mod plugin_commands;
 mod policies;
+mod purge;
 mod redis_servers;
 mod reload;
 mod restart;

@@ -15,8 +15,8 @@ Examples:
   refrain purge --model llama3.3 --soft --yes     let them expire: stale windows go on, so upstreams get no rush
   refrain purge --everything --yes
 
-A purge takes effect at once: similar questions find nothing either, answers under way are not stored, and nobody who
-asks from then on joins them. The command returns when the answers are off the disk, too.
+A purge takes effect at once: similar questions find nothing either, what is being generated meanwhile is not stored if
+it is meant too, and nobody who asks from then on joins it. The command returns when the answers are off the disk.
 
 Other users' answers may hold the same text: what was asked by two users in scopes of their own is stored twice.
 Exit: 0 done (also if nothing matched), 1 it could not be done, 2 the command line is wrong.";

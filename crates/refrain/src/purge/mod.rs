@@ -35,7 +35,7 @@ const ANSWER_BYTES_MAX: usize = 1 << 20;
 pub(crate) fn run(arguments: &PurgeArguments) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let request = request(arguments);
-    let answer = runtime.block_on(timeout(ANSWER_TIMEOUT, ask(arguments.admin, &request)));
+    let answer = runtime.block_on(async { timeout(ANSWER_TIMEOUT, ask(arguments.admin, &request)).await });
     let answer =
         answer.context("no answer in five minutes; what was begun goes on: see the log of refrain")??;
     io::stdout().write_all(page(&answer).as_bytes())?;
