@@ -48,7 +48,9 @@ pub(super) async fn join(link: &Link, names: &Names, secret: &KeySecret) -> Resu
     let (found, id, born_ms) = known;
     if found != check {
         let message = "proxies with another cache secret use this prefix";
-        return Err(StoreTrouble::new(Trouble::Secret, message));
+        let trouble = StoreTrouble::new(Trouble::Secret, message);
+        link.count(&trouble);
+        return Err(trouble);
     }
     Ok(Life { id, born_ms })
 }

@@ -132,8 +132,13 @@ impl Link {
         self.connections.load().get(&here).cloned().unwrap_or(cell)
     }
 
-    fn note(&self, trouble: &StoreTrouble, generation: u64) {
+    /// Counts a trouble that no command has met: what Redis answered is in the way.
+    pub(super) fn count(&self, trouble: &StoreTrouble) {
         self.troubles[trouble.trouble as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn note(&self, trouble: &StoreTrouble, generation: u64) {
+        self.count(trouble);
         let is_current = self.generation.load(Ordering::Acquire) == generation;
         if is_current && !trouble.trouble.is_of_one_command() {
             self.close();

@@ -55,7 +55,7 @@ struct Abilities {
 /// # Errors
 /// Config wants what the server can't do, or the server can't be asked.
 pub(super) async fn choose(link: &Link, wanted: VectorSearch) -> Result<VectorChoice, StoreTrouble> {
-    choice(abilities(link).await?, wanted, link.is_cluster())
+    choice(abilities(link).await?, wanted, link.is_cluster()).inspect_err(|trouble| link.count(trouble))
 }
 
 fn choice(can: Abilities, wanted: VectorSearch, is_cluster: bool) -> Result<VectorChoice, StoreTrouble> {
