@@ -2,9 +2,14 @@
 
 use std::fmt::Write;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::{Manifest, Person, Policy};
+
+/// Everything that could be of interest when a test fails.
+const VERBOSE: &str = "filter = \"debug\"\naccess_sample = 1";
+/// Next to nothing.
+const QUIET: &str = "filter = \"warn\"\naccess_sample = 0";
 
 /// A config file to be. Addresses and the data folder are filled in when it is written.
 #[derive(Clone)]
@@ -23,6 +28,9 @@ pub struct Config {
     people: Vec<Person>,
     policies: Vec<(String, Policy, String)>,
     tables: String,
+    model_dir: Option<PathBuf>,
+    log: &'static str,
+    environment: Vec<(String, String)>,
 }
 
 impl Config {
@@ -43,6 +51,9 @@ impl Config {
             people: Vec::new(),
             policies: Vec::new(),
             tables: String::new(),
+            model_dir: None,
+            log: VERBOSE,
+            environment: Vec::new(),
         }
     }
 
@@ -88,6 +99,30 @@ impl Config {
         self
     }
 
+    /// With another model in the place of the prepared one.
+    pub fn model_dir(mut self, dir: &Path) -> Self {
+        self.model_dir = Some(dir.to_owned());
+        self
+    }
+
+    /// A store in Redis; with the file of the secret that its proxies share, and lines for `[store.redis]` and its tables.
+    pub fn redis(self, secret: &Path, lines: &str) -> Self {
+        let text = format!("[store]\nkind = \"redis\"\nsecret_file = {secret:?}\n\n[store.redis]\n{lines}\n");
+        self.tables(&text)
+    }
+
+    /// Logs no requests: for tests with very many.
+    pub fn quiet(mut self) -> Self {
+        self.log = QUIET;
+        self
+    }
+
+    /// An environment variable of the process.
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// Lines for `[listener.main]`.
     pub fn listener(mut self, lines: &str) -> Self {
         writeln!(self.listener, "{lines}").unwrap();
@@ -125,17 +160,21 @@ impl Config {
         self
     }
 
+    pub(crate) fn environment(&self) -> &[(String, String)] {
+        &self.environment
+    }
+
     pub(crate) fn render(&self, data: SocketAddr, admin: SocketAddr, dir: &Path) -> String {
         let names: Vec<&str> = self.policies.iter().map(|(name, ..)| name.as_str()).collect();
         let plugins = if names.is_empty() { String::new() } else { format!("plugins = {names:?}\n") };
-        let Self { upstream, kind, pool, route, cache, listener, runtime, anonymous, tables, .. } = self;
+        let Self { upstream, kind, pool, route, cache, listener, runtime, anonymous, tables, log, .. } = self;
         let mut text = format!(
             "[listener.main]\naddress = \"{data}\"\nallow_anonymous = {anonymous}\n{listener}\n\
              [admin]\naddress = \"{admin}\"\n\n\
              [runtime]\nworkers = 2\n{runtime}\n\
              [pool.llm]\nkind = {kind:?}\nendpoints = [{upstream:?}]\n{pool}\n\
              [route.all]\npool = \"llm\"\n{plugins}{route}\n\
-             [log]\nfilter = \"debug\"\naccess_sample = 1\n\n"
+             [log]\n{log}\n\n"
         );
         if self.caches {
             writeln!(text, "[route.all.cache]\n{cache}").unwrap();
@@ -144,7 +183,7 @@ impl Config {
             writeln!(text, "[store]\ndir = {:?}\n", dir.join("data")).unwrap();
         }
         if let Some(semantic) = &self.semantic {
-            text.push_str(&semantic_tables(semantic));
+            text.push_str(&self.semantic_tables(semantic));
         }
         if !self.policies.is_empty() {
             writeln!(text, "[plugin_host]\ncode_dir = {:?}\n", dir.join("code")).unwrap();
@@ -157,14 +196,15 @@ impl Config {
         }
         text + tables
     }
-}
 
-/// The budget is generous: a loaded machine must not turn a semantic hit into a miss.
-fn semantic_tables(semantic: &str) -> String {
-    let manifest = Manifest::load();
-    let (model, library) = (manifest.model_dir(), manifest.onnxruntime());
-    format!(
-        "[route.all.cache.semantic]\n{semantic}\n\n\
-         [embedder]\nmodel_dir = {model:?}\nruntime_library = {library:?}\nbudget = \"10s\"\n\n"
-    )
+    /// The budget is generous: a loaded machine must not turn a semantic hit into a miss.
+    fn semantic_tables(&self, semantic: &str) -> String {
+        let manifest = Manifest::load();
+        let model = self.model_dir.as_deref().unwrap_or(manifest.model_dir());
+        let library = manifest.onnxruntime();
+        format!(
+            "[route.all.cache.semantic]\n{semantic}\n\n\
+             [embedder]\nmodel_dir = {model:?}\nruntime_library = {library:?}\nbudget = \"10s\"\n\n"
+        )
+    }
 }

@@ -33,6 +33,7 @@ pub struct Refrain {
     admin: SocketAddr,
     /// Its config file and data folder; kept over restarts.
     dir: Arc<TempDir>,
+    environment: Vec<(String, String)>,
     _readers: JoinSet<()>,
 }
 
@@ -49,7 +50,9 @@ impl Refrain {
             let path = dir.path().join("refrain.toml");
             std::fs::write(&path, config.render(data, admin, dir.path())).unwrap();
             let arguments = ["--config".as_ref(), path.as_os_str()];
-            let mut started = Self::spawn(&arguments, (data, admin), dir.clone(), Logs::default());
+            let place = (data, admin);
+            let mut started =
+                Self::spawn(&arguments, place, dir.clone(), Logs::default(), config.environment());
             if started.wait_ready().await {
                 return started;
             }
@@ -66,7 +69,7 @@ impl Refrain {
         let (listen, admin_text) = (data.to_string(), admin.to_string());
         let arguments =
             ["--upstream", upstream, "--listen", &listen, "--admin", &admin_text].map(AsRef::as_ref);
-        let mut started = Self::spawn(&arguments, (data, admin), dir, Logs::default());
+        let mut started = Self::spawn(&arguments, (data, admin), dir, Logs::default(), &[]);
         assert!(started.wait_ready().await, "refrain ended at start:\n{}", started.logs());
         started
     }
@@ -77,7 +80,9 @@ impl Refrain {
         let [data, admin] = free_addresses().await;
         let path = dir.path().join("refrain.toml");
         std::fs::write(&path, config.render(data, admin, dir.path())).unwrap();
-        let output = Command::new(refrain_binary()).arg("--config").arg(path).kill_on_drop(true).output();
+        let mut command = Command::new(refrain_binary());
+        command.envs(config.environment().iter().cloned());
+        let output = command.arg("--config").arg(path).kill_on_drop(true).output();
         let output = within_time(START_DEADLINE, "end of refrain", output).await.unwrap();
         let said = [output.stdout, output.stderr].concat();
         (output.status, String::from_utf8_lossy(&said).into_owned())
@@ -88,9 +93,11 @@ impl Refrain {
         (data, admin): (SocketAddr, SocketAddr),
         dir: Arc<TempDir>,
         logs: Logs,
+        environment: &[(String, String)],
     ) -> Self {
         let mut child = Command::new(refrain_binary())
             .args(arguments)
+            .envs(environment.iter().cloned())
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -101,7 +108,8 @@ impl Refrain {
         let mut readers = JoinSet::new();
         readers.spawn(logs.clone().collect(child.stdout.take().unwrap()));
         readers.spawn(logs.clone().collect(child.stderr.take().unwrap()));
-        Self { child, logs, data, admin, dir, _readers: readers }
+        let environment = environment.to_vec();
+        Self { child, logs, data, admin, dir, environment, _readers: readers }
     }
 
     /// False if it ended instead.
@@ -236,8 +244,9 @@ impl Refrain {
     pub async fn start_again(self) -> Self {
         let path = self.config_path();
         let arguments = ["--config".as_ref(), path.as_os_str()];
+        let place = (self.data, self.admin);
         let mut started =
-            Self::spawn(&arguments, (self.data, self.admin), self.dir.clone(), self.logs.clone());
+            Self::spawn(&arguments, place, self.dir.clone(), self.logs.clone(), &self.environment);
         assert!(started.wait_ready().await, "refrain ended at its second start:\n{}", started.logs());
         started
     }

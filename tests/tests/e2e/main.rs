@@ -22,6 +22,7 @@ mod paths;
 mod plugin_commands;
 mod policies;
 mod purge;
+mod redis;
 mod redis_servers;
 mod reload;
 mod restart;
