@@ -6,6 +6,9 @@ use super::Form;
 use super::record::{Choice, Original, PartKind, Skeleton, Slot, Step};
 use crate::json::{self, Kind, Value};
 
+/// A chunk's first literal is seldom longer, and mostly the longest.
+const LITERAL_BYTES_GUESS: usize = 256;
+
 /// A chunk that is being walked.
 #[derive(Debug)]
 pub(super) struct Frame {
@@ -16,7 +19,7 @@ pub(super) struct Frame {
 
 impl Frame {
     pub(super) fn new(event: String) -> Self {
-        let literals = vec![String::new()];
+        let literals = vec![String::with_capacity(LITERAL_BYTES_GUESS)];
         let skeleton = Skeleton { event, reports_usage: false, literals, slots: Vec::new() };
         Self { skeleton, lengths: Vec::new(), raw: String::new() }
     }
@@ -88,23 +91,37 @@ impl Frame {
 /// All chunks so far; equal skeletons are kept once.
 #[derive(Debug, Default)]
 pub(super) struct Recording {
-    skeletons: HashMap<Skeleton, usize>,
+    skeletons: Vec<Skeleton>,
+    /// Places of the skeletons; the newest are entered when a chunk comes that is unlike the one before.
+    places: HashMap<Skeleton, usize>,
     steps: Vec<Step>,
     raw: String,
 }
 
 impl Recording {
     pub(super) fn push(&mut self, frame: Frame) {
-        let next = self.skeletons.len();
-        let skeleton = *self.skeletons.entry(frame.skeleton).or_insert(next);
+        let skeleton = self.place(frame.skeleton);
         self.steps.push(Step { skeleton, lengths: frame.lengths });
         self.raw.push_str(&frame.raw);
     }
 
+    /// Most chunks are like the one before: that is looked at first, without hashing.
+    fn place(&mut self, skeleton: Skeleton) -> usize {
+        let last = self.steps.last().map(|step| step.skeleton);
+        if let Some(last) = last.filter(|last| self.skeletons[*last] == skeleton) {
+            return last;
+        }
+        for place in self.places.len()..self.skeletons.len() {
+            self.places.insert(self.skeletons[place].clone(), place);
+        }
+        if let Some(place) = self.places.get(&skeleton) {
+            return *place;
+        }
+        self.skeletons.push(skeleton);
+        self.skeletons.len() - 1
+    }
+
     pub(super) fn into_original(self, form: Form) -> Original {
-        let mut skeletons: Vec<(Skeleton, usize)> = self.skeletons.into_iter().collect();
-        skeletons.sort_unstable_by_key(|(_, at)| *at);
-        let skeletons = skeletons.into_iter().map(|(skeleton, _)| skeleton).collect();
-        Original { form, skeletons, steps: self.steps, raw: self.raw }
+        Original { form, skeletons: self.skeletons, steps: self.steps, raw: self.raw }
     }
 }
