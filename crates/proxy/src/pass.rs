@@ -92,8 +92,7 @@ async fn send(
 }
 
 fn relay(response: UpstreamResponse, admitted: &Admitted) -> Response<Body> {
-    let UpstreamResponse { status, mut headers, body, .. } = response;
-    upstream_headers::for_client(&mut headers);
+    let UpstreamResponse { status, headers, body, .. } = response;
     let dialect = admitted.routed.head.dialect;
     let is_stream = form_of(&headers, dialect) == Some(refrain_llm::answer::Form::Stream);
     let length = announced(&headers);

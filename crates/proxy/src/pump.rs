@@ -11,8 +11,8 @@ use refrain_llm::answer::{Answer, AnswerReader};
 use refrain_upstream::{Client, UpstreamError, UpstreamRequest, UpstreamResponse, UpstreamStream};
 
 use crate::generate::{FlightHead, form_of};
+use crate::pass;
 use crate::store::{Keeper, Provenance};
-use crate::{pass, upstream_headers};
 
 /// One upstream request and what becomes of its answer, with no tie to the client that caused it.
 pub(crate) struct Generation {
@@ -132,8 +132,7 @@ impl Tee {
 }
 
 fn provenance(response: UpstreamResponse, dialect: Dialect) -> (Provenance, UpstreamStream) {
-    let UpstreamResponse { status, mut headers, body, endpoint, attempts: _, timings: _ } = response;
-    upstream_headers::for_client(&mut headers);
+    let UpstreamResponse { status, headers, body, endpoint, attempts: _, timings: _ } = response;
     let form = if status == StatusCode::OK { form_of(&headers, dialect) } else { None };
     let length = pass::announced(&headers);
     (Provenance { head: Arc::new(FlightHead { status, headers, form, length }), endpoint }, body)

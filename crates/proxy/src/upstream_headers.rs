@@ -3,7 +3,7 @@
 use http::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, SET_COOKIE,
 };
-use refrain_upstream::{UpstreamBody, UpstreamRequest, strip_hop_by_hop};
+use refrain_upstream::{UpstreamBody, UpstreamRequest};
 
 use crate::failure::Failure;
 use crate::request::Admitted;
@@ -45,7 +45,7 @@ pub(crate) fn request(
     })
 }
 
-/// The client's headers as the upstream may see them.
+/// The client's headers as the upstream may see them, those of its connection apart: the upstream client drops them.
 fn for_upstream(client: &HeaderMap, forward_credentials: bool, encoding: Encoding) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(client.len());
     for (name, value) in client {
@@ -58,14 +58,7 @@ fn for_upstream(client: &HeaderMap, forward_credentials: bool, encoding: Encodin
             headers.append(name, value.clone());
         }
     }
-    strip_hop_by_hop(&mut headers);
     headers
-}
-
-/// Strips an upstream's response headers of what concerns its own connection. `Content-Length` stays: it is the
-/// caller's to drop where the body changes.
-pub(crate) fn for_client(headers: &mut HeaderMap) {
-    strip_hop_by_hop(headers);
 }
 
 /// What of an upstream's response headers is kept with an entry: listed names only, never a cookie.
@@ -101,8 +94,6 @@ mod tests {
             ("proxy-authorization", "x"),
             ("host", "refrain"),
             ("content-length", "3"),
-            ("connection", "x-mine"),
-            ("x-mine", "1"),
             ("x-openwebui-user-id", "7"),
             ("x-openwebui-chat-id", "c"),
             ("x-stainless-lang", "python"),
