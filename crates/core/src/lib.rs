@@ -5,6 +5,7 @@
 
 mod api;
 mod code;
+mod deadline;
 mod hex;
 mod id;
 mod identity;
@@ -16,6 +17,7 @@ mod tasks;
 
 pub use api::{Api, Dialect};
 pub use code::{Code, Fault, Retry};
+pub use deadline::DeadlineTimer;
 pub use hex::{hex, unhex};
 pub use id::{EndpointId, KeyId, ListenerId, PluginId, PoolId, RouteId, TenantId, UserId};
 pub use identity::{Identity, Role};

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use crate::body::Body;
+use crate::head_timer::HeadTimer;
 use crate::request;
 use crate::worker::Worker;
 
@@ -136,6 +137,7 @@ where
 {
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
+        biased;
         ended = connection.as_mut() => ended,
         () = drain.begun() => {
             connection.as_mut().graceful_shutdown();
@@ -147,7 +149,7 @@ where
 fn http1_builder(limits: &Limits) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
-        .timer(TokioTimer::new())
+        .timer(HeadTimer::default())
         .header_read_timeout(limits.head_timeout)
         .max_buf_size((limits.head_bytes_max * OWN_LIMIT_FACTOR).max(HEAD_BYTES_MIN))
         .max_headers(limits.headers_max * OWN_LIMIT_FACTOR)

@@ -4,6 +4,7 @@
 //! files, telemetry exporters and the admin listener to the binary. Only `error_response` knows status codes.
 
 mod connection;
+mod head_timer;
 mod server;
 mod worker;
 

@@ -28,7 +28,8 @@ pub struct UpstreamStream {
     /// None once the body ended, well or not.
     lease: Option<Lease>,
     idle: Duration,
-    idle_deadline: Instant,
+    /// Counted from when it is first waited for what comes next.
+    idle_deadline: Option<Instant>,
     total_deadline: Instant,
 }
 
@@ -60,8 +61,7 @@ impl Lease {
 
 impl UpstreamStream {
     pub(crate) fn new(incoming: Incoming, lease: Lease, idle: Duration, total_deadline: Instant) -> Self {
-        let idle_deadline = Instant::now() + idle;
-        let mut stream = Self { incoming, lease: Some(lease), idle, idle_deadline, total_deadline };
+        let mut stream = Self { incoming, lease: Some(lease), idle, idle_deadline: None, total_deadline };
         stream.finish_if_ended();
         stream
     }
@@ -77,7 +77,7 @@ impl UpstreamStream {
             match poll_incoming(&mut self.incoming, connection, cx) {
                 Poll::Ready(Some(Ok(frame))) => {
                     if let Ok(data) = frame.into_data() {
-                        self.idle_deadline = Instant::now() + self.idle;
+                        self.idle_deadline = None;
                         self.finish_if_ended();
                         return Poll::Ready(Some(Ok(data)));
                     }
@@ -88,8 +88,9 @@ impl UpstreamStream {
                     return Poll::Ready(None);
                 }
                 Poll::Pending => {
-                    ready!(connection.poll_deadline(self.idle_deadline.min(self.total_deadline)));
-                    return if self.total_deadline <= self.idle_deadline {
+                    let idle_deadline = *self.idle_deadline.get_or_insert_with(|| Instant::now() + self.idle);
+                    ready!(connection.poll_deadline(idle_deadline.min(self.total_deadline)));
+                    return if self.total_deadline <= idle_deadline {
                         self.fail(|endpoint| UpstreamError::TotalTimeout { endpoint })
                     } else {
                         self.fail(|endpoint| UpstreamError::IdleTimeout { endpoint })

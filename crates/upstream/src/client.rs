@@ -94,16 +94,18 @@ impl Client {
         asking: &mut Asking<'_>,
         endpoint: &Arc<EndpointState>,
     ) -> Result<UpstreamResponse, Failure> {
-        if let Some(idle) = asking.takes_idle().then(|| self.0.idle.take(endpoint.key)).flatten() {
+        let started = Instant::now();
+        if let Some(idle) = asking.takes_idle().then(|| self.0.idle.take(endpoint.key, started)).flatten() {
             endpoint.counters.reused.fetch_add(1, Relaxed);
-            match self.exchange(asking, endpoint, idle, None).await {
+            match self.exchange(asking, endpoint, (idle, started), None).await {
                 Err(failure) if asking.may_replace_idle(&failure) => {}
                 outcome => return outcome,
             }
         }
         let started = Instant::now();
         let connection = self.open(asking, endpoint).await?;
-        self.exchange(asking, endpoint, connection, Some(started.elapsed())).await
+        let opened = Instant::now();
+        self.exchange(asking, endpoint, (connection, opened), Some(opened - started)).await
     }
 
     async fn open(
@@ -131,12 +133,11 @@ impl Client {
         &self,
         asking: &mut Asking<'_>,
         endpoint: &Arc<EndpointState>,
-        mut connection: Connection,
+        (mut connection, started): (Connection, Instant),
         connect: Option<Duration>,
     ) -> Result<UpstreamResponse, Failure> {
         asking.attempts += 1;
         let load = LoadGuard::new(endpoint);
-        let started = Instant::now();
         let answered = asking.exchange(endpoint, &mut connection, started).await;
         let response = answered.inspect_err(|failure| {
             let blamed = failure.error.fault() == Fault::Upstream;

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use refrain_core::DeadlineTimer;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -22,7 +23,6 @@ use tracing::warn;
 
 use crate::UpstreamError;
 use crate::bell::Bell;
-use crate::deadline::Timer;
 use crate::endpoint::EndpointState;
 use crate::request::SentBody;
 
@@ -75,7 +75,7 @@ pub(crate) struct Connection {
     driver: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     pub(crate) bell: Bell,
     /// Kept from request to request: most never get near a deadline.
-    timer: Timer,
+    timer: DeadlineTimer,
     /// Requests sent on it.
     pub(crate) served: u32,
     /// Requests it takes in all, if the upstream said so.
@@ -197,7 +197,7 @@ where
         sender,
         driver: Some(driver),
         bell: Bell::new(),
-        timer: Timer::default(),
+        timer: DeadlineTimer::default(),
         served: 0,
         served_max: None,
     };

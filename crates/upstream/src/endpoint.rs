@@ -95,6 +95,11 @@ impl EndpointState {
         }
     }
 
+    /// Whether the last attempt to connect failed, whenever that was.
+    pub(crate) fn is_doubtful(&self) -> bool {
+        self.failed_at.load(Relaxed) != 0
+    }
+
     /// Whether it failed to connect within the last [`COOL_DOWN`].
     pub(crate) fn is_cooling(&self, now: Instant) -> bool {
         self.is_recent(self.failed_at.load(Relaxed), now)

@@ -48,10 +48,9 @@ impl IdleConnections {
     }
 
     /// The connection that became idle last and can take a request, if any. Closed ones are dropped on the way.
-    pub(crate) fn take(&self, endpoint_key: u64) -> Option<Connection> {
+    pub(crate) fn take(&self, endpoint_key: u64, now: Instant) -> Option<Connection> {
         let mut shelves = self.shelves.lock();
         let shelf = shelves.by_endpoint.get_mut(&endpoint_key)?;
-        let now = Instant::now();
         while let Some(mut idle) = shelf.pop_back() {
             if idle.is_usable(now) {
                 return Some(idle.connection);

@@ -157,7 +157,10 @@ impl PoolState {
             Some(key) => rendezvous::preference(&self.endpoints, key),
             None => self.turns.preference(),
         };
-        balance::order(&self.endpoints, preference, Instant::now())
+        if self.endpoints.iter().any(|endpoint| endpoint.is_doubtful()) {
+            return balance::order(&self.endpoints, preference, Instant::now());
+        }
+        preference
     }
 }
 

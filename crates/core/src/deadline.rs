@@ -8,11 +8,11 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 /// One registration that is renewed only when it fires or when the deadline moves before it.
 #[derive(Debug, Default)]
-pub(crate) struct Timer(Option<Pin<Box<Sleep>>>);
+pub struct DeadlineTimer(Option<Pin<Box<Sleep>>>);
 
-impl Timer {
+impl DeadlineTimer {
     /// Ready once `deadline` has passed. Registered at the first call.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
+    pub fn poll(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
         let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         if sleep.deadline() > deadline {
             sleep.as_mut().reset(deadline);
@@ -33,7 +33,7 @@ mod tests {
 
     use super::*;
 
-    async fn fires_after(timer: &mut Timer, wait: Duration) -> Duration {
+    async fn fires_after(timer: &mut DeadlineTimer, wait: Duration) -> Duration {
         let start = Instant::now();
         poll_fn(|cx| timer.poll(cx, start + wait)).await;
         start.elapsed()
@@ -42,7 +42,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn fires_at_a_deadline_after_before_and_at_the_one_it_was_registered_with() {
         for registered in [5, 10, 50] {
-            let mut timer = Timer::default();
+            let mut timer = DeadlineTimer::default();
             let registered = Instant::now() + Duration::from_secs(registered);
             assert!(poll_fn(|cx| Poll::Ready(timer.poll(cx, registered))).await.is_pending());
             let wait = Duration::from_secs(10);
