@@ -1,6 +1,6 @@
 //! Everything of the cache that a request meets, as one value.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use refrain_core::Settings;
 use refrain_core::settings;
@@ -10,6 +10,7 @@ use crate::error::StoreError;
 use crate::flight::{FlightLimits, Flights};
 use crate::key::{CacheKey, KeyParts};
 use crate::secret::KeySecret;
+use crate::self_test::SelfTest;
 use crate::store::Store;
 
 /// Why the cache could not be opened.
@@ -31,7 +32,9 @@ pub struct Cache<H> {
     /// Answers under way.
     pub flights: Arc<Flights<H>>,
     /// Makes vectors of questions; none: no semantic tier.
-    pub embedder: Option<Embedder>,
+    pub embedder: Option<Arc<Embedder>>,
+    /// What the self-test of an embedded store found.
+    pub(crate) tested: OnceLock<SelfTest>,
 }
 
 impl<H: Clone> Cache<H> {
@@ -45,6 +48,17 @@ impl<H: Clone> Cache<H> {
             return Ok(None);
         }
         let embedder = settings.embedder.as_ref().map(Embedder::open).transpose()?;
+        Self::open_with(settings, embedder.map(Arc::new))
+    }
+
+    /// The same with an embedder that runs, or none.
+    ///
+    /// # Errors
+    /// See [`CacheError`].
+    pub fn open_with(
+        settings: &Settings,
+        embedder: Option<Arc<Embedder>>,
+    ) -> Result<Option<Self>, CacheError> {
         let waiters_max = settings.limits.waiters_max;
         match &settings.store {
             settings::Store::Off => Ok(None),
@@ -59,14 +73,14 @@ impl<H: Clone> Cache<H> {
     /// See [`CacheError`].
     pub fn with_store(
         store: &settings::EmbeddedStore,
-        embedder: Option<Embedder>,
+        embedder: Option<Arc<Embedder>>,
         waiters_max: usize,
     ) -> Result<Self, CacheError> {
         let secret = Arc::new(match &store.dir {
             Some(dir) => KeySecret::load_or_create(dir)?,
             None => KeySecret::random()?,
         });
-        let store = Store::open(store, &secret, embedder.as_ref().map(Embedder::identity))?;
+        let store = Store::open(store, &secret, embedder.as_deref().map(Embedder::identity))?;
         Ok(Self::of(secret, store, embedder, waiters_max))
     }
 
@@ -76,17 +90,26 @@ impl<H: Clone> Cache<H> {
     /// See [`CacheError`]: nothing that Redis says.
     pub fn with_shared_store(
         store: &settings::RedisStore,
-        embedder: Option<Embedder>,
+        embedder: Option<Arc<Embedder>>,
         waiters_max: usize,
     ) -> Result<Self, CacheError> {
         let secret = Arc::new(KeySecret::load_or_create_file(&store.secret_file)?);
-        let store = Store::open_shared(store, &secret, embedder.as_ref().map(Embedder::identity));
+        let store = Store::open_shared(store, &secret, embedder.as_deref().map(Embedder::identity));
         Ok(Self::of(secret, store, embedder, waiters_max))
     }
 
-    fn of(secret: Arc<KeySecret>, store: Store, embedder: Option<Embedder>, waiters_max: usize) -> Self {
+    fn of(secret: Arc<KeySecret>, store: Store, embedder: Option<Arc<Embedder>>, waiters_max: usize) -> Self {
         let limits = FlightLimits { waiters_max, ..FlightLimits::default() };
-        Self { secret, store, flights: Flights::new(limits), embedder }
+        Self { secret, store, flights: Flights::new(limits), embedder, tested: OnceLock::new() }
+    }
+
+    /// What the self-test found: at start, of a shared store when it was last joined. None: it was not tested; a shared store
+    /// that is away has failed.
+    pub fn tested(&self) -> Option<SelfTest> {
+        match self.store.stats().remote {
+            Some(remote) => Some(remote.self_test.unwrap_or_default()),
+            None => self.tested.get().copied(),
+        }
     }
 
     /// The digests of a request.

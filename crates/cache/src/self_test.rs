@@ -104,7 +104,7 @@ impl<H: Clone> Cache<H> {
         report.other_user_misses = !reached;
         let removed = self.store.remove(mine).is_ok();
         report.removed = removed && !self.is_reached(mine, &probe, paraphrase.as_ref()).await;
-        report
+        *self.tested.get_or_init(|| report)
     }
 
     async fn is_reached(&self, key: &CacheKey, probe: &Probe, vector: Option<&Embedding>) -> bool {

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use refrain_cache::{CacheError, Embedder, Embedding, ProbeVectors, RemoteStats, SelfTest};
+use refrain_cache::{CacheError, Embedder, Embedding, ProbeVectors, RemoteStats};
 use refrain_core::settings::Store;
 use refrain_core::{ExactOnly, Settings};
 use refrain_proxy::AnswerCache;
@@ -21,8 +21,6 @@ const EMBED_TRIES: usize = 5;
 /// What was found at start.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Health {
-    /// The store's self-test; none without a store.
-    pub(crate) store: Option<SelfTest>,
     /// The embedder.
     pub(crate) embedder: EmbedderHealth,
 }
@@ -47,7 +45,6 @@ pub(crate) async fn open(settings: &Settings) -> anyhow::Result<(Option<Arc<Answ
     let for_opening = settings.clone();
     let opened = tokio::task::spawn_blocking(move || open_blocking(for_opening)).await;
     let (cache, mut embedder) = opened.context("the cache's start was interrupted")??;
-    let mut store = None;
     if let Some(cache) = &cache {
         let vectors = match &cache.embedder {
             Some(embedder) => probe_vectors(embedder).await.map(Some),
@@ -56,11 +53,11 @@ pub(crate) async fn open(settings: &Settings) -> anyhow::Result<(Option<Arc<Answ
         if let Err(reason) = vectors {
             embedder = EmbedderHealth::Failed(format!("it embeds no text at start: {}", reason.as_str()));
         }
-        store = Some(cache.self_test(vectors.unwrap_or(None)).await);
+        cache.self_test(vectors.unwrap_or(None)).await;
         require(&settings.store, cache)?;
     }
-    let health = Health { store, embedder };
-    health.log(settings);
+    let health = Health { embedder };
+    health.log(settings, cache.as_ref());
     Ok((cache.map(Arc::new), health))
 }
 
@@ -111,16 +108,18 @@ fn open_blocking(mut settings: Settings) -> anyhow::Result<(Option<AnswerCache>,
 
 impl Health {
     /// What is degraded, by name.
-    pub(crate) fn degraded(&self) -> Vec<&'static str> {
-        let store = self.store.filter(|test| !test.passed()).map(|_| "store");
+    pub(crate) fn degraded(&self, cache: Option<&AnswerCache>) -> Vec<&'static str> {
+        let test = cache.and_then(AnswerCache::tested);
+        let store = test.filter(|test| !test.passed()).map(|_| "store");
         let embedder = matches!(self.embedder, EmbedderHealth::Failed(_)).then_some("embedder");
         store.into_iter().chain(embedder).collect()
     }
 
-    fn log(&self, settings: &Settings) {
+    fn log(&self, settings: &Settings, cache: Option<&AnswerCache>) {
         // A shared store logs for itself, each time that it is joined.
         let is_embedded = matches!(settings.store, Store::Embedded(_));
-        if let Some(test) = self.store.filter(|test| is_embedded && !test.passed()) {
+        let test = cache.and_then(AnswerCache::tested);
+        if let Some(test) = test.filter(|test| is_embedded && !test.passed()) {
             tracing::error!(?test, "the store failed its self-test; answers may not be cached");
         }
         if let EmbedderHealth::Failed(reason) = &self.embedder {
@@ -162,14 +161,15 @@ mod tests {
             window_tokens: 256,
         };
         let (cache, health) = open(&Settings { embedder: Some(embedder), ..settings() }).await.unwrap();
-        assert!(cache.unwrap().embedder.is_none());
-        assert_eq!(health.degraded(), ["embedder"]);
-        assert!(health.store.unwrap().passed());
+        let cache = cache.unwrap();
+        assert!(cache.embedder.is_none());
+        assert_eq!(health.degraded(Some(&cache)), ["embedder"]);
+        assert!(cache.tested().unwrap().passed());
     }
 
     #[tokio::test]
     async fn no_store_is_no_cache() {
         let (cache, health) = open(&Settings { store: Store::Off, ..settings() }).await.unwrap();
-        assert!(cache.is_none() && health.store.is_none() && health.degraded().is_empty());
+        assert!(cache.is_none() && health.degraded(None).is_empty());
     }
 }

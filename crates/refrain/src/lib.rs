@@ -13,6 +13,7 @@ mod reload;
 mod restart;
 mod serve;
 mod signals;
+mod store_change;
 
 mod admin;
 mod telemetry;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use refrain_config::{Loaded, Watcher};
-use refrain_core::{Drain, Settings};
+use refrain_core::{Drain, Settings, Tasks};
 use refrain_proxy::{Live, Policies, Snapshot};
 use tokio::sync::{mpsc, oneshot};
 use tracing_subscriber::EnvFilter;
@@ -16,6 +16,7 @@ use crate::origin::Origin;
 use crate::policies::PolicyRunner;
 use crate::restart;
 use crate::signals::ReloadSignal;
+use crate::store_change::{self, NewCache};
 use crate::telemetry::{self, LogFilter};
 
 /// Admin calls that may wait for a reload.
@@ -56,6 +57,8 @@ pub(crate) struct Reloader {
     pub(crate) policies: PolicyRunner,
     /// Changes what is logged.
     pub(crate) filter: LogFilter,
+    /// Where what a reload leaves behind is put away.
+    pub(crate) tasks: Tasks,
     /// Asks for a reload.
     pub(crate) triggers: Triggers,
 }
@@ -82,6 +85,8 @@ struct Prepared {
     loaded: Loaded,
     filter: EnvFilter,
     policies: Policies,
+    /// Where the store changes.
+    cache: Option<NewCache>,
 }
 
 impl Reloader {
@@ -96,7 +101,7 @@ impl Reloader {
     async fn serve(&mut self, running: &Running) {
         loop {
             let mut asked = self.triggers.next().await;
-            let result = match self.prepared(&mut asked).await {
+            let result = match self.prepared(running, &mut asked).await {
                 Ok(prepared) => self.swap(running, prepared).await,
                 Err(refused) => Err(refused),
             };
@@ -111,21 +116,25 @@ impl Reloader {
 
     /// Reads the configuration and loads its policies. Compiling one takes long: who asks meanwhile has the files read anew
     /// at once, and what is being compiled is compiled once.
-    async fn prepared(&mut self, asked: &mut Asked) -> Result<Prepared, Refused> {
+    async fn prepared(&mut self, running: &Running, asked: &mut Asked) -> Result<Prepared, Refused> {
         loop {
             tokio::select! {
-                prepared = prepare(self.origin.clone(), self.policies.clone()) => return prepared,
+                prepared = prepare(self.origin.clone(), self.policies.clone(), running) => return prepared,
                 newer = self.triggers.next() => asked.join(newer),
             }
         }
     }
 
     async fn swap(&mut self, running: &Running, prepared: Prepared) -> Result<Report, Refused> {
-        let Prepared { loaded, filter, policies } = prepared;
+        let Prepared { loaded, filter, policies, cache } = prepared;
         let Loaded { settings, warnings, files } = loaded;
         let live = running.live.clone();
-        let swapped = tokio::task::spawn_blocking(move || swap(&live, settings, &policies)).await;
+        let former = cache.is_some().then(|| live.load().cache.clone()).flatten();
+        let swapped = tokio::task::spawn_blocking(move || swap(&live, settings, &policies, cache)).await;
         let restart_needed = swapped.map_err(refused)??;
+        if let Some(former) = former {
+            self.tasks.spawn(store_change::retire(former));
+        }
         self.filter.set(filter);
         if let Some(watcher) = &mut self.triggers.watcher {
             watcher.watch(files);
@@ -156,11 +165,14 @@ impl Asked {
     }
 }
 
-async fn prepare(origin: Origin, runner: PolicyRunner) -> Result<Prepared, Refused> {
+async fn prepare(origin: Origin, runner: PolicyRunner, running: &Running) -> Result<Prepared, Refused> {
     let read = tokio::task::spawn_blocking(move || read(&origin)).await;
     let (loaded, filter) = read.map_err(refused)??;
     let policies = runner.load(&loaded.settings).await.map_err(refused)?;
-    Ok(Prepared { loaded, filter, policies })
+    let snapshot = running.live.load_full();
+    let cache = store_change::prepare(&snapshot, &loaded.settings).await;
+    let cache = cache.map_err(|error| refused(format!("store: {error:#}")))?;
+    Ok(Prepared { loaded, filter, policies, cache })
 }
 
 /// Blocks on files.
@@ -171,12 +183,18 @@ fn read(origin: &Origin) -> Result<(Loaded, EnvFilter), Refused> {
 }
 
 /// Builds, and swaps if all went well; gives the settings that wait for a restart. Blocks on certificate files.
-fn swap(live: &Live, mut settings: Settings, policies: &Policies) -> Result<Vec<String>, Refused> {
+fn swap(
+    live: &Live,
+    mut settings: Settings,
+    policies: &Policies,
+    cache: Option<NewCache>,
+) -> Result<Vec<String>, Refused> {
     let old = live.load_full();
     let restart_needed = restart::keep_running(&old.settings, &mut settings);
     let upstreams = old.upstreams.reload(&settings.pools).map_err(refused)?;
     let snapshot =
-        Snapshot::build(settings, Arc::new(upstreams), old.cache.clone(), policies).map_err(refused)?;
+        Snapshot::build(settings, Arc::new(upstreams), cache.unwrap_or_else(|| old.cache.clone()), policies)
+            .map_err(refused)?;
     live.store(Arc::new(snapshot));
     Ok(restart_needed)
 }

@@ -5,6 +5,8 @@
 use refrain_core::Settings;
 use refrain_core::settings::{Limits, Listener, Log, Runtime};
 
+use crate::store_change;
+
 /// Puts old values where a restart is needed, and names those settings as config does.
 pub(crate) fn keep_running(old: &Settings, new: &mut Settings) -> Vec<String> {
     // Taken apart without `..`: whoever adds a setting decides here whether it can be applied live.
@@ -42,7 +44,9 @@ pub(crate) fn keep_running(old: &Settings, new: &mut Settings) -> Vec<String> {
     kept.value("runtime.workers", &old.runtime.workers, workers);
     kept.value("limits.connections", &old.limits.connections_max, connections_max);
     kept.value("limits.waiters", &old.limits.waiters_max, waiters_max);
-    kept.value("store", &old.store, store);
+    if !store_change::can_follow(&old.store, store) {
+        kept.value("store", &old.store, store);
+    }
     kept.value("embedder", &old.embedder, embedder);
     kept.value("plugin_host", &old.plugin_host, plugin_host);
     kept.value("log.format", &old.log.format, format);
@@ -86,13 +90,26 @@ impl Kept {
 
 #[cfg(test)]
 mod tests {
-    use refrain_core::settings::{LogFormat, Store};
+    use std::time::Duration;
+
+    use refrain_core::settings::{EmbeddedStore, Embedder, LogFormat, Store};
     use refrain_core::{ListenerId, Role};
 
     use super::*;
 
     fn settings() -> Settings {
         refrain_config::for_upstream("http://127.0.0.1:1", None).unwrap()
+    }
+
+    fn embedder() -> Embedder {
+        Embedder {
+            model_dir: "/model".into(),
+            runtime_library: "/library.so".into(),
+            threads: 1,
+            queue_max: 1,
+            budget: Duration::from_secs(1),
+            window_tokens: 256,
+        }
     }
 
     #[test]
@@ -110,15 +127,30 @@ mod tests {
         let mut new = settings();
         new.admin = None;
         new.runtime.workers += 1;
-        new.store = Store::Off;
+        new.embedder = Some(embedder());
         new.plugin_host.instances_max += 1;
         new.log.format = LogFormat::Json;
         let named = keep_running(&settings(), &mut new);
-        assert_eq!(named, ["admin", "runtime.workers", "store", "plugin_host", "log.format"]);
+        assert_eq!(named, ["admin", "runtime.workers", "embedder", "plugin_host", "log.format"]);
         assert_eq!(new.admin, settings().admin);
         assert_eq!(new.runtime, settings().runtime);
-        assert_eq!(new.store, settings().store);
+        assert_eq!(new.embedder, None);
         assert_eq!(new.plugin_host, settings().plugin_host);
+    }
+
+    #[test]
+    fn a_store_is_changed_live_unless_it_stays_in_its_directory() {
+        let mut new = settings();
+        new.store = Store::Off;
+        assert_eq!(keep_running(&settings(), &mut new), [""; 0]);
+        let in_dir = |memory_bytes_max| {
+            let dir = Some("/var/lib/refrain".into());
+            let store = EmbeddedStore { dir, memory_bytes_max, ..EmbeddedStore::default() };
+            Settings { store: Store::Embedded(store), ..settings() }
+        };
+        let mut new = in_dir(1);
+        assert_eq!(keep_running(&in_dir(2), &mut new), ["store"]);
+        assert_eq!(new.store, in_dir(2).store);
     }
 
     #[test]

@@ -110,8 +110,9 @@ impl Side {
             requests,
         };
         let policies = self.control.policies.clone();
-        let reloader = Reloader { origin, policies, filter: logs.filter(), triggers };
-        let degraded = health.degraded();
+        let tasks = self.tasks.clone();
+        let reloader = Reloader { origin, policies, filter: logs.filter(), tasks, triggers };
+        let degraded = health.degraded(live.load().cache.as_deref());
         self.control.ready(live, health, asks);
         self.start_reloader(reloader);
         announce(&server, admin, &degraded);

@@ -24,7 +24,7 @@ pub(crate) fn report(control: &Control) -> Value {
         let snapshot = running.live.load_full();
         report["degraded"] = degraded(control, running, &snapshot).into();
         report["config"] = config(running);
-        report["store"] = store(&running.health, &snapshot);
+        report["store"] = store(&snapshot);
         report["embedder"] = embedder(&running.health, &snapshot);
         report["policies"] = policies(control);
         report["upstreams"] = upstreams(&snapshot);
@@ -34,14 +34,7 @@ pub(crate) fn report(control: &Control) -> Value {
 
 /// Names of what works less well than it should.
 fn degraded(control: &Control, running: &Running, snapshot: &Snapshot) -> Vec<&'static str> {
-    let mut degraded = running.health.degraded();
-    // The result at start says nothing of a shared store now.
-    if let Some(remote) = snapshot.cache.as_ref().and_then(|cache| cache.store.stats().remote) {
-        degraded.retain(|part| *part != "store");
-        if !remote.self_test.is_some_and(|test| test.passed()) {
-            degraded.push("store");
-        }
-    }
+    let mut degraded = running.health.degraded(snapshot.cache.as_deref());
     let embedder = snapshot.cache.as_ref().and_then(|cache| cache.embedder.as_ref());
     if embedder.is_some_and(|embedder| embedder.stats().threads == 0) {
         degraded.push("embedder");
@@ -68,13 +61,10 @@ fn config(running: &Running) -> Value {
     })
 }
 
-fn store(health: &Health, snapshot: &Snapshot) -> Value {
-    let (Some(test), Some(cache)) = (health.store, &snapshot.cache) else { return json!({ "state": "off" }) };
+fn store(snapshot: &Snapshot) -> Value {
+    let Some(cache) = &snapshot.cache else { return json!({ "state": "off" }) };
     let stats = cache.store.stats();
-    let test = match &stats.remote {
-        Some(remote) => remote.self_test.unwrap_or_default(),
-        None => test,
-    };
+    let test = cache.tested().unwrap_or_default();
     let SelfTest { write, exact_read, paraphrase_read, other_user_misses, removed } = test;
     let mut report = json!({
         "state": if test.passed() { "ok" } else { "degraded" },

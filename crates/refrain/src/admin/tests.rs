@@ -52,6 +52,7 @@ impl Bench {
         let (asks, requests) = mpsc::channel(REQUESTS_MAX);
         bench.control.ready(live, health, asks);
         let reloader = Reloader {
+            tasks: Tasks::new(),
             origin,
             policies: PolicyRunner::default(),
             filter: LogFilter::detached(),

@@ -3,7 +3,7 @@
 use std::fs;
 
 use refrain_cache::{DiskStats, EmbedderStats, RemoteStats, StoreStats, Trouble, VectorMode};
-use refrain_proxy::Snapshot;
+use refrain_proxy::{AnswerCache, Snapshot};
 use refrain_upstream::EndpointStats;
 
 use super::exposition::Exposition;
@@ -17,7 +17,7 @@ pub(crate) fn pulled(control: &Control) -> String {
     if let Some(running) = control.running() {
         let snapshot = running.live.load_full();
         config(&mut text, running);
-        health(&mut text, &running.health);
+        health(&mut text, &running.health, snapshot.cache.as_deref());
         if let Some(cache) = &snapshot.cache {
             store(&mut text, &cache.store.stats());
             if let Some(embedder) = &cache.embedder {
@@ -57,10 +57,13 @@ fn config(text: &mut Exposition, running: &Running) {
         .sample(&[("result", "refused")], record.refused);
 }
 
-fn health(text: &mut Exposition, health: &Health) {
-    if let Some(test) = health.store {
-        text.gauge("refrain_store_up", "Whether the store passed its self-test at start.")
-            .sample(&[], u8::from(test.passed()));
+fn health(text: &mut Exposition, health: &Health, cache: Option<&AnswerCache>) {
+    if let Some(test) = cache.and_then(AnswerCache::tested) {
+        text.gauge(
+            "refrain_store_up",
+            "Whether the store passed its self-test; not while a shared one is away.",
+        )
+        .sample(&[], u8::from(test.passed()));
     }
     if health.embedder != EmbedderHealth::Off {
         text.gauge("refrain_embedder_up", "Whether the configured embedder was loaded.")
