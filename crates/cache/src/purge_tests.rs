@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use refrain_core::settings::EmbeddedStore;
 use refrain_core::{RouteId, Skip, TenantId, UserId};
@@ -319,4 +320,56 @@ async fn a_closed_store_says_that_nothing_was_purged() {
         assert_eq!(store.purge(&of_tag("a"), PurgeMode::Real).await, Err(PurgeError::Closed));
         assert_eq!(store.epoch(), Epoch::ZERO);
     }
+}
+
+/// What is found at least was begun at that place in the order of purges, or later; how much that is.
+async fn check_seen(store: &Store, least: Epoch) -> usize {
+    let mut found = 0;
+    for number in 0..CITIZENS {
+        if let Found::Hit(entry, _) = store.find(&key(1, number), NOW_MS).await {
+            assert!(entry.meta.seen >= least, "{} came back after {least}", entry.meta.seen);
+            found += 1;
+        }
+    }
+    for near in store.nearest(&PARTITION, &vector(1), 2 * CITIZENS as usize, NOW_MS).await {
+        assert!(near.entry.meta.seen >= least);
+    }
+    found
+}
+
+#[tokio::test]
+async fn nothing_comes_back_while_others_write_and_read_as_fast_as_they_can() {
+    const PURGES: usize = 40;
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(open(Some(dir.path())));
+    let (done, refused) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let write = |store: Arc<Store>, done: Arc<AtomicBool>, refused: Arc<AtomicUsize>| {
+        for number in (0..CITIZENS).cycle().take_while(|_| !done.load(Relaxed)) {
+            let (entry, vector) = citizen(&store, number);
+            std::thread::yield_now();
+            if store.insert(entry, Some(vector)).is_err_and(|skip| skip == Skip::Purged) {
+                refused.fetch_add(1, Relaxed);
+            }
+        }
+    };
+    let writers = [0; 3].map(|_| {
+        let (store, done, refused) = (store.clone(), done.clone(), refused.clone());
+        std::thread::spawn(move || write(store, done, refused))
+    });
+    let (mut purges, mut found) = (0, 0);
+    // Both must have happened, or nothing was tried.
+    while purges < PURGES || found == 0 || refused.load(Relaxed) == 0 {
+        store.purge(&everything(PurgeHow::Hard), PurgeMode::Real).await.unwrap();
+        found += check_seen(&store, store.epoch()).await;
+        purges += 1;
+    }
+    done.store(true, Relaxed);
+    writers.into_iter().for_each(|writer| writer.join().unwrap());
+    let last = store.epoch();
+    store.close();
+    drop(store);
+    let store = open(Some(dir.path()));
+    assert_eq!(store.epoch(), last);
+    check_seen(&store, last).await;
+    store.close();
 }
