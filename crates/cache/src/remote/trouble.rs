@@ -170,5 +170,24 @@ fn of_io(error: &RedisError) -> Trouble {
     {
         return Trouble::Tls;
     }
-    if error.is_connection_dropped() { Trouble::Broken } else { Trouble::Unreachable }
+    // A refusal counts as dropped too, for the client.
+    let is_lost = error.is_connection_dropped() && !error.is_connection_refusal();
+    if is_lost { Trouble::Broken } else { Trouble::Unreachable }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_refused_connection_is_no_broken_one() {
+        let trouble =
+            |kind: io::ErrorKind| StoreTrouble::from(RedisError::from(io::Error::from(kind))).trouble;
+        assert_eq!(trouble(io::ErrorKind::ConnectionRefused), Trouble::Unreachable);
+        assert_eq!(trouble(io::ErrorKind::ConnectionReset), Trouble::Broken);
+        assert_eq!(trouble(io::ErrorKind::UnexpectedEof), Trouble::Broken);
+        assert_eq!(trouble(io::ErrorKind::TimedOut), Trouble::TimedOut);
+    }
 }
