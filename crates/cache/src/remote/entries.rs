@@ -41,7 +41,11 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 if tonumber(ends) <= now then return -1 end
 if set and vector ~= '' then redis.call('VADD', set, 'FP32', vector, member) end
-local replaced = redis.call('DEL', entry)
+-- Memory is asked for by a script's first write alone, and DEL needs none: without this one, a full server would be
+-- written to all the same.
+local replaced = redis.call('EXISTS', entry)
+redis.call('SET', entry, '')
+redis.call('DEL', entry)
 if vector ~= '' then
   redis.call('HSET', entry, 'r', record, 'p', partition, field, vector)
 else
