@@ -1,5 +1,6 @@
 //! The store that proxies share: the real binary, real Redis servers, two proxies where sharing is meant.
 
+mod away;
 mod shared;
 mod values;
 
@@ -95,12 +96,20 @@ async fn away(refrain: &Refrain, reason: &str) {
     refrain.counted(ERRORS, &[("reason", reason)], 1.0).await;
 }
 
+/// Waits until a proxy has written everything.
+async fn written(refrain: &Refrain) {
+    let nothing_waits =
+        async || (refrain.metrics().await.sum("refrain_store_redis_queued_bytes", &[]) < 0.5).then_some(());
+    eventually("an empty write queue", nothing_waits).await;
+}
+
 /// Asks for the first time, and waits until the answer is in Redis.
 async fn stored(refrain: &Refrain, ask: &Ask) -> Reply {
-    let written = refrain.metrics().await.sum(WRITES, &[("result", "written")]);
+    written(refrain).await;
+    let writes = refrain.metrics().await.sum(WRITES, &[("result", "written")]);
     let reply = refrain.send(ask).await;
     assert_eq!((reply.status, reply.cache_status().as_str()), (200, "refrain; fwd=miss"), "{ask:?}");
-    refrain.counted(WRITES, &[("result", "written")], written + 1.0).await;
+    refrain.counted(WRITES, &[("result", "written")], writes + 1.0).await;
     reply
 }
 
