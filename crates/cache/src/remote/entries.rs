@@ -13,6 +13,7 @@ use refrain_core::hex;
 use super::link::Link;
 use super::names::Names;
 use super::probe::VectorMode;
+use super::sizes::Sizes;
 use super::trouble::StoreTrouble;
 use crate::embedder::Embedding;
 use crate::entry::Entry;
@@ -99,6 +100,8 @@ pub(super) struct Entries {
     secret: Arc<KeySecret>,
     /// Which model's vectors these are, as names and fields have it; none: there are no vectors.
     pub(super) model: Option<String>,
+    /// Of partitions, where the query engine searches.
+    pub(super) sizes: Sizes,
     record_bytes_max: usize,
     refused: [AtomicU64; 4],
 }
@@ -134,6 +137,7 @@ impl Entries {
             names,
             secret,
             model,
+            sizes: Sizes::new(),
             record_bytes_max: entry_bytes_max.saturating_mul(2),
             refused: Default::default(),
         }

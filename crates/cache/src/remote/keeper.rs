@@ -19,6 +19,8 @@ use crate::store::unix_ms;
 
 /// How often other proxies are listened to: a purge is known everywhere well within a second.
 const LISTEN_INTERVAL: Duration = Duration::from_millis(200);
+/// How often vectors are counted.
+const COUNT_INTERVAL: Duration = Duration::from_secs(10);
 /// Pause before the first attempt to come back.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 /// The longest pause between attempts.
@@ -135,11 +137,13 @@ impl Keeper {
     /// Listens until the link is lost; why it was.
     async fn listen(&mut self) -> StoreTrouble {
         let store = self.store.clone();
+        let mut counts = interval(COUNT_INTERVAL);
         let mut ticks = interval(LISTEN_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 () = store.link.failed() => return StoreTrouble::timed_out(),
+                _ = counts.tick() => self.count().await,
                 _ = ticks.tick() => {}
             }
             loop {
@@ -149,6 +153,15 @@ impl Keeper {
                     Err(trouble) => return trouble,
                 }
             }
+        }
+    }
+
+    /// Counts vectors, which decides how they are searched.
+    async fn count(&self) {
+        let store = &self.store;
+        if store.mode() == Some(VectorMode::QueryEngine) {
+            // What is not known now is asked for later; trouble with the link shows soon.
+            let _ = search::count_all(&store.link, &store.entries).await;
         }
     }
 

@@ -17,6 +17,7 @@ mod purge;
 mod scan;
 mod search;
 mod server;
+mod sizes;
 mod trial;
 mod trouble;
 mod writer;

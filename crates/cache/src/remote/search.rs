@@ -1,14 +1,18 @@
 //! Neighbours of a question among the vectors that the server searches.
 
-use redis::{Value, cmd, from_redis_value_ref};
+use std::collections::HashMap;
+
+use redis::{Cmd, Value, cmd, from_redis_value_ref, pipe};
 use refrain_core::hex;
 
 use super::entries::{Entries, PARTITION, bytes_of};
 use super::link::Link;
 use super::names;
-use super::trouble::StoreTrouble;
+use super::sizes::Way;
+use super::trouble::{StoreTrouble, Trouble};
 use crate::embedder::{DIMENSIONS, Embedding};
 use crate::entry::Entry;
+use crate::store::unix_ms;
 
 /// Candidates that a search looks at on its way: 0.997 of the true neighbours are found among 100,000 (the query engine's
 /// default of 10 finds 0.88).
@@ -57,22 +61,90 @@ pub(super) async fn by_engine(
     k: usize,
 ) -> Result<Vec<Near>, StoreTrouble> {
     let (Some(model), Some(field)) = (&entries.model, entries.field()) else { return Ok(Vec::new()) };
-    let query = format!(
-        "(@{PARTITION}:{{{}}})=>[KNN {k} @{field} $q EF_RUNTIME {SEARCH_EFFORT} AS {DISTANCE}]",
-        hex(partition)
-    );
-    let mut search = cmd("FT.SEARCH");
-    search.arg(entries.names.index(model)).arg(query).arg("PARAMS").arg(2).arg("q").arg(vector.to_bytes());
-    search.arg("SORTBY").arg(DISTANCE).arg("LIMIT").arg(0).arg(k);
-    search.arg("RETURN").arg(3).arg("r").arg(DISTANCE).arg(&field).arg("DIALECT").arg(2);
-    let reply: Value = link.ask(&search).await?;
+    let now_ms = unix_ms();
+    let way = entries.sizes.way(partition, k, now_ms);
+    let question = Question { index: entries.names.index(model), field, partition: hex(partition), k };
+    let search = question.search(way, vector);
+    let reply = match way {
+        Way::Unknown => {
+            let mut both = pipe();
+            both.add_command(question.count()).add_command(search);
+            let (count, reply): (Value, Value) = link.ask_all(&both).await?;
+            entries.sizes.note(partition, total(&count).unwrap_or(0), now_ms);
+            reply
+        }
+        Way::Any => link.ask(&search).await?,
+        Way::Compare | Way::Walk => match link.ask(&search).await {
+            Err(trouble) if trouble.trouble == Trouble::Refused => {
+                // Perhaps it doesn't know the words: they are for speed only.
+                entries.sizes.switch_off();
+                link.ask(&question.search(Way::Any, vector)).await?
+            }
+            reply => reply?,
+        },
+    };
     let documents = documents(&reply);
     let mut found: Vec<Near> = documents.iter().filter_map(|document| near(entries, document)).collect();
     if let (Some(first), Some(document)) = (found.first_mut(), documents.first()) {
         let is_its_own = names::key_of(document.name) == Some(first.key);
-        first.vector = document.field(&field).filter(|_| is_its_own).and_then(Embedding::from_bytes);
+        first.vector = document.field(&question.field).filter(|_| is_its_own).and_then(Embedding::from_bytes);
     }
     Ok(found)
+}
+
+/// Asks how many vectors there are in all.
+pub(super) async fn count_all(link: &Link, entries: &Entries) -> Result<(), StoreTrouble> {
+    let Some(model) = &entries.model else { return Ok(()) };
+    let info: Value = link.ask(cmd("FT.INFO").arg(entries.names.index(model))).await?;
+    let facts: HashMap<String, Value> = from_redis_value_ref(&info).unwrap_or_default();
+    if let Some(vectors) = facts.get("num_docs").and_then(|count| from_redis_value_ref(count).ok()) {
+        entries.sizes.note_all(vectors);
+    }
+    Ok(())
+}
+
+/// What the query engine is asked.
+struct Question {
+    index: String,
+    field: String,
+    partition: String,
+    k: usize,
+}
+
+impl Question {
+    fn search(&self, way: Way, vector: &Embedding) -> Cmd {
+        let Self { index, field, partition, k } = self;
+        let how = match way {
+            Way::Unknown | Way::Any => format!("EF_RUNTIME {SEARCH_EFFORT}"),
+            Way::Compare => "HYBRID_POLICY ADHOC_BF".to_owned(),
+            Way::Walk => {
+                format!("EF_RUNTIME {SEARCH_EFFORT} HYBRID_POLICY BATCHES BATCH_SIZE {SEARCH_EFFORT}")
+            }
+        };
+        let query = format!("(@{PARTITION}:{{{partition}}})=>[KNN {k} @{field} $q {how} AS {DISTANCE}]");
+        let mut search = cmd("FT.SEARCH");
+        search.arg(index).arg(query).arg("PARAMS").arg(2).arg("q").arg(vector.to_bytes());
+        search.arg("SORTBY").arg(DISTANCE).arg("LIMIT").arg(0).arg(*k);
+        search.arg("RETURN").arg(3).arg("r").arg(DISTANCE).arg(field).arg("DIALECT").arg(2);
+        search
+    }
+
+    fn count(&self) -> Cmd {
+        let mut count = cmd("FT.SEARCH");
+        count.arg(&self.index).arg(format!("@{PARTITION}:{{{}}}", self.partition));
+        count.arg("LIMIT").arg(0).arg(0).arg("DIALECT").arg(2);
+        count
+    }
+}
+
+/// How many documents a reply says that there are.
+fn total(reply: &Value) -> Option<u64> {
+    let count = match reply {
+        Value::Array(items) => items.first()?,
+        Value::Map(parts) => value_of(parts, "total_results")?,
+        _ => return None,
+    };
+    from_redis_value_ref(count).ok()
 }
 
 fn near(entries: &Entries, document: &Document<'_>) -> Option<Near> {
@@ -188,6 +260,7 @@ mod tests {
             assert_eq!(documents[0].name, b"a:e:00");
             assert_eq!(documents[0].field("d"), Some(&b"0.25"[..]));
             assert_eq!(documents[0].field("r"), Some(&b"record"[..]));
+            assert_eq!(total(&reply), Some(1));
         }
     }
 
