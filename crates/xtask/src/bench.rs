@@ -8,6 +8,7 @@ mod cases;
 mod cpu;
 mod nginx;
 mod policies;
+mod redis;
 mod semantic;
 mod wrk;
 
@@ -32,6 +33,9 @@ pub(crate) struct Args {
     /// Entries to measure semantic hits at; several are measured in turn. Filling takes about 2 ms an entry.
     #[arg(long, default_values_t = [1000])]
     entries: Vec<usize>,
+    /// Vectors to search in Redis. Filling a vector set takes up to 4 ms a vector.
+    #[arg(long, default_value_t = 10_000)]
+    vectors: usize,
     /// Only this part.
     #[arg(long)]
     only: Option<Part>,
@@ -43,6 +47,8 @@ enum Part {
     Http,
     /// Semantic hits.
     Semantic,
+    /// The shared store, beside bare commands to Redis.
+    Redis,
     /// Cache policies: calls by size of body, mixed calls, memory over reloads.
     Policies,
 }
@@ -64,9 +70,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     setup::run(&setup::Args::to_bench())?;
     let manifest = Manifest::load(&workspace::setup_dir())?;
-    let refrain = crate::run::build(crate::run::Profile::Release)?;
     let dir = workspace::setup_dir().join("bench");
     std::fs::create_dir_all(&dir).with_context(|| format!("can't create {}", dir.display()))?;
+    if args.only == Some(Part::Redis) {
+        // It needs no proxy.
+        return redis::run(&manifest, &dir, args.vectors);
+    }
+    let refrain = crate::run::build(crate::run::Profile::Release)?;
     let bench = Bench {
         nginx: tool("nginx", manifest.nginx.as_ref())?,
         wrk: tool("wrk", manifest.wrk.as_ref())?,
@@ -81,6 +91,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     if wants(Part::Policies) {
         policies::run(&bench)?;
+    }
+    if wants(Part::Redis) {
+        redis::run(&manifest, &bench.dir, args.vectors)?;
     }
     if wants(Part::Semantic) {
         semantic::run(&bench.refrain, &bench.dir, &manifest, &args.entries)?;

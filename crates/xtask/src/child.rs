@@ -1,7 +1,7 @@
 //! A server as a child process: waits until it is ready, and ends it when dropped.
 
 use std::fs::File;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -32,6 +32,34 @@ impl Server {
         log: PathBuf,
         ready: &str,
     ) -> Result<Self> {
+        let client = Client::new(Duration::from_secs(2));
+        let mut server = Self::spawn(name, command, log)?;
+        server.wait_until(ready, || match client.status(ready) {
+            Ok(200) => Ok(()),
+            Ok(status) => Err(format!("status {status}")),
+            Err(error) => Err(error.to_string()),
+        })?;
+        Ok(server)
+    }
+
+    /// The same for a server that speaks no HTTP: waits until it takes connections.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub(crate) fn start_listening(
+        name: &'static str,
+        command: &mut Command,
+        log: PathBuf,
+        address: SocketAddr,
+    ) -> Result<Self> {
+        let mut server = Self::spawn(name, command, log)?;
+        server.wait_until(&address.to_string(), || {
+            TcpStream::connect(address).map(drop).map_err(|error| error.to_string())
+        })?;
+        Ok(server)
+    }
+
+    fn spawn(name: &'static str, command: &mut Command, log: PathBuf) -> Result<Self> {
         let file = File::create(&log).with_context(|| format!("can't create {}", log.display()))?;
         let child = command
             .stdin(Stdio::null())
@@ -39,9 +67,7 @@ impl Server {
             .stderr(file)
             .spawn()
             .with_context(|| format!("can't start {name}"))?;
-        let mut server = Self { name, child, log };
-        server.wait_until_ready(ready)?;
-        Ok(server)
+        Ok(Self { name, child, log })
     }
 
     /// Where its output goes.
@@ -59,22 +85,20 @@ impl Server {
         Ok(self.child.wait()?)
     }
 
-    fn wait_until_ready(&mut self, url: &str) -> Result<()> {
-        let client = Client::new(Duration::from_secs(2));
+    fn wait_until(&mut self, what: &str, is_ready: impl Fn() -> Result<(), String>) -> Result<()> {
         let deadline = Instant::now() + READY_DEADLINE;
         let mut last = String::from("no answer");
         while Instant::now() < deadline {
             if let Some(status) = self.child.try_wait()? {
                 bail!("{} ended at once ({status}):\n{}", self.name, self.tail());
             }
-            match client.status(url) {
-                Ok(200) => return Ok(()),
-                Ok(status) => last = format!("status {status}"),
-                Err(error) => last = error.to_string(),
+            match is_ready() {
+                Ok(()) => return Ok(()),
+                Err(why) => last = why,
             }
             pause(READY_POLL);
         }
-        bail!("{} is not ready after {READY_DEADLINE:?} ({url}: {last}):\n{}", self.name, self.tail());
+        bail!("{} is not ready after {READY_DEADLINE:?} ({what}: {last}):\n{}", self.name, self.tail());
     }
 
     fn tail(&self) -> String {

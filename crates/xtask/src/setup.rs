@@ -53,7 +53,7 @@ impl Args {
 
     /// What `cargo xtask bench` needs.
     pub(crate) fn to_bench() -> Self {
-        Self { only: vec![Step::Model, Step::Bench] }
+        Self { only: vec![Step::Model, Step::Bench, Step::Redis] }
     }
 }
 
