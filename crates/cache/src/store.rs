@@ -251,10 +251,19 @@ impl Store {
                     candidates.push(Candidate { similarity, entry });
                 }
                 Some(expired) => self.shared.retire_vector(&expired),
-                None => self.shared.retire_vector(&entry),
+                None => self.give_up(&entry),
             }
         }
         candidates
+    }
+
+    /// Forgets an entry that may not be served any more, with its vector; where proxies share a store, only the entry: the
+    /// vector may lead to another's newer one by now, and if it doesn't, the next look-up finds that out.
+    fn give_up(&self, entry: &Arc<Entry>) {
+        match &self.behind {
+            Behind::Disk(_) => self.shared.retire_vector(entry),
+            Behind::Redis(_) => _ = self.shared.memory.remove_entry(entry),
+        }
     }
 
     /// The same among those that only the shared store knows; none where this process knows all.
