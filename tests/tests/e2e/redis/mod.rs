@@ -1,6 +1,10 @@
 //! The store that proxies share: the real binary, real Redis servers, two proxies where sharing is meant.
 
 mod away;
+mod cluster;
+mod connections;
+mod herd;
+mod purge;
 mod shared;
 mod values;
 
