@@ -104,14 +104,38 @@ impl Link {
         .await
     }
 
+    /// A command that may be refused in an expected way, which is no trouble: nothing then.
+    pub(super) async fn ask_unless<T: FromRedisValue>(
+        &self,
+        command: &Cmd,
+        is_expected: impl Fn(&StoreTrouble) -> bool,
+    ) -> Result<Option<T>, StoreTrouble> {
+        let generation = self.generation.load(Ordering::Acquire);
+        let answered = self.attempt(async |mut connection| command.query_async(&mut connection).await).await;
+        match answered {
+            Ok(answer) => Ok(Some(answer)),
+            Err(trouble) if is_expected(&trouble) => Ok(None),
+            Err(trouble) => {
+                self.note(&trouble, generation);
+                Err(trouble)
+            }
+        }
+    }
+
     async fn run<T>(&self, ask: impl AsyncFnOnce(Connection) -> RedisResult<T>) -> Result<T, StoreTrouble> {
         let generation = self.generation.load(Ordering::Acquire);
+        self.attempt(ask).await.inspect_err(|trouble| self.note(trouble, generation))
+    }
+
+    async fn attempt<T>(
+        &self,
+        ask: impl AsyncFnOnce(Connection) -> RedisResult<T>,
+    ) -> Result<T, StoreTrouble> {
         let asked = async { Ok(ask(self.connection().await?).await?) };
-        let answered = match timeout(self.deadline, asked).await {
+        match timeout(self.deadline, asked).await {
             Ok(answered) => answered,
             Err(_) => Err(StoreTrouble::timed_out()),
-        };
-        answered.inspect_err(|trouble| self.note(trouble, generation))
+        }
     }
 
     /// This thread's connection, opened if need be.

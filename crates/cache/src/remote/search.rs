@@ -46,10 +46,9 @@ pub(super) async fn make_index(link: &Link, entries: &Entries) -> Result<(), Sto
         .arg(entries.names.entries());
     create.arg("SCHEMA").arg(PARTITION).arg("TAG").arg(field).arg("VECTOR").arg("HNSW").arg(6);
     create.arg("TYPE").arg("FLOAT32").arg("DIM").arg(DIMENSIONS).arg("DISTANCE_METRIC").arg("COSINE");
-    match link.ask::<Value>(&create).await {
-        Err(trouble) if trouble.message.to_lowercase().contains("already exists") => Ok(()),
-        made => made.map(drop),
-    }
+    // Another proxy has made it.
+    let is_there = |trouble: &StoreTrouble| trouble.message.to_lowercase().contains("already exists");
+    link.ask_unless::<Value>(&create, is_there).await.map(drop)
 }
 
 /// By the query engine: the partition is a TAG, so that no other's vector is ever a neighbour.

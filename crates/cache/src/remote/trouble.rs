@@ -150,6 +150,8 @@ fn of_server(kind: ServerErrorKind, error: &RedisError) -> Trouble {
         | ServerErrorKind::TryAgain => Trouble::ClusterDown,
         ServerErrorKind::ReadOnly => Trouble::ReadOnly,
         ServerErrorKind::NoPerm => Trouble::Forbidden,
+        // Redis 7.0 has no code for what a script may not do.
+        _ if error.to_string().contains("The user executing the script") => Trouble::Forbidden,
         _ => of_code(error.code()),
     }
 }
