@@ -43,7 +43,11 @@ pub use purge::{
     BANS_MAX, Bans, Conditions, Epoch, EpochError, Purge, PurgeDecodeError, PurgeHow, PurgeMode, PurgeReport,
     SELECT_NAME_BYTES_MAX, Select, SelectError, Verdict,
 };
-pub use remote::{Claim, ClaimGuard, RemoteStats, StoreTrouble, Trouble, VectorChoice, VectorMode};
+pub use remote::{
+    Claim, ClaimGuard, Collect, Collected, Dropped, Examination, Layouts, ListedKind, Listing, Memory,
+    Models, Progress, RemoteStats, Row, StoreTrouble, StoreUpkeep, Trouble, UpkeepMode, VectorChoice,
+    VectorMode,
+};
 pub use scope::ScopeId;
 pub use secret::KeySecret;
 pub use self_test::{ProbeVectors, SelfTest};

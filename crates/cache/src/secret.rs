@@ -72,6 +72,19 @@ impl KeySecret {
         }
     }
 
+    /// Reads a secret file; none if there is none. Makes nothing.
+    ///
+    /// # Errors
+    /// If the file can't be read, or isn't 32 bytes long.
+    pub fn load_file(path: &Path) -> Result<Option<Self>, StoreError> {
+        let failed = |source| StoreError::Secret { path: path.into(), source };
+        match File::open(path) {
+            Ok(file) => read(file, path).map(Some).map_err(failed),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
     pub(crate) fn partition_key(&self) -> &[u8; 32] {
         &self.partition
     }
@@ -147,6 +160,17 @@ mod tests {
         assert_eq!(made.check_value(), found.check_value());
         let mode = fs::metadata(dir.path().join(FILE)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn a_secret_that_is_only_looked_for_is_not_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new");
+        assert!(KeySecret::load_file(&path).unwrap().is_none());
+        assert!(!path.exists());
+        let made = KeySecret::load_or_create_file(&path).unwrap();
+        let found = KeySecret::load_file(&path).unwrap().unwrap();
+        assert_eq!(made.check_value(), found.check_value());
     }
 
     #[test]

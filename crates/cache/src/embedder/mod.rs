@@ -164,6 +164,14 @@ impl Embedder {
         self.identity
     }
 
+    /// The identity that a model would have if it were opened here. Reads its files; loads nothing.
+    ///
+    /// # Errors
+    /// [`EmbedError::ModelFile`].
+    pub fn identity_in(settings: &settings::Embedder) -> Result<[u8; 32], EmbedError> {
+        Model::identity_in(settings)
+    }
+
     /// Counters for metrics and readiness.
     pub fn stats(&self) -> EmbedderStats {
         let queue = self.queue.stats();

@@ -63,6 +63,13 @@ impl Model {
         self.identity
     }
 
+    /// The same without the rest: nothing is loaded, and no runtime is needed.
+    pub(super) fn identity_in(settings: &settings::Embedder) -> Result<[u8; 32], EmbedError> {
+        let dir = &settings.model_dir;
+        let name = graph_name(dir);
+        Ok(identity(name, &read(dir, name)?, &read(dir, "tokenizer.json")?, settings.window_tokens))
+    }
+
     /// A session that has embedded a text, so that its first caller doesn't pay for its start.
     pub(super) fn open(&self) -> Result<Session, EmbedError> {
         let options = InitOptionsUserDefined::new()

@@ -5,7 +5,7 @@
 
 use std::sync::LazyLock;
 
-use redis::Script;
+use redis::{Script, cmd};
 use refrain_core::hex;
 
 use super::link::Link;
@@ -46,11 +46,29 @@ pub(super) async fn join(link: &Link, names: &Names, secret: &KeySecret) -> Resu
     let mut call = JOIN.prepare_invoke();
     let known: (String, String, u64) = link.call(call.key(names.meta()).arg(&check).arg(id)).await?;
     let (found, id, born_ms) = known;
-    if found != check {
-        let message = "proxies with another cache secret use this prefix";
-        let trouble = StoreTrouble::new(Trouble::Secret, message);
-        link.count(&trouble);
-        return Err(trouble);
-    }
+    compare(&found, secret).inspect_err(|trouble| link.count(trouble))?;
     Ok(Life { id, born_ms })
+}
+
+/// Whether proxies have joined before, with this secret if there is one. Makes nothing.
+///
+/// # Errors
+/// [`Trouble::Secret`] if it is another's.
+pub(super) async fn look(
+    link: &Link,
+    names: &Names,
+    secret: Option<&KeySecret>,
+) -> Result<bool, StoreTrouble> {
+    let found: Option<String> = link.ask(cmd("HGET").arg(names.meta()).arg("check")).await?;
+    if let (Some(found), Some(secret)) = (&found, secret) {
+        compare(found, secret)?;
+    }
+    Ok(found.is_some())
+}
+
+fn compare(found: &str, secret: &KeySecret) -> Result<(), StoreTrouble> {
+    if found == hex(secret.check_value()) {
+        return Ok(());
+    }
+    Err(StoreTrouble::new(Trouble::Secret, "proxies with another cache secret use this prefix"))
 }

@@ -20,6 +20,7 @@ mod server;
 mod sizes;
 mod trial;
 mod trouble;
+mod upkeep;
 mod writer;
 
 use std::sync::Arc;
@@ -53,6 +54,10 @@ use writer::Queue;
 pub use claim::{Claim, ClaimGuard};
 pub use probe::{VectorChoice, VectorMode};
 pub use trouble::{StoreTrouble, Trouble};
+pub use upkeep::{
+    Collect, Collected, Dropped, Examination, Layouts, ListedKind, Listing, Memory, Models, Progress, Row,
+    StoreUpkeep, UpkeepMode,
+};
 
 /// How long closing waits for what is still to be written.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(1);

@@ -56,6 +56,11 @@ impl Names {
         self.control("vectors")
     }
 
+    /// A stream that is never there, to try what may be done with those that are.
+    pub(super) fn trial(&self) -> String {
+        self.control("trial")
+    }
+
     fn control(&self, what: &str) -> String {
         format!("{{{}}}:{what}", self.root)
     }
