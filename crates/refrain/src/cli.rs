@@ -2,6 +2,7 @@
 
 mod plugin;
 mod purge;
+mod store;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ pub(crate) use plugin::{
     PluginCommand, PolicyArguments, RouteOfFile, RunPluginArguments, TestPluginArguments,
 };
 pub(crate) use purge::PurgeArguments;
+pub(crate) use store::{CollectStoreArguments, DropStoreArguments, StoreCommand};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -22,6 +24,7 @@ Examples:
   refrain key new --tenant acme --kind service      a new API key, and what to write into the file
   refrain plugin new tenant-scope --lang rust       a cache policy of your own: docs/plugins.md
   refrain purge --route chat --older-than 2h        how many stored answers that is; with --yes they are removed
+  refrain store ls --config /etc/refrain.toml       what proxies share in Redis
 
 While it runs:
   curl http://127.0.0.1:8080/v1/chat/completions    clients ask here; look at `Cache-Status` of the answers
@@ -93,6 +96,12 @@ pub enum Command {
     Purge(PurgeArguments),
     /// Print the JSON schema of the config file
     Schema,
+    /// Look after a store in Redis: what is there, what leads nowhere, remove all
+    Store {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: StoreCommand,
+    },
 }
 
 /// What to check.
@@ -207,6 +216,8 @@ mod tests {
         let name = parse("refrain key new --tenant t --name a.b");
         assert_eq!(name.unwrap_err(), ErrorKind::ValueValidation);
         assert!(matches!(parse("refrain schema").unwrap().command, Some(Command::Schema)));
+        let keep = parse("refrain store gc --config a --keep m");
+        assert_eq!(keep.unwrap_err(), ErrorKind::MissingRequiredArgument);
     }
 
     #[test]

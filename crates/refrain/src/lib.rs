@@ -23,6 +23,7 @@ mod columns;
 mod key;
 mod plugin;
 mod purge;
+mod store;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -42,6 +43,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Some(Command::Plugin { command }) => plugin::run(&command),
         Some(Command::Purge(arguments)) => purge::run(&arguments),
         Some(Command::Schema) => print(&refrain_config::schema_json()),
+        Some(Command::Store { command }) => store::run(&command),
     };
     done.unwrap_or_else(|error| report(&error))
 }

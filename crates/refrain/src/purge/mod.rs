@@ -99,7 +99,7 @@ fn verdict(matched: u64, dry_run: bool, soft: bool) -> &'static str {
 }
 
 /// A size for people: `3.4 MiB`.
-fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     let units = ["B", "KiB", "MiB", "GiB", "TiB"];
     let (mut amount, mut unit) = (bytes as f64, 0);
     while amount >= 1024.0 && unit + 1 < units.len() {
