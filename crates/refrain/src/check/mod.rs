@@ -5,6 +5,7 @@
 
 mod policies;
 mod probes;
+mod redis;
 mod table;
 
 use std::io::{self, Write as _};

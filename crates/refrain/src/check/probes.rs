@@ -21,7 +21,7 @@ const EMBED_BUDGET: Duration = Duration::from_secs(30);
 /// A file name that nobody else uses.
 const PROBE_FILE: &str = ".refrain-check";
 
-type Result = std::result::Result<Well, Failed>;
+pub(super) type Result = std::result::Result<Well, Failed>;
 
 /// Asks everything, in the order of config. `running`: a Refrain runs with these settings.
 pub(super) async fn all(settings: &Settings, running: bool) -> Vec<Finding> {
@@ -31,6 +31,7 @@ pub(super) async fn all(settings: &Settings, running: bool) -> Vec<Finding> {
     }
     findings.extend(certificates(settings));
     findings.extend(store(settings));
+    findings.extend(super::redis::all(settings).await);
     if let Some(embedder) = &settings.embedder {
         findings.push(self::embedder(embedder).await);
     }
@@ -188,7 +189,7 @@ fn name(listener: &Listener) -> String {
     format!("listener.{}", listener.id)
 }
 
-fn failed(hint: impl ToString) -> Failed {
+pub(super) fn failed(hint: impl ToString) -> Failed {
     Failed { hint: hint.to_string() }
 }
 
