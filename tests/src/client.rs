@@ -8,6 +8,7 @@ use http::header::HOST;
 use http::{HeaderMap, HeaderValue, Request};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use hyper::client::conn::http1;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::Value;
@@ -49,6 +50,13 @@ pub struct Streaming {
     _connection: JoinSet<()>,
 }
 
+/// A connection that is kept for many asks, one after another.
+pub struct Connection {
+    client: Client,
+    sender: http1::SendRequest<Full<Bytes>>,
+    _driver: JoinSet<()>,
+}
+
 impl Client {
     /// HTTP/1.1 in clear.
     pub fn http(address: SocketAddr) -> Self {
@@ -82,6 +90,20 @@ impl Client {
     /// Sends and waits for the whole response.
     pub async fn send(&self, ask: &Ask) -> Reply {
         self.open(ask).await.whole().await
+    }
+
+    /// Connects by HTTP/1.1 in clear.
+    ///
+    /// # Errors
+    /// Nobody listens.
+    pub async fn connect(&self) -> Result<Connection, String> {
+        let tcp = TcpStream::connect(self.address).await.map_err(|error| error.to_string())?;
+        tcp.set_nodelay(true).map_err(|error| error.to_string())?;
+        let (sender, connection) =
+            http1::handshake(TokioIo::new(tcp)).await.map_err(|error| error.to_string())?;
+        let mut driver = JoinSet::new();
+        driver.spawn(async move { drop(connection.await) });
+        Ok(Connection { client: self.clone(), sender, _driver: driver })
     }
 
     async fn open_now(&self, ask: &Ask) -> Result<Streaming, String> {
@@ -132,14 +154,30 @@ where
         connection.spawn(async move { drop(driver.await) });
         sender.send_request(request).await
     } else {
-        let (mut sender, driver) =
-            hyper::client::conn::http1::handshake(io).await.map_err(|error| error.to_string())?;
+        let (mut sender, driver) = http1::handshake(io).await.map_err(|error| error.to_string())?;
         connection.spawn(async move { drop(driver.await) });
         sender.send_request(request).await
     };
     let (parts, body) = response.map_err(|error| error.to_string())?.into_parts();
     let (status, headers) = (parts.status.as_u16(), parts.headers);
     Ok(Streaming { status, headers, certificate: None, body, _connection: connection })
+}
+
+impl Connection {
+    /// Sends and waits for the whole response.
+    ///
+    /// # Errors
+    /// The connection ended before the response did.
+    pub async fn send(&mut self, ask: &Ask) -> Result<Reply, String> {
+        let exchange = async {
+            let response = self.sender.send_request(self.client.request(ask)).await?;
+            let (parts, body) = response.into_parts();
+            Ok((parts, body.collect().await?.to_bytes()))
+        };
+        let exchanged: hyper::Result<_> = within("response on a kept connection", exchange).await;
+        let (parts, body) = exchanged.map_err(|error| error.to_string())?;
+        Ok(Reply { status: parts.status.as_u16(), headers: parts.headers, body })
+    }
 }
 
 impl Streaming {

@@ -28,7 +28,7 @@ pub mod wire;
 
 pub use ask::Ask;
 pub use binary::refrain_binary;
-pub use client::{Client, Reply, Streaming};
+pub use client::{Client, Connection, Reply, Streaming};
 pub use config::Config;
 pub use deadline::{eventually, within, within_time};
 pub use identity::{Kind, Person};

@@ -36,10 +36,14 @@ struct Shared {
     changed: watch::Sender<()>,
 }
 
+/// Makes the answer to a request.
+type Responder = Box<dyn FnMut(&Recorded) -> Answer + Send>;
+
 #[derive(Default)]
 struct State {
     requests: Vec<Recorded>,
     next: VecDeque<Answer>,
+    always: Option<Responder>,
     generations: u64,
     abandoned: usize,
     connections: usize,
@@ -79,6 +83,11 @@ impl FakeUpstream {
     /// Answers the next `POST` so, instead of by itself. Several queue up.
     pub fn next(&self, answer: Answer) {
         self.shared.state.lock().next.push_back(answer);
+    }
+
+    /// Answers every `POST` so from now on, but for those of [`next`](Self::next), and remembers no requests: for very many.
+    pub fn always(&self, answer: impl FnMut(&Recorded) -> Answer + Send + 'static) {
+        self.shared.state.lock().always = Some(Box::new(answer));
     }
 
     /// What it was sent on a path so far.
@@ -137,6 +146,9 @@ impl State {
     fn take(&mut self, request: Recorded) -> Answer {
         let is_post = request.method == "POST";
         let scripted = if is_post { self.next.pop_front() } else { None };
+        if let (None, true, Some(always)) = (&scripted, is_post, &mut self.always) {
+            return always(&request);
+        }
         let answer = scripted.unwrap_or_else(|| self.answer(&request));
         self.requests.push(request);
         answer

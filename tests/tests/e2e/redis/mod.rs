@@ -1,6 +1,7 @@
 //! The store that proxies share: the real binary, real Redis servers, two proxies where sharing is meant.
 
 mod away;
+mod chaos;
 mod cluster;
 mod connections;
 mod herd;
