@@ -1,7 +1,7 @@
 //! Config files of the tests: one pool, one route, and what a test adds.
 
 use std::fmt::Write;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use crate::{Manifest, Person, Policy};
@@ -162,6 +162,14 @@ impl Config {
 
     pub(crate) fn environment(&self) -> &[(String, String)] {
         &self.environment
+    }
+
+    /// Writes it into a folder, for commands that read it and serve nothing.
+    pub fn write(&self, dir: &Path) -> PathBuf {
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let path = dir.join("refrain.toml");
+        std::fs::write(&path, self.render(any, any, dir)).unwrap();
+        path
     }
 
     pub(crate) fn render(&self, data: SocketAddr, admin: SocketAddr, dir: &Path) -> String {

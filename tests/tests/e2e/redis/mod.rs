@@ -2,16 +2,21 @@
 
 mod away;
 mod chaos;
+mod check;
 mod cluster;
 mod connections;
 mod herd;
 mod purge;
+mod rights;
 mod shared;
+mod upkeep;
 mod values;
+
+use std::path::Path;
 
 use refrain_tests::fake::FakeUpstream;
 use refrain_tests::redis::RedisServer;
-use refrain_tests::{Ask, Config, Refrain, Reply, eventually};
+use refrain_tests::{Ask, Config, Refrain, Reply, eventually, refrain_binary, within_time};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -19,6 +24,9 @@ const LOOKUPS: &str = "refrain_store_lookups_total";
 const WRITES: &str = "refrain_store_redis_writes_total";
 const ERRORS: &str = "refrain_store_redis_errors_total";
 const REFUSED: &str = "refrain_store_redis_refused_values_total";
+
+/// A command walks over a small store and reads a model's files.
+const COMMAND_DEADLINE: std::time::Duration = std::time::Duration::from_secs(60);
 
 const QUESTION: &str = "How do I reset my password?";
 const PARAPHRASE: &str = "How can I reset my password?";
@@ -139,4 +147,20 @@ async fn check_miss(refrain: &Refrain, ask: &Ask) {
 async fn entries(redis: &RedisServer) -> Vec<String> {
     let names = redis.command(&["KEYS", "refrain:*:e:*"]).await;
     names.items().iter().map(refrain_tests::redis::Value::text).collect()
+}
+
+/// Runs a command of the program with a config file: whether it succeeded, and all that it said.
+async fn run(config: &Path, command: &str) -> (bool, String) {
+    let mut process = tokio::process::Command::new(refrain_binary());
+    process.args(command.split(' ')).arg("--config").arg(config).kill_on_drop(true);
+    let output = within_time(COMMAND_DEADLINE, command, process.output()).await.unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+}
+
+/// Runs a command that must succeed with a proxy's config file; all that it said.
+async fn runs(refrain: &Refrain, command: &str) -> String {
+    let (has_succeeded, said) = run(&refrain.config_path(), command).await;
+    assert!(has_succeeded, "refrain {command}:\n{said}");
+    said
 }
