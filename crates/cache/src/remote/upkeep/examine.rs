@@ -212,10 +212,11 @@ fn of_mode(mode: VectorMode, index: &str, set: &str) -> Vec<Cmd> {
         VectorMode::QueryEngine => {
             let mut search = cmd("FT.SEARCH");
             search.arg(index).arg("*").arg("LIMIT").arg(0).arg(0);
+            let info = cmd("FT.INFO").arg(index).to_owned();
             let mut create = cmd("FT.CREATE");
             // Not a type, so that nothing is made of it.
             create.arg(index).arg("ON").arg("NOTHING").arg("SCHEMA").arg("p").arg("TAG");
-            vec![ask, search, create]
+            vec![ask, search, info, create]
         }
     }
 }
