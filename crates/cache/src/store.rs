@@ -177,7 +177,7 @@ impl Store {
     }
 
     async fn find_shared(&self, remote: &Remote, key: &CacheKey, now_ms: u64) -> Option<(Arc<Entry>, Place)> {
-        if !remote.is_confirmed(now_ms) {
+        if !remote.is_confirmed() {
             remote.count(LookupEnd::Away);
             return None;
         }
@@ -195,7 +195,7 @@ impl Store {
 
     /// The same of what is in memory, where whatever this process stored of late is.
     pub fn find_in_memory(&self, key: &CacheKey, now_ms: u64) -> Found {
-        if !self.is_confirmed(now_ms) {
+        if !self.is_confirmed() {
             return Found::Miss;
         }
         match self.shared.find(key, now_ms).and_then(|entry| self.shared.standing(entry, now_ms)) {
@@ -228,7 +228,7 @@ impl Store {
         k: usize,
         now_ms: u64,
     ) -> Vec<Candidate> {
-        if !self.is_confirmed(now_ms) {
+        if !self.is_confirmed() {
             return Vec::new();
         }
         // Some may lead to what is stale, or waits for the sweep.
@@ -278,7 +278,7 @@ impl Store {
         now_ms: u64,
     ) -> Vec<Candidate> {
         let Behind::Redis(remote) = &self.behind else { return Vec::new() };
-        if !remote.is_confirmed(now_ms) {
+        if !remote.is_confirmed() {
             return Vec::new();
         }
         let found = remote.nearest(partition, vector, k).boxed().await;
@@ -294,10 +294,10 @@ impl Store {
         matches!(&self.behind, Behind::Redis(remote) if remote.searches())
     }
 
-    fn is_confirmed(&self, now_ms: u64) -> bool {
+    fn is_confirmed(&self) -> bool {
         match &self.behind {
             Behind::Disk(_) => true,
-            Behind::Redis(remote) => remote.is_confirmed(now_ms),
+            Behind::Redis(remote) => remote.is_confirmed(),
         }
     }
 

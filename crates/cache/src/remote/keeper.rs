@@ -15,7 +15,6 @@ use super::trouble::StoreTrouble;
 use super::{Inner, Session, Status, search};
 use crate::purge::{Epoch, Purge};
 use crate::record;
-use crate::store::unix_ms;
 
 /// How often other proxies are listened to: a purge is known everywhere well within a second.
 const LISTEN_INTERVAL: Duration = Duration::from_millis(200);
@@ -33,14 +32,16 @@ pub(super) struct Keeper {
     store: Arc<Inner>,
     reader: Reader,
     life: Option<Life>,
-    /// Vectors of the present life were all read: new ones are kept too.
+    /// Vectors of the present life were all read.
     has_vectors: bool,
+    /// New vectors are kept.
+    learns: bool,
 }
 
 impl Keeper {
     pub(super) fn new(store: Arc<Inner>) -> Self {
         let reader = Reader::new(store.me.clone());
-        Self { store, reader, life: None, has_vectors: false }
+        Self { store, reader, life: None, has_vectors: false, learns: false }
     }
 
     /// Runs until it is dropped.
@@ -81,6 +82,7 @@ impl Keeper {
         let (link, names) = (&store.link, &store.entries.names);
         // Connections of before may be dead without knowing it.
         link.close();
+        link.connect().await.inspect_err(|trouble| link.count(trouble))?;
         let life = charter::join(link, names, &store.secret).await?;
         if self.life.as_ref() != Some(&life) {
             self.begin_life(&life).await?;
@@ -122,11 +124,6 @@ impl Keeper {
         let chosen = probe::choose(&store.link, store.vectors_wanted).await?;
         match chosen.mode {
             VectorMode::QueryEngine => search::make_index(&store.link, &store.entries).await?,
-            VectorMode::Local if !self.has_vectors => {
-                let vectors = store.rebuild_vectors().await?;
-                self.has_vectors = true;
-                tracing::info!(vectors, "vectors of the shared store are in memory");
-            }
             VectorMode::Local | VectorMode::VectorSets | VectorMode::None => {}
         }
         self.has_vectors &= chosen.mode == VectorMode::Local;
@@ -137,12 +134,25 @@ impl Keeper {
     /// Listens until the link is lost; why it was.
     async fn listen(&mut self) -> StoreTrouble {
         let store = self.store.clone();
+        // Look-ups find what was read so far; new ones are learned meanwhile.
+        let needs_vectors = store.mode() == Some(VectorMode::Local) && !self.has_vectors;
+        self.learns = store.mode() == Some(VectorMode::Local);
+        let rebuild = store.rebuild_vectors();
+        tokio::pin!(rebuild);
+        let mut is_rebuilding = needs_vectors;
         let mut counts = interval(COUNT_INTERVAL);
         let mut ticks = interval(LISTEN_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                () = store.link.failed() => return StoreTrouble::timed_out(),
+                trouble = store.link.failed() => return trouble,
+                rebuilt = &mut rebuild, if is_rebuilding => match rebuilt {
+                    Ok(vectors) => {
+                        (is_rebuilding, self.has_vectors) = (false, true);
+                        tracing::info!(vectors, "vectors of the shared store are in memory");
+                    }
+                    Err(trouble) => return trouble,
+                },
                 _ = counts.tick() => self.count().await,
                 _ = ticks.tick() => {}
             }
@@ -168,7 +178,7 @@ impl Keeper {
     /// Hears what is new; whether there is more.
     async fn hear(&mut self) -> Result<bool, StoreTrouble> {
         let store = self.store.clone();
-        let asked_ms = unix_ms();
+        let asked = Instant::now();
         let news = self.reader.read(&store.link, &store.entries.names).await?;
         if news.life.as_ref() != self.life.as_ref().map(|life| &life.id) {
             // Its data was lost: join anew.
@@ -180,7 +190,7 @@ impl Keeper {
         let is_partial = news.is_partial;
         self.take(news).await?;
         if !is_partial {
-            store.confirm(asked_ms);
+            store.confirm(asked);
         }
         Ok(is_partial)
     }
@@ -207,7 +217,7 @@ impl Keeper {
         for at in &news.changes {
             store.near.forget(&at.partition, &at.key);
         }
-        if self.has_vectors {
+        if self.learns {
             store.learn_vectors(&news.vectors).await?;
         }
         Ok(())

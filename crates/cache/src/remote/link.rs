@@ -10,8 +10,10 @@ use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use redis::cluster_routing::RoutingInfo;
 use redis::{Cmd, FromRedisValue, Pipeline, RedisResult, ScriptInvocation, Value};
+use refrain_core::Tasks;
 use tokio::sync::{Notify, OnceCell};
 use tokio::time::timeout;
 
@@ -20,26 +22,32 @@ use super::trouble::{StoreTrouble, Trouble};
 
 /// The link.
 pub(super) struct Link {
-    server: Server,
+    server: Arc<Server>,
     deadline: Duration,
     is_up: AtomicBool,
     /// By thread: a runtime's tasks wake each other without crossing threads. Emptied when the link closes.
     connections: ArcSwap<HashMap<ThreadId, Arc<OnceCell<Connection>>>>,
     /// Counted up when the link closes, so that what a former connection met doesn't close it again.
     generation: AtomicU64,
+    /// Connections being opened: they outlive who asked first.
+    openings: Tasks,
     failed: Notify,
+    /// What closed it.
+    failure: Mutex<Option<StoreTrouble>>,
     troubles: [AtomicU64; Trouble::ALL.len()],
 }
 
 impl Link {
     pub(super) fn new(server: Server, deadline: Duration) -> Self {
         Self {
-            server,
+            server: Arc::new(server),
             deadline,
             is_up: AtomicBool::new(false),
             connections: ArcSwap::default(),
             generation: AtomicU64::new(0),
+            openings: Tasks::new(),
             failed: Notify::new(),
+            failure: Mutex::default(),
             troubles: Default::default(),
         }
     }
@@ -65,12 +73,19 @@ impl Link {
         self.connections.store(Arc::default());
     }
 
-    /// Waits until something closes the link.
+    /// Waits until a failure has closed the link, and tells it.
     ///
     /// # Cancel safety
     /// Safe: a failure meanwhile is told by the next call.
-    pub(super) async fn failed(&self) {
-        self.failed.notified().await;
+    pub(super) async fn failed(&self) -> StoreTrouble {
+        loop {
+            self.failed.notified().await;
+            // What failed before the link was opened was told then.
+            if !self.is_up() {
+                let failure = self.failure.lock().take();
+                return failure.unwrap_or_else(StoreTrouble::timed_out);
+            }
+        }
     }
 
     /// Times that each trouble was met, in the order of [`Trouble::ALL`].
@@ -111,7 +126,7 @@ impl Link {
         is_expected: impl Fn(&StoreTrouble) -> bool,
     ) -> Result<Option<T>, StoreTrouble> {
         let generation = self.generation.load(Ordering::Acquire);
-        let answered = self.attempt(async |mut connection| command.query_async(&mut connection).await).await;
+        let answered = self.answered(async |mut connection| command.query_async(&mut connection).await).await;
         match answered {
             Ok(answer) => Ok(Some(answer)),
             Err(trouble) if is_expected(&trouble) => Ok(None),
@@ -122,28 +137,57 @@ impl Link {
         }
     }
 
-    async fn run<T>(&self, ask: impl AsyncFnOnce(Connection) -> RedisResult<T>) -> Result<T, StoreTrouble> {
+    /// A search: where it alone takes too long, the rest of the store is not to blame.
+    pub(super) async fn search<T: FromRedisValue>(&self, commands: &Pipeline) -> Result<T, StoreTrouble> {
+        let asked = self.answered(async |mut connection| commands.query_async(&mut connection).await);
         let generation = self.generation.load(Ordering::Acquire);
-        self.attempt(ask).await.inspect_err(|trouble| self.note(trouble, generation))
+        asked.await.inspect_err(|trouble| match trouble.trouble {
+            Trouble::TimedOut => self.count(trouble),
+            _ => self.note(trouble, generation),
+        })
     }
 
-    async fn attempt<T>(
+    async fn run<T>(&self, ask: impl AsyncFnOnce(Connection) -> RedisResult<T>) -> Result<T, StoreTrouble> {
+        let generation = self.generation.load(Ordering::Acquire);
+        self.answered(ask).await.inspect_err(|trouble| self.note(trouble, generation))
+    }
+
+    /// Within one deadline, or two where a connection has to be opened first.
+    async fn answered<T>(
         &self,
         ask: impl AsyncFnOnce(Connection) -> RedisResult<T>,
     ) -> Result<T, StoreTrouble> {
-        let asked = async { Ok(ask(self.connection().await?).await?) };
-        match timeout(self.deadline, asked).await {
-            Ok(answered) => answered,
+        let connection = match self.known() {
+            Some(connection) => connection,
+            None => match timeout(self.deadline, self.connect()).await {
+                Ok(connected) => connected?,
+                // It goes on behind, for whoever asks next: a connection may take longer than a command.
+                Err(_) => return Err(StoreTrouble::new(Trouble::Connecting, "a connection is being opened")),
+            },
+        };
+        match timeout(self.deadline, ask(connection)).await {
+            Ok(answered) => Ok(answered?),
             Err(_) => Err(StoreTrouble::timed_out()),
         }
     }
 
+    /// This thread's connection, if it is open.
+    fn known(&self) -> Option<Connection> {
+        self.connections.load().get(&thread::current().id())?.get().cloned()
+    }
+
     /// This thread's connection, opened if need be.
-    async fn connection(&self) -> Result<Connection, StoreTrouble> {
+    ///
+    /// # Cancel safety
+    /// Safe: it is opened nevertheless.
+    pub(super) async fn connect(&self) -> Result<Connection, StoreTrouble> {
         let here = thread::current().id();
         let known = self.connections.load().get(&here).cloned();
         let cell = known.unwrap_or_else(|| self.add(here));
-        cell.get_or_try_init(|| self.server.connect()).await.cloned()
+        let server = self.server.clone();
+        let opened =
+            self.openings.spawn(async move { cell.get_or_try_init(|| server.connect()).await.cloned() });
+        opened.await.unwrap_or_else(|_| Err(StoreTrouble::new(Trouble::Connecting, "the runtime ends")))
     }
 
     fn add(&self, here: ThreadId) -> Arc<OnceCell<Connection>> {
@@ -165,6 +209,7 @@ impl Link {
         self.count(trouble);
         let is_current = self.generation.load(Ordering::Acquire) == generation;
         if is_current && !trouble.trouble.is_of_one_command() {
+            *self.failure.lock() = Some(trouble.clone());
             self.close();
             self.failed.notify_one();
         }

@@ -86,7 +86,8 @@ struct Inner {
     near: Arc<Shared>,
     status: ArcSwap<Status>,
     told: watch::Sender<()>,
-    /// When what is kept here was last known to be right, in ms since the Unix epoch.
+    began: Instant,
+    /// When what is kept here was last known to be right, in ms since it began; 0: never.
     confirmed_ms: AtomicU64,
     expiries: local::Expiries,
     counts: Counts,
@@ -169,6 +170,7 @@ impl Remote {
             near: near.clone(),
             status: ArcSwap::from_pointee(Status::Away { trouble, since: Instant::now() }),
             told,
+            began: Instant::now(),
             confirmed_ms: AtomicU64::new(0),
             expiries: local::Expiries::default(),
             counts: Counts::default(),
@@ -200,9 +202,10 @@ impl Remote {
     }
 
     /// Whether what this process keeps may be served: Redis has confirmed it within the lease.
-    pub(crate) fn is_confirmed(&self, now_ms: u64) -> bool {
-        let confirmed = self.inner.confirmed_ms.load(Ordering::Acquire);
-        Duration::from_millis(now_ms.saturating_sub(confirmed)) <= self.inner.lease
+    pub(crate) fn is_confirmed(&self) -> bool {
+        let confirmed_ms = self.inner.confirmed_ms.load(Ordering::Acquire);
+        let lease = self.inner.lease;
+        confirmed_ms > 0 && self.inner.began.elapsed() <= Duration::from_millis(confirmed_ms) + lease
     }
 
     /// The entry of a key in Redis; none as well if Redis can't be asked.
@@ -359,8 +362,11 @@ impl Inner {
         was
     }
 
-    fn confirm(&self, asked_ms: u64) {
-        self.confirmed_ms.store(asked_ms, Ordering::Release);
+    /// Everything up to a moment is known.
+    fn confirm(&self, asked: Instant) {
+        let since = asked.saturating_duration_since(self.began);
+        self.confirmed_ms
+            .store(u64::try_from(since.as_millis()).unwrap_or(u64::MAX).max(1), Ordering::Release);
     }
 
     /// Forgets everything that is kept here.

@@ -1,6 +1,7 @@
 //! Purging the shared store: told to all proxies first, so that nobody serves or writes what is meant from then on; then
 //! removed, which only gives back room.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
@@ -86,10 +87,11 @@ impl Inner {
         let key = purge.select.conditions().key.map_or_else(|| "*".to_owned(), |key| hex(&key));
         let pattern = format!("{}*:e:{key}", self.entries.names.entries());
         let mut scan = Scan::begin(&self.link, pattern).await?;
-        let mut seen = std::collections::HashSet::new();
+        // Half of a key is told apart as well as the whole.
+        let mut seen: HashSet<[u8; 16]> = HashSet::new();
         while let Some(found) = scan.next(&self.link).await? {
             // A walk may meet an entry twice; it counts once.
-            let found: Vec<Vec<u8>> = found.into_iter().filter(|name| seen.insert(name.clone())).collect();
+            let found: Vec<Vec<u8>> = found.into_iter().filter(|name| first_time(&mut seen, name)).collect();
             for some in found.chunks(READ_AT_ONCE) {
                 let swept = some.iter().map(|name| self.sweep_one(name, purge, epoch, vectors));
                 for swept in join_all(swept).await {
@@ -139,4 +141,9 @@ impl Inner {
         self.entries.write_if(&self.link, vectors, entry, None, guard).await?;
         Ok(())
     }
+}
+
+fn first_time(seen: &mut HashSet<[u8; 16]>, name: &[u8]) -> bool {
+    let key = names::key_of(name);
+    key.and_then(|key| key.first_chunk::<16>().copied()).is_some_and(|half| seen.insert(half))
 }

@@ -68,16 +68,16 @@ pub(super) async fn by_engine(
         Way::Unknown => {
             let mut both = pipe();
             both.add_command(question.count()).add_command(search);
-            let (count, reply): (Value, Value) = link.ask_all(&both).await?;
+            let (count, reply): (Value, Value) = link.search(&both).await?;
             entries.sizes.note(partition, total(&count).unwrap_or(0), now_ms);
             reply
         }
-        Way::Any => link.ask(&search).await?,
-        Way::Compare | Way::Walk => match link.ask(&search).await {
+        Way::Any => alone(link, search).await?,
+        Way::Compare | Way::Walk => match alone(link, search).await {
             Err(trouble) if trouble.trouble == Trouble::Refused => {
                 // Perhaps it doesn't know the words: they are for speed only.
                 entries.sizes.switch_off();
-                link.ask(&question.search(Way::Any, vector)).await?
+                alone(link, question.search(Way::Any, vector)).await?
             }
             reply => reply?,
         },
@@ -89,6 +89,13 @@ pub(super) async fn by_engine(
         first.vector = document.field(&question.field).filter(|_| is_its_own).and_then(Embedding::from_bytes);
     }
     Ok(found)
+}
+
+async fn alone(link: &Link, search: Cmd) -> Result<Value, StoreTrouble> {
+    let mut pipeline = pipe();
+    pipeline.add_command(search);
+    let [reply]: [Value; 1] = link.search(&pipeline).await?;
+    Ok(reply)
 }
 
 /// Asks how many vectors there are in all.
@@ -211,7 +218,7 @@ pub(super) async fn by_set(
     let mut search = cmd("VSIM");
     search.arg(entries.names.set(partition, model)).arg("FP32").arg(vector.to_bytes()).arg("WITHSCORES");
     search.arg("COUNT").arg(k).arg("EF").arg(SEARCH_EFFORT.max(k)).arg("NOTHREAD");
-    let reply: Value = link.ask(&search).await?;
+    let reply = alone(link, search).await?;
     let members: Vec<(Vec<u8>, f32)> = from_redis_value_ref(&reply).unwrap_or_default();
     let found: Vec<([u8; 32], f32)> =
         members.into_iter().filter_map(|(member, score)| Some((member.try_into().ok()?, score))).collect();

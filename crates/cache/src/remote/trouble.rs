@@ -29,13 +29,15 @@ pub enum Trouble {
     Secret,
     /// What is asked for in config isn't there: a command, a module.
     Unsupported,
+    /// A connection is being opened, and who asked did not wait for it.
+    Connecting,
     /// Anything else that the server refused.
     Refused,
 }
 
 impl Trouble {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Unreachable,
         Self::TimedOut,
         Self::Broken,
@@ -48,6 +50,7 @@ impl Trouble {
         Self::Loading,
         Self::Secret,
         Self::Unsupported,
+        Self::Connecting,
         Self::Refused,
     ];
 
@@ -66,6 +69,7 @@ impl Trouble {
             Self::Loading => "loading",
             Self::Secret => "secret",
             Self::Unsupported => "unsupported",
+            Self::Connecting => "connecting",
             Self::Refused => "refused",
         }
     }
@@ -87,6 +91,7 @@ impl Trouble {
                 "give every proxy the same store.secret_file, or this one another store.redis.prefix"
             }
             Self::Unsupported => "set store.redis.vectors to what the server can do, or to \"auto\"",
+            Self::Connecting => "nothing: the next request finds it open",
             Self::Refused => "see the server's log",
         }
     }
@@ -95,7 +100,12 @@ impl Trouble {
     pub(super) fn is_of_one_command(self) -> bool {
         matches!(
             self,
-            Self::OutOfMemory | Self::ReadOnly | Self::ClusterDown | Self::Forbidden | Self::Refused
+            Self::Connecting
+                | Self::OutOfMemory
+                | Self::ReadOnly
+                | Self::ClusterDown
+                | Self::Forbidden
+                | Self::Refused
         )
     }
 }
