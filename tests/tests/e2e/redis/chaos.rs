@@ -1,10 +1,10 @@
-//! Many people ask much of two proxies while proxies and Redis are killed at random points: every answer is checked against
-//! what was generated for this very person and question, byte by byte.
+//! Many people ask much of two proxies while proxies and Redis are killed at random points, and all is purged now and then:
+//! every answer is checked against what was generated for this very person and question, byte by byte, and since the purge.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use refrain_tests::fake::{Answer, FakeUpstream, Recorded, openai};
@@ -23,10 +23,12 @@ const ANSWERS: usize = 100_000;
 /// The same where each question is embedded.
 const SIMILAR_ANSWERS: usize = 3_000;
 /// Faults while they come.
-const FAULTS: usize = 24;
-const SIMILAR_FAULTS: usize = 6;
+const FAULTS: usize = 32;
+const SIMILAR_FAULTS: usize = 8;
 const CLIENTS: usize = 16;
 const QUESTIONS: usize = 40;
+/// How long a proxy may serve what is near without word from Redis, as its config says.
+const LEASE: Duration = Duration::from_secs(1);
 /// For all of it, on a machine that does much else.
 const DEADLINE: Duration = Duration::from_secs(280);
 /// For a process that was killed to be there again.
@@ -82,12 +84,18 @@ impl Generations {
         shape(&body, number, &text(&key, number))
     }
 
-    /// Whether this is, whole and unchanged, an answer that was generated for the key; what is wrong otherwise.
-    fn check(&self, key: &Key, answer: &str) -> Result<(), String> {
+    fn count(&self) -> usize {
+        self.0.lock().len()
+    }
+
+    /// Whether this is, whole and unchanged, an answer that was generated for the key, and not before `since`; what is wrong
+    /// otherwise.
+    fn check(&self, key: &Key, answer: &str, since: usize) -> Result<(), String> {
         let number = answer.split_once(' ').and_then(|(number, _)| number.parse::<usize>().ok());
         let made = number.and_then(|number| Some((number, self.0.lock().get(number)?.clone())));
         match made {
             Some((_, owner)) if owner != *key => Err(format!("{key:?} was served what is {owner:?}'s")),
+            Some((number, _)) if number < since => Err(format!("{key:?} was served what had been purged")),
             Some((number, _)) if text(key, number) == answer => Ok(()),
             _ => Err(format!("{key:?} was served what nobody generated: {answer:?}")),
         }
@@ -170,6 +178,13 @@ impl Tally {
     }
 }
 
+/// A purge of everything: from then on nothing is served that was generated before that number.
+#[derive(Clone, Copy)]
+struct Purged {
+    from: Instant,
+    number: usize,
+}
+
 /// One run.
 struct Chaos {
     questions: Questions,
@@ -177,6 +192,7 @@ struct Chaos {
     proxies: [SocketAddr; 2],
     tally: Tally,
     wrong: Mutex<Vec<String>>,
+    purges: Mutex<Vec<Purged>>,
     answers_max: usize,
     progress: watch::Sender<usize>,
 }
@@ -188,13 +204,13 @@ impl Chaos {
         let mut connections: [Option<Connection>; 2] = [None, None];
         while self.tally.answers.load(Ordering::Relaxed) < self.answers_max {
             let (key, ask) = self.questions.random(&mut random);
-            let proxy = random.below(2);
+            let (proxy, asked) = (random.below(2), Instant::now());
             let Some(reply) = self.exchange(&mut connections[proxy], proxy, &ask).await else {
                 self.tally.broken.fetch_add(1, Ordering::Relaxed);
                 tokio::task::yield_now().await;
                 continue;
             };
-            self.judge(&key, &reply);
+            self.judge(&key, asked, &reply);
         }
     }
 
@@ -210,11 +226,11 @@ impl Chaos {
         reply.ok()
     }
 
-    fn judge(&self, key: &Key, reply: &Reply) {
+    fn judge(&self, key: &Key, asked: Instant, reply: &Reply) {
         let is_whole = reply.header("content-type").starts_with("application/json")
             || reply.text().ends_with("data: [DONE]\n\n");
         let judged = match reply.status {
-            200 if is_whole => self.generations.check(key, &reply.answer()),
+            200 if is_whole => self.generations.check(key, &reply.answer(), self.purged(asked)),
             _ => Err(format!("{key:?}: {} {}", reply.status, reply.text())),
         };
         if let Err(what) = judged {
@@ -224,7 +240,22 @@ impl Chaos {
         self.progress.send_replace(self.tally.answers.fetch_add(1, Ordering::Relaxed) + 1);
     }
 
-    /// Kills and restarts, each at its time.
+    /// What was generated before this number must not be served to who asked then.
+    fn purged(&self, asked: Instant) -> usize {
+        let purges = self.purges.lock();
+        purges.iter().filter(|purge| purge.from <= asked).map(|purge| purge.number).max().unwrap_or(0)
+    }
+
+    /// Purges everything at a proxy, if Redis lets it.
+    async fn purge(&self, proxy: &Refrain) {
+        let number = self.generations.count();
+        let reply = proxy.admin(&Ask::post("/purge", json!({"everything": true}))).await;
+        if reply.status == 200 {
+            self.purges.lock().push(Purged { from: Instant::now() + LEASE, number });
+        }
+    }
+
+    /// Kills, restarts and purges, each at its time.
     async fn break_things(
         self: Arc<Self>,
         mut proxies: [Option<Refrain>; 2],
@@ -236,13 +267,14 @@ impl Chaos {
         for nth in 0..faults {
             let at = self.answers_max * nth / faults + random.below(self.answers_max / faults / 2);
             progress.wait_for(|answers| *answers >= at).await.unwrap();
-            match random.below(6) {
+            match random.below(8) {
                 proxy @ 0..=1 => {
                     let killed = proxies[proxy].take().unwrap().kill9_and_restart();
                     proxies[proxy] = Some(within_time(RESTART_DEADLINE, "restart of a proxy", killed).await);
                 }
                 2 | 3 => redis.restart().await,
                 4 => redis.restart_empty().await,
+                proxy @ 5..=6 => self.purge(proxies[proxy - 5].as_ref().unwrap()).await,
                 _ => {
                     redis.sigstop();
                     let since = *progress.borrow();
@@ -266,7 +298,7 @@ async fn run(
     change: impl Fn(Config) -> Config,
 ) -> Arc<Chaos> {
     let redis = RedisServer::start_with(RedisOptions::new(Flavour::VectorSets).append_only()).await;
-    let fleet = Fleet::with(&format!("url = {:?}\ntimeout = \"250ms\"", redis.url())).await;
+    let fleet = Fleet::with(&format!("url = {:?}\ntimeout = \"250ms\"\nlease = \"1s\"", redis.url())).await;
     let (questions, generations) = (Questions::new(texts), Generations::default());
     answer_always(&fleet.fake, &generations, &questions);
     let everybody: Vec<&Person> = questions.people.iter().collect();
@@ -280,6 +312,7 @@ async fn run(
         proxies,
         tally: Tally::default(),
         wrong: Mutex::default(),
+        purges: Mutex::default(),
         answers_max,
         progress: watch::channel(0).0,
     });
@@ -318,7 +351,8 @@ async fn nobody_is_ever_served_a_wrong_answer_while_everything_dies() {
     check(&chaos);
     let Tally { near, shared, generated, broken, .. } = &chaos.tally;
     let counts = [near, shared, generated, broken].map(|count| count.load(Ordering::Relaxed));
-    println!("near, shared, generated, broken off: {counts:?}");
+    println!("near, shared, generated, broken off: {counts:?}, purges: {}", chaos.purges.lock().len());
+    assert!(chaos.purges.lock().len() > 1);
     // Else it would prove nothing.
     assert!(counts[0] > ANSWERS / 2 && counts[1] > 100 && counts[2] > 100 && counts[3] > 0, "{counts:?}");
 }
