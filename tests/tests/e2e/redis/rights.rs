@@ -1,4 +1,4 @@
-//! The rights that docs/operations.md gives Refrain's user suffice for everything it does, and no more is asked for.
+//! The rights that docs/operations.md gives Refrain's user suffice for everything it does.
 
 use refrain_tests::redis::{Flavour, RedisCluster, RedisServer};
 use refrain_tests::{Ask, Config, Refrain, Reply, eventually};
