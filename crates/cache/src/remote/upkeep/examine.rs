@@ -105,7 +105,8 @@ impl StoreUpkeep {
     /// Safe.
     pub async fn examine(&self, secret: Option<&KeySecret>) -> Result<Examination, StoreTrouble> {
         let link = Link::new(Server::new(self.settings.clone()), self.settings.command_timeout);
-        // Connecting is no round trip.
+        // Connecting is no round trip, and has its own deadline.
+        link.connect().await?;
         let is_joined = charter::look(&link, &self.names, secret).await?;
         let round_trip = self.round_trip(&link).await?;
         let vectors = match self.model {
