@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use super::Fleet;
 
 const HERD: usize = 200;
+const ROUNDS: usize = 40;
 
 #[tokio::test]
 async fn a_herd_of_identical_requests_over_two_proxies_makes_at_most_two_generations() {
@@ -67,4 +68,27 @@ async fn a_herd_before_a_slow_upstream_makes_at_most_two_generations() {
         (a.is_hit() && b.is_hit() && a.answer() == b.answer()).then_some(())
     };
     eventually("one answer for all", same).await;
+}
+
+#[tokio::test]
+async fn the_same_question_at_two_proxies_at_once_is_mostly_asked_once() {
+    let redis = RedisServer::start(Flavour::Plain).await;
+    let fleet = Fleet::of(&redis).await;
+    let [a, b] = fleet.pair().await;
+    for round in 0..ROUNDS {
+        let ask = Ask::chat(&format!("question {round}")).streamed();
+        let before = fleet.fake.posts();
+        let (first, second) = tokio::join!(a.send(&ask), b.send(&ask));
+        let generated = fleet.fake.posts() - before;
+        assert!((1..=2).contains(&generated), "{generated} generations");
+        for reply in [first, second] {
+            assert_eq!(reply.status, 200);
+            let made = (1..=generated)
+                .any(|nth| reply.answer() == format!("answer {} to question {round}", before + nth));
+            assert!(made, "{}", reply.text());
+        }
+    }
+    // Whoever came second has waited, unless the machine was too slow for that.
+    let generated = fleet.fake.posts();
+    assert!(generated <= ROUNDS * 3 / 2, "{generated} generations for {ROUNDS} questions");
 }
