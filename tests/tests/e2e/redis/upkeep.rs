@@ -182,7 +182,7 @@ async fn check_drop(flavour: Flavour) {
     let entry = only(&redis, "refrain:1:*:e:*").await;
     let released =
         async || redis.command(&["KEYS", "refrain:1:*:c:*"]).await.items().is_empty().then_some(());
-    refrain_tests::eventually("the claim's release", released).await;
+    eventually("the claim's release", released).await;
     strangers(&redis).await;
     // But for claims, which come and go.
     let size = async || {
