@@ -79,7 +79,11 @@ impl CodeCache {
     }
 
     fn path(&self, sha256: &[u8; 32]) -> PathBuf {
-        self.dir.join(format!("{}-{}.{SUFFIX}", hex(sha256), hex(&self.compatibility[..8])))
+        self.dir.join(format!(
+            "{}-{}.{SUFFIX}",
+            refrain_core::hex(sha256),
+            refrain_core::hex(&self.compatibility[..8])
+        ))
     }
 
     fn read(&self, path: &Path, sha256: &[u8; 32]) -> io::Result<Vec<u8>> {
@@ -105,7 +109,7 @@ impl CodeCache {
     fn write(&self, sha256: &[u8; 32], code: &[u8]) -> io::Result<()> {
         let beside = self.dir.join(format!(
             "{}.{}.{}",
-            hex(sha256),
+            refrain_core::hex(sha256),
             std::process::id(),
             self.writes.fetch_add(1, Ordering::Relaxed)
         ));
@@ -182,8 +186,4 @@ fn compatibility(engine: &Engine) -> [u8; 32] {
     let mut hasher = Blake3(blake3::Hasher::new_derive_key(CONTEXT));
     engine.precompile_compatibility_hash().hash(&mut hasher);
     *hasher.0.finalize().as_bytes()
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

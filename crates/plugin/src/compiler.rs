@@ -10,7 +10,6 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tracing::info;
 
-use crate::code::hex;
 use crate::component::{Loaded, Loader, Unfit};
 
 /// Components that may wait to be compiled.
@@ -128,7 +127,11 @@ impl Known {
                 .map(Arc::new);
             self.components.lock().put(sha256, &loaded);
             if let Ok(loaded) = &loaded {
-                info!(sha256 = hex(&sha256), seconds = loaded.compile_time.as_secs_f64(), "policy compiled");
+                info!(
+                    sha256 = refrain_core::hex(&sha256),
+                    seconds = loaded.compile_time.as_secs_f64(),
+                    "policy compiled"
+                );
             }
             done.send_replace(Some(loaded));
         }

@@ -16,7 +16,7 @@ use tracing::info;
 use wasmtime::Engine;
 
 use crate::chain::Chain;
-use crate::code::{CodeCache, hex};
+use crate::code::CodeCache;
 use crate::compiler::{Compiler, NotLoaded, WAITING_MAX};
 use crate::component::{Loader, Unfit};
 use crate::engine::{self, Linkers};
@@ -266,9 +266,11 @@ fn read_now(plugin: &Plugin) -> Result<([u8; 32], Bytes), PluginError> {
     }
     let found = sha256_of(&bytes);
     match plugin.sha256 {
-        Some(pinned) if pinned != found => {
-            Err(PluginError::Pin { plugin: plugin.id.clone(), found: hex(&found), pinned: hex(&pinned) })
-        }
+        Some(pinned) if pinned != found => Err(PluginError::Pin {
+            plugin: plugin.id.clone(),
+            found: refrain_core::hex(&found),
+            pinned: refrain_core::hex(&pinned),
+        }),
         _ => Ok((found, bytes.into())),
     }
 }

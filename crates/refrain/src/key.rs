@@ -33,8 +33,8 @@ fn block(arguments: &NewKeyArguments, hash: &KeyHash) -> String {
     format!(
         "[key.{name}]\ntenant = {tenant}\nkind = \"{}\"\nhash = \"blake3:{}:{}\"\n{}",
         kind.as_str(),
-        hex(&hash.salt),
-        hex(&hash.digest),
+        refrain_core::hex(&hash.salt),
+        refrain_core::hex(&hash.digest),
         hint(*kind)
     )
 }
@@ -55,10 +55,6 @@ fn hint(kind: Kind) -> &'static str {
             "# It has no user of its own: its routes cache with scope = \"tenant\" or wider only.\n"
         }
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -1,7 +1,5 @@
 //! Plugins. Of what they are told only they know what is secret, so no text of it is shown.
 
-use std::fmt::Write as _;
-
 use refrain_core::settings::{Isolation, OnError, Plugin, PluginHost, PluginLimits, RoutePlugin};
 use serde_json::{Value, json};
 
@@ -34,17 +32,9 @@ pub(super) fn plugin(plugin: &Plugin) -> Value {
         "limits": self::limits(limits),
     });
     if let Some(digest) = sha256 {
-        table["sha256"] = json!(hex(digest));
+        table["sha256"] = json!(refrain_core::hex(digest));
     }
     table
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a string never fails.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 fn limits(limits: &PluginLimits) -> Value {

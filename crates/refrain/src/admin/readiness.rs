@@ -117,7 +117,7 @@ fn policies(control: &Control) -> Value {
         json!({
             "plugin": plugin.as_str(),
             "route": route.as_str(),
-            "sha256": hex(&sha256),
+            "sha256": refrain_core::hex(&sha256),
             "state": state,
             "asked_again_in_seconds": seconds,
             "instances": instances,
@@ -125,10 +125,6 @@ fn policies(control: &Control) -> Value {
         })
     };
     control.policies.statuses().into_iter().map(policy).collect()
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn upstreams(snapshot: &Snapshot) -> Value {

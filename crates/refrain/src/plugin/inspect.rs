@@ -54,7 +54,7 @@ fn hooks(hooks: Hooks) -> Vec<&'static str> {
 fn in_json(inspection: &Inspection, needs: &Needs) -> String {
     let Inspection { sha256, bytes, imports, exports, hooks, compile_time } = inspection;
     let told = json!({
-        "sha256": super::hex(sha256),
+        "sha256": refrain_core::hex(sha256),
         "bytes": bytes,
         "hooks": self::hooks(*hooks),
         "imports": imports,
@@ -106,7 +106,7 @@ fn snippet(file: &Path, inspection: &Inspection, needs: &Needs) -> String {
         "[plugin.{name}]\nfile = {}\nsha256 = \"{}\"\ngrants = {grants:?}\n{config}\n\
          # [route.NAME]\n# plugins = [\"{name}\"]\n",
         text(file.display().to_string()),
-        super::hex(&inspection.sha256),
+        refrain_core::hex(&inspection.sha256),
     )
 }
 

@@ -56,7 +56,7 @@ impl Rehearsal {
         let (key, routing_key, upstream_body) = match &inner.followed {
             None => (None, None, None),
             Some(Ok(Followed { key, routing_key, upstream_body, .. })) => {
-                (key.map(hex), routing_key.map(hex), Some(upstream_body.clone()))
+                (key.map(digits), routing_key.map(digits), Some(upstream_body.clone()))
             }
             Some(Err(error)) => anyhow::bail!("what it decided can't be followed: {error}"),
         };
@@ -133,6 +133,6 @@ fn response(answer: &UpstreamAnswer) -> RehearsedResponse {
     }
 }
 
-fn hex(digest: [u8; 32]) -> String {
-    super::hex(&digest)
+fn digits(digest: [u8; 32]) -> String {
+    refrain_core::hex(&digest)
 }
