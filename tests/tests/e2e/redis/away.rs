@@ -297,19 +297,42 @@ async fn redis_cluster_without_some_slots_is_gone_without_until_they_are_back() 
     let fleet = Fleet::with(&format!("urls = {urls:?}\ncluster = true\n{CALM}")).await;
     let [a, b] = fleet.pair().await;
     cluster.node_mut(1).kill9();
-    let counted = async || {
-        a.send(&Ask::chat("unheard of").cache_control("no-cache")).await;
-        let metrics = a.metrics().await;
-        let errors = ["cluster_down", "unreachable", "timed_out", "broken"];
-        errors.iter().any(|reason| metrics.sum(ERRORS, &[("reason", reason)]) > 0.0).then_some(())
-    };
-    eventually("a counted trouble", counted).await;
+    for node in [0, 2] {
+        let refuses = async || {
+            let info = cluster.nodes()[node].command(&["CLUSTER", "INFO"]).await.text();
+            info.contains("cluster_state:fail").then_some(())
+        };
+        eventually("a cluster that knows what it lacks", refuses).await;
+    }
+    // Many partitions, and so slots of every master.
     for nth in 0..CROWD {
-        let reply = a.send(&Ask::chat(&format!("missing slot {nth}"))).await;
-        assert_eq!(
-            (reply.status, reply.answer()),
-            (200, format!("answer {} to missing slot {nth}", fleet.fake.posts()))
-        );
+        let ask = Ask::chat("what now?").field("seed", nth.into());
+        let reply = a.send(&ask).await;
+        let answer = format!("answer {} to what now?", fleet.fake.posts());
+        assert_eq!((reply.status, reply.answer()), (200, answer));
+    }
+    away(&a, "cluster_down").await;
+    check_goes_on(&a, "slots are missing").await;
+    cluster.node_mut(1).start_again().await;
+    cluster.served().await;
+    check_shares(&a, &b, "slots").await;
+}
+
+#[tokio::test]
+async fn redis_cluster_that_serves_only_some_slots_costs_no_request_more_than_its_deadlines() {
+    let options = || RedisOptions::new(Flavour::VectorSets).line("cluster-require-full-coverage no");
+    let mut cluster = RedisCluster::start_with(3, options).await;
+    let lines = format!("urls = {:?}\ncluster = true\ntimeout = \"500ms\"", cluster.urls());
+    let fleet = Fleet::with(&lines).await;
+    let [a, b] = fleet.pair().await;
+    cluster.node_mut(1).kill9();
+    for nth in 0..3 * CROWD {
+        let start = Instant::now();
+        let reply = a.send(&Ask::chat("what now?").field("seed", nth.into())).await;
+        let answer = format!("answer {} to what now?", fleet.fake.posts());
+        assert_eq!((reply.status, reply.answer()), (200, answer));
+        // A look-up, a claim, and a second look before it goes on without.
+        assert!(start.elapsed() < DEADLINE * 3 + SLACK, "{:?}", start.elapsed());
     }
     cluster.node_mut(1).start_again().await;
     cluster.served().await;
