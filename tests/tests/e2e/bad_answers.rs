@@ -4,7 +4,7 @@
 use std::net::TcpListener;
 
 use refrain_tests::fake::{Answer, FakeUpstream, anthropic, ollama, openai};
-use refrain_tests::{Ask, Config, Refrain, Reply};
+use refrain_tests::{Ask, Client, Config, Refrain, Reply};
 use serde_json::json;
 
 use crate::{start, start_with};
@@ -123,8 +123,12 @@ async fn a_body_shorter_than_announced_is_broken_off_and_not_stored() {
     let whole = openai::chat_whole(1, &message, "stop", 1).to_string();
     fake.next(Answer::lying(&whole, whole.len() + 10));
     let ask = Ask::chat("lie");
-    let (_, end) = refrain.open(&ask).await.rest().await;
-    assert!(end.is_err(), "the client must see that the body is not whole");
+    // Head and end may come in one moment: then the connection is closed before either is sent.
+    let is_whole = match Client::http(refrain.address()).try_open(&ask).await {
+        Ok(streaming) => streaming.rest().await.1.is_ok(),
+        Err(_) => false,
+    };
+    assert!(!is_whole, "the client must see that the body is not whole");
     check_recovers(&refrain, &ask).await;
 }
 
