@@ -11,10 +11,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use super::charter::{self, Life};
 use super::news::{News, Reader};
 use super::probe::{self, VectorChoice, VectorMode};
-use super::trouble::StoreTrouble;
+use super::trouble::{StoreTrouble, Trouble};
 use super::{Inner, Session, Status, search};
 use crate::purge::{Epoch, Purge};
 use crate::record;
+use crate::self_test::SelfTest;
 
 /// How often other proxies are listened to: a purge is known everywhere well within a second.
 const LISTEN_INTERVAL: Duration = Duration::from_millis(200);
@@ -94,6 +95,11 @@ impl Keeper {
         while self.hear().await? {}
         let vectors = self.choose().await?;
         let test = store.self_test(vectors.mode).await?;
+        // Without similar answers it is degraded; with anything else wrong it is worse than none.
+        if !(SelfTest { paraphrase_read: None, ..test }).passed() {
+            let message = format!("the store failed its self-test ({test:?})");
+            return Err(StoreTrouble::new(Trouble::Refused, message));
+        }
         let session = Session { vectors, self_test: test };
         // Open first: whoever is told of it may ask.
         link.open();
@@ -182,10 +188,7 @@ impl Keeper {
         let news = self.reader.read(&store.link, &store.entries.names).await?;
         if news.life.as_ref() != self.life.as_ref().map(|life| &life.id) {
             // Its data was lost: join anew.
-            return Err(StoreTrouble::new(
-                super::Trouble::Broken,
-                "the data of the shared store was removed",
-            ));
+            return Err(StoreTrouble::new(Trouble::Broken, "the data of the shared store was removed"));
         }
         let is_partial = news.is_partial;
         self.take(news).await?;
@@ -195,8 +198,8 @@ impl Keeper {
         Ok(is_partial)
     }
 
-    async fn take(&self, news: News) -> Result<(), StoreTrouble> {
-        let store = &self.store;
+    async fn take(&mut self, news: News) -> Result<(), StoreTrouble> {
+        let store = self.store.clone();
         for (id, sealed) in news.purges {
             let purge = record::open_message(&store.secret, PURGE_PLACE, &sealed)
                 .ok()
@@ -218,7 +221,9 @@ impl Keeper {
             store.near.forget(&at.partition, &at.key);
         }
         if self.learns {
-            store.learn_vectors(&news.vectors).await?;
+            // They are not told again: what was not learned now is read anew with all others.
+            let learned = store.learn_vectors(&news.vectors).await;
+            learned.inspect_err(|_| self.has_vectors = false)?;
         }
         Ok(())
     }
