@@ -24,7 +24,7 @@ use crate::tree::Origin;
 pub(crate) use plugin::{
     Grant, Isolation, OnError, Plugin, PluginConfig, PluginHost, PluginLimits, RoutePlugin,
 };
-pub(crate) use pool::{Endpoint, Pool, PoolKind, Timeouts};
+pub(crate) use pool::{Endpoint, HttpVersion, Pool, PoolKind, Timeouts, UpstreamTls};
 pub(crate) use route::{Cache, Directive, Regenerate, Route, Sampled, Scope, Semantic, Veto};
 pub(crate) use store::{RedisTls, Store, StoreKind, VectorSearch};
 

@@ -2,13 +2,13 @@
 //!
 //! Structs are taken apart without `..`: a new setting can't be forgotten here, and a new secret is decided upon.
 
+mod endpoint;
 mod plugin;
 mod store;
 
 use refrain_core::settings::{
-    Admin, ApiKey, Certificate, DirectivesAllowed, Embedder, Endpoint, KeyKind, Limits, Listener, Log,
-    LogFormat, Pool, PoolKind, Regenerate, Route, RouteCache, RouteMatch, RouteSemantic, Runtime, Sampled,
-    Timeouts, Tls,
+    Admin, ApiKey, Certificate, DirectivesAllowed, Embedder, KeyKind, Limits, Listener, Log, LogFormat, Pool,
+    PoolKind, Regenerate, Route, RouteCache, RouteMatch, RouteSemantic, Runtime, Sampled, Timeouts, Tls,
 };
 use refrain_core::{Freshness, Role, Scope, Settings, Veto};
 use serde_json::{Map, Value, json};
@@ -147,33 +147,20 @@ fn key(key: &ApiKey) -> Value {
 }
 
 fn pool(pool: &Pool) -> Value {
-    let Pool { id: _, endpoints, kind, revision, models, timeouts, idle_connections_max } = pool;
+    let Pool { id: _, endpoints, kind, revision, models, timeouts, idle_connections_max, connections_max } =
+        pool;
     json!({
         "kind": match kind {
             PoolKind::Generic => "generic",
             PoolKind::Ollama => "ollama",
         },
-        "endpoint": endpoints.iter().map(endpoint).collect::<Vec<_>>(),
+        "endpoint": endpoints.iter().map(endpoint::endpoint).collect::<Vec<_>>(),
         "revision": revision,
         "models": models,
         "timeouts": self::timeouts(timeouts),
         "idle_connections": idle_connections_max,
+        "connections": connections_max,
     })
-}
-
-fn endpoint(endpoint: &Endpoint) -> Value {
-    let Endpoint { id, tls, host, port, base_path, weight, authorization } = endpoint;
-    let scheme = if *tls { "https" } else { "http" };
-    let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-    let mut table = json!({
-        "name": id.as_str(),
-        "url": format!("{scheme}://{host}:{port}{base_path}"),
-        "weight": weight,
-    });
-    if authorization.is_some() {
-        table["authorization"] = json!({ "value": REDACTED });
-    }
-    table
 }
 
 fn timeouts(timeouts: &Timeouts) -> Value {

@@ -28,11 +28,12 @@ const DEFAULTS_OF_REDIS: &str = r#"
 "#;
 
 /// Keys whose default depends on other keys or the machine, or that [`DEFAULTS`] had to set.
-const NOT_FIXED: [&str; 13] = [
+const NOT_FIXED: [&str; 15] = [
     "allow_anonymous",
     "anonymous_role",
     "code_dir",
     "dir",
+    "http_version",
     "name",
     "namespace",
     "on_error",
@@ -41,6 +42,7 @@ const NOT_FIXED: [&str; 13] = [
     "ttl_max",
     "urls",
     "user",
+    "verify",
     "workers",
 ];
 

@@ -1,6 +1,7 @@
 //! Typed tables -> [`Settings`]: every name resolved, every rule that spans keys checked.
 
 mod cache;
+mod endpoints;
 mod hash;
 mod keys;
 mod listeners;

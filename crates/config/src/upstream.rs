@@ -50,6 +50,7 @@ pub fn for_upstream(upstream: &str, listen: Option<SocketAddr>) -> Result<Settin
         models: BTreeMap::new(),
         timeouts: Timeouts::default(),
         idle_connections_max: Pool::IDLE_CONNECTIONS_MAX,
+        connections_max: Pool::CONNECTIONS_MAX,
     };
     let route = Route {
         id: RouteId::new("all"),

@@ -2,6 +2,7 @@
 //!
 //! Every limit of the product has its name and its default here.
 
+mod endpoint;
 mod plugin;
 mod redis;
 
@@ -15,6 +16,7 @@ use crate::{
     EndpointId, Freshness, KeyId, ListenerId, PluginId, PoolId, Role, RouteId, Scope, TenantId, UserId, Veto,
 };
 
+pub use endpoint::{EndpointTls, HttpVersion};
 pub use plugin::{Grant, Isolation, OnError, Plugin, PluginHost, PluginLimits, RoutePlugin};
 pub use redis::{RedisClientCertificate, RedisCredentials, RedisNode, RedisStore, RedisTls, VectorSearch};
 
@@ -236,6 +238,8 @@ pub struct Pool {
     pub timeouts: Timeouts,
     /// Idle upstream connections kept, per worker and endpoint.
     pub idle_connections_max: usize,
+    /// Upstream connections open at once, per worker and endpoint; not 0.
+    pub connections_max: usize,
 }
 
 /// What software a pool's endpoints run.
@@ -253,8 +257,10 @@ pub enum PoolKind {
 pub struct Endpoint {
     /// Stable name; by default its authority.
     pub id: EndpointId,
-    /// Whether to speak TLS.
-    pub tls: bool,
+    /// TLS; none: plain.
+    pub tls: Option<EndpointTls>,
+    /// Which HTTP.
+    pub http: HttpVersion,
     /// Host name or address, without brackets.
     pub host: String,
     /// Port.
@@ -265,6 +271,8 @@ pub struct Endpoint {
     pub weight: u32,
     /// `Authorization` to send, if any.
     pub authorization: Option<Secret>,
+    /// Other headers to send (lower case), in place of those that a request has.
+    pub headers: BTreeMap<String, Secret>,
 }
 
 /// A value that is never printed.
@@ -508,6 +516,8 @@ impl Embedder {
 impl Pool {
     /// Idle connections per worker and endpoint, if config doesn't say.
     pub const IDLE_CONNECTIONS_MAX: usize = 32;
+    /// Open connections per worker and endpoint, if config doesn't say.
+    pub const CONNECTIONS_MAX: usize = 1024;
 }
 
 impl Regenerate {

@@ -228,15 +228,7 @@ impl Rehearsal {
 
 /// Pools of these names that nobody connects to.
 fn upstreams<'a>(names: impl IntoIterator<Item = &'a PoolId>) -> Result<Upstreams, RehearsalError> {
-    let endpoint = Endpoint {
-        id: "nowhere".into(),
-        tls: false,
-        host: "localhost".to_owned(),
-        port: 9,
-        base_path: String::new(),
-        weight: 1,
-        authorization: None,
-    };
+    let endpoint = Endpoint::plain("nowhere", "localhost", 9);
     let pool = |id: &PoolId| Pool {
         id: id.clone(),
         endpoints: vec![endpoint.clone()],
@@ -245,6 +237,7 @@ fn upstreams<'a>(names: impl IntoIterator<Item = &'a PoolId>) -> Result<Upstream
         models: BTreeMap::new(),
         timeouts: Timeouts::default(),
         idle_connections_max: 1,
+        connections_max: 1,
     };
     let pools = names.into_iter().map(|id| (id.clone(), Arc::new(pool(id)))).collect();
     Ok(Upstreams::new(&pools).map_err(Failure::from)?)

@@ -141,7 +141,7 @@ async fn open_unlimited(
         endpoint: endpoint.id().clone(),
         source: Arc::new(source),
     })?;
-    if !endpoint.config.tls {
+    if endpoint.config.tls.is_none() {
         return handshake(endpoint, tcp).await;
     }
     let tls = open_tls(endpoint, tcp, tls)

@@ -138,7 +138,7 @@ impl EndpointState {
 
 fn host_text(config: &Endpoint) -> String {
     let host = if config.host.contains(':') { format!("[{}]", config.host) } else { config.host.clone() };
-    let default_port = if config.tls { 443 } else { 80 };
+    let default_port = if config.tls.is_some() { 443 } else { 80 };
     if config.port == default_port { host } else { format!("{host}:{}", config.port) }
 }
 

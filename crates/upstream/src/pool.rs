@@ -171,15 +171,7 @@ pub(crate) mod tests {
     use super::*;
 
     fn endpoint(id: &str) -> Endpoint {
-        Endpoint {
-            id: id.into(),
-            tls: false,
-            host: "127.0.0.1".into(),
-            port: 11434,
-            base_path: String::new(),
-            weight: 1,
-            authorization: None,
-        }
+        Endpoint::plain(id, "127.0.0.1", 11434)
     }
 
     pub(crate) fn endpoints(ids: &[&str]) -> Vec<Arc<EndpointState>> {
@@ -195,6 +187,7 @@ pub(crate) mod tests {
             models: BTreeMap::new(),
             timeouts: Timeouts::default(),
             idle_connections_max: 8,
+            connections_max: Pool::CONNECTIONS_MAX,
         })
     }
 

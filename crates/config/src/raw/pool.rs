@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::SecretSource;
-use crate::text::{NonEmpty, TimeSpan, UpstreamUrl};
+use super::{Certificate, SecretSource};
+use crate::text::{FilePath, NonEmpty, ServerName, TimeSpan, UpstreamUrl};
 
 /// Upstream servers that serve the same models.
 #[derive(Default, Deserialize, JsonSchema)]
@@ -27,6 +27,18 @@ pub(crate) struct Pool {
     /// Idle connections kept, per worker and server; 0: none. Default 32.
     #[schemars(range(min = 0, max = 65_536))]
     pub(crate) idle_connections: Option<u32>,
+    /// Connections open at once, per worker and server. A request that finds none free waits for one, no longer than
+    /// `timeouts.connect`. Default 1024.
+    #[schemars(range(min = 1, max = 65_536))]
+    pub(crate) connections: Option<u32>,
+    /// Which HTTP the servers are spoken to with. Default: "auto".
+    pub(crate) http_version: Option<HttpVersion>,
+    /// TLS of the servers whose URL begins with https://.
+    pub(crate) tls: Option<UpstreamTls>,
+    /// `Authorization` header to send, scheme included: `Bearer sk-...`.
+    pub(crate) authorization: Option<SecretSource>,
+    /// Other headers to send, such as an API key of the servers. Clients can't override them.
+    pub(crate) headers: BTreeMap<String, SecretSource>,
 }
 
 /// What software a pool's servers run.
@@ -51,8 +63,42 @@ pub(crate) struct Endpoint {
     /// Share of the load relative to the others. Default 1.
     #[schemars(range(min = 1, max = 1_000))]
     pub(crate) weight: Option<u32>,
-    /// `Authorization` header to send, scheme included: `Bearer sk-...`.
+    /// Which HTTP it is spoken to with. Default: the pool's.
+    pub(crate) http_version: Option<HttpVersion>,
+    /// TLS, with an https:// URL. What is left out here is as in the pool's table.
+    pub(crate) tls: Option<UpstreamTls>,
+    /// `Authorization` header to send, scheme included: `Bearer sk-...`. Default: the pool's.
     pub(crate) authorization: Option<SecretSource>,
+    /// Other headers to send, beside the pool's, and in place of those of the same name.
+    #[serde(default)]
+    pub(crate) headers: BTreeMap<String, SecretSource>,
+}
+
+/// Which HTTP servers are spoken to with.
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum HttpVersion {
+    /// HTTP/2 if the server chooses it over TLS (ALPN), else HTTP/1.1.
+    Auto,
+    /// HTTP/1.1.
+    Http1,
+    /// HTTP/2, also without TLS (prior knowledge).
+    Http2,
+}
+
+/// TLS towards servers.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct UpstreamTls {
+    /// PEM file with the authorities that are trusted. Default: the system's.
+    pub(crate) ca_file: Option<FilePath>,
+    /// What this proxy shows of itself. Default: nothing.
+    pub(crate) client_certificate: Option<Certificate>,
+    /// Name that is asked for (SNI) and that a server's certificate must have. Default: the URL's host.
+    pub(crate) server_name: Option<ServerName>,
+    /// Whether a server must prove who it is. Never false but for a test: anybody on the way can read and answer.
+    /// Default: true.
+    pub(crate) verify: Option<bool>,
 }
 
 /// Time-outs of an upstream request.

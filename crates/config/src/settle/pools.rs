@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use refrain_core::settings::{Endpoint, Pool, PoolKind, Secret, Timeouts};
-use refrain_core::{EndpointId, PoolId};
+use refrain_core::PoolId;
+use refrain_core::settings::{Endpoint, Pool, PoolKind, Timeouts};
 
-use super::{Context, secrets};
+use super::Context;
+use super::endpoints::{Access, RawAccess};
 use crate::raw;
 
 pub(super) fn settle(
@@ -36,14 +37,26 @@ pub(super) fn timeouts(raw: raw::Timeouts, default: Timeouts) -> Timeouts {
 
 fn pool(context: &mut Context<'_>, name: &str, raw: raw::Pool) -> Pool {
     let mut endpoints = Vec::new();
+    let access = RawAccess {
+        http_version: raw.http_version,
+        tls: raw.tls,
+        authorization: raw.authorization,
+        headers: raw.headers,
+    };
+    let access = Access::of(context, &["pool", name], access);
     for (index, url) in raw.endpoints.into_iter().enumerate() {
-        add(context, &["pool", name, "endpoints", &index.to_string()], &mut endpoints, url.0);
+        let endpoint = access.endpoint(url.0);
+        add(context, &["pool", name, "endpoints", &index.to_string()], &mut endpoints, endpoint);
     }
     for (index, raw) in raw.endpoint.into_iter().enumerate() {
         let path = ["pool", name, "endpoint", &index.to_string()];
-        if let Some(endpoint) = endpoint(context, &path, raw) {
+        if let Some(endpoint) = access.endpoint_of(context, &path, raw) {
             add(context, &path, &mut endpoints, endpoint);
         }
+    }
+    if access.has_tls() && !endpoints.is_empty() && endpoints.iter().all(|endpoint| endpoint.tls.is_none()) {
+        let message = "has no effect: no endpoint's URL begins with https://";
+        context.refuse(&["pool", name, "tls"], message, None);
     }
     if endpoints.is_empty() {
         context.refuse(&["pool", name], "no endpoint: add endpoints = [\"http://host:port\"]", None);
@@ -62,6 +75,7 @@ fn pool(context: &mut Context<'_>, name: &str, raw: raw::Pool) -> Pool {
         idle_connections_max: raw
             .idle_connections
             .map_or(Pool::IDLE_CONNECTIONS_MAX, |number| number as usize),
+        connections_max: raw.connections.map_or(Pool::CONNECTIONS_MAX, |number| number as usize),
     }
 }
 
@@ -72,29 +86,4 @@ fn add(context: &mut Context<'_>, path: &[&str], endpoints: &mut Vec<Endpoint>, 
         context.refuse(path, message, None);
     }
     endpoints.push(endpoint);
-}
-
-/// None without a URL, which is known already.
-fn endpoint(context: &mut Context<'_>, path: &[&str; 4], raw: raw::Endpoint) -> Option<Endpoint> {
-    let authorization = raw.authorization.and_then(|raw| authorization(context, path, raw));
-    let plain = raw.url?.0;
-    Some(Endpoint {
-        id: raw.name.map_or_else(|| plain.id.clone(), |name| EndpointId::new(name.0)),
-        weight: raw.weight.unwrap_or(plain.weight),
-        authorization,
-        ..plain
-    })
-}
-
-/// Reads the value of a header; no message holds it.
-fn authorization(context: &mut Context<'_>, endpoint: &[&str; 4], raw: raw::SecretSource) -> Option<Secret> {
-    let [pool, name, list, index] = *endpoint;
-    let path = [pool, name, list, index, "authorization"];
-    let checked = secrets::read(context, raw).and_then(|text| match text.trim() {
-        text if text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) => {
-            Ok(Secret(text.to_owned()))
-        }
-        _ => Err("holds characters that a header can't".to_owned()),
-    });
-    checked.map_err(|message| context.refuse(&path, message, None)).ok()
 }

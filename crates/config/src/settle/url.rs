@@ -1,7 +1,6 @@
 //! Upstream URLs.
 
-use refrain_core::EndpointId;
-use refrain_core::settings::Endpoint;
+use refrain_core::settings::{Endpoint, EndpointTls};
 use url::{Host, Url};
 
 /// Reads `http://host:port` or `https://host`, perhaps with a path prefix; named by its authority, weight 1.
@@ -11,7 +10,7 @@ use url::{Host, Url};
 pub(crate) fn endpoint_of_url(text: &str) -> Result<Endpoint, String> {
     let url = Url::parse(text)
         .map_err(|error| format!("not a URL ({error}); expected one like http://host:8000"))?;
-    let tls = match url.scheme() {
+    let is_https = match url.scheme() {
         "http" => false,
         "https" => true,
         _ => return Err("expected a URL that begins with http:// or https://".to_owned()),
@@ -31,13 +30,9 @@ pub(crate) fn endpoint_of_url(text: &str) -> Result<Endpoint, String> {
     let port = url.port_or_known_default().filter(|port| *port != 0).ok_or("port 0 can't be connected to")?;
     let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     Ok(Endpoint {
-        id: EndpointId::new(authority),
-        tls,
-        host,
-        port,
+        tls: is_https.then(EndpointTls::default),
         base_path: url.path().trim_end_matches('/').to_owned(),
-        weight: 1,
-        authorization: None,
+        ..Endpoint::plain(authority.as_str(), host, port)
     })
 }
 
@@ -49,7 +44,7 @@ mod tests {
     fn urls_become_endpoints() {
         let check = |url: &str, id: &str, host: &str, base_path: &str, tls: bool| {
             let endpoint = endpoint_of_url(url).unwrap();
-            let found = (endpoint.id.as_str(), &*endpoint.host, &*endpoint.base_path, endpoint.tls);
+            let found = (endpoint.id.as_str(), &*endpoint.host, &*endpoint.base_path, endpoint.tls.is_some());
             assert_eq!(found, (id, host, base_path, tls), "{url}");
         };
         check("http://gpu-a:8000", "gpu-a:8000", "gpu-a", "", false);

@@ -68,7 +68,12 @@ fn every_commented_option_of_redis_loads() {
 }
 
 fn load_shown(text: &str) -> Loaded {
-    let environment = [("GPU_B_AUTHORIZATION", "Bearer x"), ("REDIS_PASSWORD", "x")];
+    let environment = [
+        ("GPU_B_AUTHORIZATION", "Bearer x"),
+        ("POOL_AUTHORIZATION", "Bearer x"),
+        ("POOL_API_KEY", "x"),
+        ("REDIS_PASSWORD", "x"),
+    ];
     let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
     load(&Source::from_text("refrain.toml", text, environment)).unwrap_or_else(|errors| panic!("{errors}"))
 }

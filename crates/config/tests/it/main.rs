@@ -14,6 +14,8 @@ mod plugins;
 mod redis;
 #[cfg(test)]
 mod settings;
+#[cfg(test)]
+mod upstreams;
 
 /// A file with a pool and a route, to which a test adds what it is about.
 #[cfg(test)]

@@ -153,12 +153,17 @@ impl Fleet {
     pub(crate) fn at(ports: &[u16], tls: ClientTls, change: impl FnOnce(&mut Pool)) -> Self {
         let mut pool = Pool {
             id: "gpu".into(),
-            endpoints: ports.iter().zip(["a", "b", "c"]).map(|(&port, id)| endpoint(id, port)).collect(),
+            endpoints: ports
+                .iter()
+                .zip(["a", "b", "c"])
+                .map(|(&port, id)| Endpoint::plain(id, "127.0.0.1", port))
+                .collect(),
             kind: PoolKind::Generic,
             revision: "r1".into(),
             models: BTreeMap::new(),
             timeouts: Timeouts::default(),
             idle_connections_max: 8,
+            connections_max: Pool::CONNECTIONS_MAX,
         };
         change(&mut pool);
         let timeouts = pool.timeouts;
@@ -186,18 +191,6 @@ impl Fleet {
         let body = within(self.send(post("{}"))).await?.body;
         let bytes = within(body.collect(1 << 20)).await?;
         Ok(String::from_utf8(bytes.to_vec()).unwrap())
-    }
-}
-
-fn endpoint(id: &str, port: u16) -> Endpoint {
-    Endpoint {
-        id: id.into(),
-        tls: false,
-        host: "127.0.0.1".into(),
-        port,
-        base_path: String::new(),
-        weight: 1,
-        authorization: None,
     }
 }
 

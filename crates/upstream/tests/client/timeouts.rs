@@ -2,6 +2,7 @@
 
 use http::Method;
 use refrain_core::Code;
+use refrain_core::settings::EndpointTls;
 use refrain_upstream::{ClientTls, UpstreamBody, UpstreamError, UpstreamResponse};
 use rustls::RootCertStore;
 use tokio::join;
@@ -25,7 +26,7 @@ async fn next(response: &mut UpstreamResponse) -> Result<bytes::Bytes, UpstreamE
 async fn a_handshake_that_never_ends_is_a_connect_time_out() {
     let server = Server::bind().await;
     let tls = ClientTls::with_roots(RootCertStore::empty());
-    let fleet = Fleet::at(&[server.port()], tls, |pool| pool.endpoints[0].tls = true);
+    let fleet = Fleet::at(&[server.port()], tls, |pool| pool.endpoints[0].tls = Some(EndpointTls::default()));
     let (response, _peer) = join!(fleet.send(post("{}")), async {
         let mut peer = server.accept().await;
         peer.reads_until("").await;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use rcgen::{CertifiedKey, generate_simple_self_signed};
+use refrain_core::settings::EndpointTls;
 use refrain_upstream::{ClientTls, UpstreamError};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::{RootCertStore, ServerConfig};
@@ -45,7 +46,7 @@ async fn ask(certified: &str, roots_too: Option<RootCertStore>) -> Result<String
     let server = Server::bind().await;
     let tls = ClientTls::with_roots(roots_too.unwrap_or(roots));
     let fleet = Fleet::at(&[server.port()], tls, |pool| {
-        pool.endpoints[0].tls = true;
+        pool.endpoints[0].tls = Some(EndpointTls::default());
         pool.endpoints[0].host = "localhost".into();
     });
     join!(fleet.text(), serve(&server, acceptor)).0
