@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 const WORLD: &str = include_str!("../../plugins/_hostile/world.wat");
 const POLICY: &str = include_str!("../../plugins/_hostile/policy.wat");
+const COLLIDING_PARTS: &str = include_str!("../../plugins/_hostile/colliding_parts.wat");
 const HOOKS: &str = include_str!("../../plugins/_hostile/hooks.wat");
 
 /// Where a test's own texts begin.
@@ -31,6 +32,7 @@ pub enum Scope<'a> {
 /// A policy to be: it takes the route's plan and changes what the test says.
 #[derive(Clone)]
 pub struct Policy {
+    module: &'static str,
     configure: String,
     on_request: String,
     on_candidates: String,
@@ -51,6 +53,7 @@ impl Policy {
     /// Takes the route's plan as it is.
     pub fn new() -> Self {
         Self {
+            module: POLICY,
             configure: String::new(),
             on_request: String::new(),
             on_candidates: String::new(),
@@ -61,6 +64,14 @@ impl Policy {
             next: TEXTS,
         }
     }
+
+    /// Adds key parts that are made to collide: a request of n bytes gets the list n modulo [`Policy::COLLIDING_LISTS`].
+    pub fn colliding_parts() -> Self {
+        Self { module: COLLIDING_PARTS, ..Self::new() }
+    }
+
+    /// How many lists [`Policy::colliding_parts`] has.
+    pub const COLLIDING_LISTS: usize = 48;
 
     /// Instructions for `on-request`, after the route's plan was taken.
     pub fn on_request(mut self, code: &str) -> Self {
@@ -133,8 +144,15 @@ impl Policy {
 
     /// A request header as a part of the key.
     pub fn key_header(self, name: &str) -> Self {
-        let at = self.next;
-        self.room(12).byte(at, 1).text(at + 4, name).store(0x804, at as u32).store(0x808, 1)
+        self.key_headers(&[name])
+    }
+
+    /// Request headers as parts of the key, in this order.
+    pub fn key_headers(self, names: &[&str]) -> Self {
+        let list = self.next;
+        let this = self.room(12 * names.len()).store(0x804, list as u32).store(0x808, names.len() as u32);
+        let places = (list..).step_by(12);
+        names.iter().zip(places).fold(this, |this, (name, at)| this.byte(at, 1).text(at + 4, name))
     }
 
     /// The system prompt as the routing key.
@@ -265,7 +283,8 @@ impl Policy {
     }
 
     fn component(&self) -> String {
-        let module = POLICY
+        let module = self
+            .module
             .replace(";; @configure", &self.configure)
             .replace(";; @on-request", &self.on_request)
             .replace(";; @on-candidates", &self.on_candidates)

@@ -5,14 +5,18 @@
 
 mod fixture;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fixture::{Bench, Says, ask, bypassed, changes, hostile, planned};
-use refrain_core::Bypass;
 use refrain_core::settings::{OnError, PluginLimits};
-use refrain_plugin::PluginError;
+use refrain_core::{Bypass, KeyPart};
 use refrain_plugin::verdict::Failed;
+use refrain_plugin::{PluginError, RequestView};
+
+/// Lists that `colliding_parts.wat` has.
+const COLLIDING_LISTS: usize = 48;
 
 /// The policy fails for this reason each time, and takes its instance along; a good policy of the same host works on.
 async fn fails_with(hostile: &str, reason: Bypass) {
@@ -72,6 +76,28 @@ async fn a_memory_bomb_is_told_apart_and_its_memory_returns() {
     }
     let grown = resident_bytes().saturating_sub(before);
     assert!(grown < 512 << 20, "{grown} bytes did not return");
+}
+
+/// The parts that `colliding_parts` says of the nth body.
+async fn colliding_parts(chain: &refrain_plugin::Chain, nth: usize) -> Vec<KeyPart> {
+    let body = vec![b' '; COLLIDING_LISTS + nth];
+    let request: Arc<dyn RequestView> = Arc::new(fixture::Ask { body, ..Default::default() });
+    planned(chain.on_request(&request).await).key_add
+}
+
+#[tokio::test]
+async fn parts_that_are_made_to_collide_arrive_apart() {
+    let bench = Bench::new();
+    let chain = bench.chain(&hostile!("colliding_parts")).await;
+    let mut lists: Vec<Vec<KeyPart>> = Vec::new();
+    for nth in 0..COLLIDING_LISTS {
+        let list = colliding_parts(&chain, nth).await;
+        assert!(!lists.contains(&list), "list {nth}: {list:?}");
+        lists.push(list);
+    }
+    for (nth, list) in lists.iter().enumerate() {
+        assert_eq!(colliding_parts(&chain, nth).await, *list, "the same list each time");
+    }
 }
 
 /// Memory of this process, other tests' included.
@@ -180,11 +206,8 @@ async fn what_one_tenant_breaks_works_on_for_others() {
     // Traps on bodies of other than two bytes.
     let wat = changes("(if (i32.ne (local.get 13) (i32.const 2)) (then (unreachable)))");
     let chain = bench.chain(&wat).await;
-    let crafted: std::sync::Arc<dyn refrain_plugin::RequestView> = std::sync::Arc::new(fixture::Ask {
-        tenant: "mallory".into(),
-        body: vec![0; 3],
-        ..Default::default()
-    });
+    let crafted: Arc<dyn RequestView> =
+        Arc::new(fixture::Ask { tenant: "mallory".into(), body: vec![0; 3], ..Default::default() });
     planned(chain.on_request(&ask("acme")).await);
     for _ in 0..100 {
         assert_eq!(bypassed(chain.on_request(&crafted).await), "policy_trapped");
@@ -242,14 +265,13 @@ async fn a_failed_validate_is_a_miss_and_a_failed_store_is_not_stored() {
     plugin.limits = PluginLimits { instances_max: 1, ..plugin.limits };
     let chain = bench.load(vec![plugin]).await.expect("it loads");
     let contexts = planned(chain.on_request(&ask("acme")).await).contexts;
-    let found: std::sync::Arc<dyn refrain_plugin::CandidatesView> =
-        std::sync::Arc::new(fixture::Found(vec![0.95]));
+    let found: Arc<dyn refrain_plugin::CandidatesView> = Arc::new(fixture::Found(vec![0.95]));
     let verdict = chain.on_candidates(&ask("acme"), &contexts, &found).await;
     assert!(
         matches!(&verdict, refrain_plugin::verdict::Verdict::Miss { reason, .. } if &**reason == "failed"),
         "{verdict:?}"
     );
-    let answered: std::sync::Arc<dyn refrain_plugin::ResponseView> = std::sync::Arc::new(fixture::Answered);
+    let answered: Arc<dyn refrain_plugin::ResponseView> = Arc::new(fixture::Answered);
     let outcome = chain.on_response(&ask("acme"), &contexts, &fixture::plan(), &answered).await;
     assert!(matches!(outcome, refrain_plugin::verdict::Outcome::Failed { .. }), "{outcome:?}");
 }

@@ -3,6 +3,7 @@
 mod answers;
 mod bounds;
 mod failures;
+mod keys;
 mod plans;
 mod swap;
 mod upstreams;
