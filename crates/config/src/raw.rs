@@ -4,6 +4,7 @@
 //! wrong, and the rules that span keys are still checked on what is left, so that one start shows all problems.
 //! Doc comments here are the schema's descriptions, which editors show. Defaults are in `refrain_core::settings`.
 
+mod discover;
 mod plugin;
 mod pool;
 mod route;
@@ -21,6 +22,7 @@ use crate::error::{Problems, Suggestion};
 use crate::text::{Address, Bytes, FilePath, Hash, NonEmpty, TimeSpan};
 use crate::tree::Origin;
 
+pub(crate) use discover::{Discover, DiscoverKind, PortChoice, RunPodVia, Scheme};
 pub(crate) use plugin::{
     Grant, Isolation, OnError, Plugin, PluginConfig, PluginHost, PluginLimits, RoutePlugin,
 };

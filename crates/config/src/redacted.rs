@@ -2,6 +2,7 @@
 //!
 //! Structs are taken apart without `..`: a new setting can't be forgotten here, and a new secret is decided upon.
 
+mod discover;
 mod endpoint;
 mod plugin;
 mod store;
@@ -147,9 +148,18 @@ fn key(key: &ApiKey) -> Value {
 }
 
 fn pool(pool: &Pool) -> Value {
-    let Pool { id: _, endpoints, kind, revision, models, timeouts, idle_connections_max, connections_max } =
-        pool;
-    json!({
+    let Pool {
+        id: _,
+        endpoints,
+        discover,
+        kind,
+        revision,
+        models,
+        timeouts,
+        idle_connections_max,
+        connections_max,
+    } = pool;
+    let mut table = json!({
         "kind": match kind {
             PoolKind::Generic => "generic",
             PoolKind::Ollama => "ollama",
@@ -160,7 +170,11 @@ fn pool(pool: &Pool) -> Value {
         "timeouts": self::timeouts(timeouts),
         "idle_connections": idle_connections_max,
         "connections": connections_max,
-    })
+    });
+    if !discover.is_empty() {
+        table["discover"] = discover.iter().map(|source| discover::discover(source)).collect();
+    }
+    table
 }
 
 fn timeouts(timeouts: &Timeouts) -> Value {

@@ -15,6 +15,7 @@ const DEFAULTS: &str = r#"
     store.dir = "."
     embedder = { model_dir = ".", runtime_library = "." }
     pool.a.endpoint = [{ url = "http://a" }]
+    pool.a.discover = [{ kind = "dns", host = "a", port = 1 }]
     route.a = { pool = "a", cache = { regenerate = "repeat", semantic = {} } }
     plugin.a = { file = "a" }
     key.a = { tenant = "a", kind = "service", hash = "blake3:00000000000000000000000000000000:0000000000000000000000000000000000000000000000000000000000000000" }
@@ -28,15 +29,17 @@ const DEFAULTS_OF_REDIS: &str = r#"
 "#;
 
 /// Keys whose default depends on other keys or the machine, or that [`DEFAULTS`] had to set.
-const NOT_FIXED: [&str; 15] = [
+const NOT_FIXED: [&str; 17] = [
     "allow_anonymous",
     "anonymous_role",
     "code_dir",
     "dir",
+    "host",
     "http_version",
     "name",
     "namespace",
     "on_error",
+    "port",
     "regenerate",
     "threshold_floor",
     "ttl_max",
@@ -181,7 +184,7 @@ fn add_defaults(root: &mut Value, pointer: &str, dump: &Value) {
         let named = format!("{pointer}/properties/{key}");
         if root.pointer(&named).is_none() {
             add_defaults(root, &format!("{pointer}/additionalProperties"), value);
-        } else if value.is_object() || key == "endpoint" {
+        } else if value.is_object() || ["endpoint", "discover"].contains(&key.as_str()) {
             let item = value.get(0);
             let below = if item.is_some() { format!("{named}/items") } else { named };
             add_defaults(root, &below, item.unwrap_or(value));

@@ -45,6 +45,7 @@ pub fn for_upstream(upstream: &str, listen: Option<SocketAddr>) -> Result<Settin
     let pool = Pool {
         id: PoolId::new("upstream"),
         endpoints: vec![endpoint],
+        discover: Vec::new(),
         kind,
         revision: String::new(),
         models: BTreeMap::new(),

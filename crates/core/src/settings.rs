@@ -2,6 +2,7 @@
 //!
 //! Every limit of the product has its name and its default here.
 
+mod discover;
 mod endpoint;
 mod plugin;
 mod redis;
@@ -17,6 +18,10 @@ use crate::{
 };
 
 pub use endpoint::{EndpointTls, HttpVersion};
+pub use discover::{
+    Discovery, DiscoverySource, DnsSource, KubernetesSource, RunPodSource, RunPodVia, ServicePort, Shrinking,
+    SrvSource, Token, VastSource,
+};
 pub use plugin::{Grant, Isolation, OnError, Plugin, PluginHost, PluginLimits, RoutePlugin};
 pub use redis::{RedisClientCertificate, RedisCredentials, RedisNode, RedisStore, RedisTls, VectorSearch};
 
@@ -226,8 +231,10 @@ impl std::fmt::Debug for KeyHash {
 pub struct Pool {
     /// Its name in config.
     pub id: PoolId,
-    /// At least one.
+    /// Those that config lists: at least one, or something in `discover`.
     pub endpoints: Vec<Endpoint>,
+    /// Where more are learned of. Names are unique.
+    pub discover: Vec<Arc<Discovery>>,
     /// What software answers: decides how model identity is learned.
     pub kind: PoolKind,
     /// Names the build of the models behind it; part of every key. Change it on redeploy.

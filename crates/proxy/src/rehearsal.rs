@@ -232,6 +232,7 @@ fn upstreams<'a>(names: impl IntoIterator<Item = &'a PoolId>) -> Result<Upstream
     let pool = |id: &PoolId| Pool {
         id: id.clone(),
         endpoints: vec![endpoint.clone()],
+        discover: Vec::new(),
         kind: PoolKind::Generic,
         revision: String::new(),
         models: BTreeMap::new(),

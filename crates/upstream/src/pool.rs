@@ -182,6 +182,7 @@ pub(crate) mod tests {
         Arc::new(Pool {
             id: id.into(),
             endpoints: endpoints.iter().map(|id| endpoint(id)).collect(),
+            discover: Vec::new(),
             kind,
             revision: "r1".into(),
             models: BTreeMap::new(),

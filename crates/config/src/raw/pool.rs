@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Certificate, SecretSource};
+use super::{Certificate, Discover, SecretSource};
 use crate::text::{FilePath, NonEmpty, ServerName, TimeSpan, UpstreamUrl};
 
 /// Upstream servers that serve the same models.
@@ -18,6 +18,8 @@ pub(crate) struct Pool {
     pub(crate) endpoints: Vec<UpstreamUrl>,
     /// Servers with settings of their own.
     pub(crate) endpoint: Vec<Endpoint>,
+    /// Where more servers are learned of while it runs; a pool with one needs no others.
+    pub(crate) discover: Vec<Discover>,
     /// Names the build of the models behind it; part of every cache key. Change it on redeploy. Default "".
     pub(crate) revision: Option<String>,
     /// The model names that clients use -> those that the servers know.

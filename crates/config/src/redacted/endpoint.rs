@@ -6,12 +6,25 @@ use serde_json::{Map, Value, json};
 use super::REDACTED;
 
 pub(super) fn endpoint(endpoint: &Endpoint) -> Value {
-    let Endpoint { id, tls, http, host, port, base_path, weight, authorization, headers } = endpoint;
+    let mut table = access(endpoint);
+    table["name"] = json!(endpoint.id.as_str());
+    table["url"] = json!(url(endpoint));
+    table
+}
+
+/// Its URL, which its credentials are no part of.
+pub(super) fn url(endpoint: &Endpoint) -> String {
+    let Endpoint { tls, host, port, base_path, .. } = endpoint;
     let scheme = if tls.is_some() { "https" } else { "http" };
     let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+    format!("{scheme}://{host}:{port}{base_path}")
+}
+
+/// What a server's table says beside name and URL.
+pub(super) fn access(endpoint: &Endpoint) -> Value {
+    let Endpoint { id: _, tls, http, host: _, port: _, base_path: _, weight, authorization, headers } =
+        endpoint;
     let mut table = json!({
-        "name": id.as_str(),
-        "url": format!("{scheme}://{host}:{port}{base_path}"),
         "weight": weight,
         "http_version": match http {
             HttpVersion::Auto => "auto",

@@ -177,13 +177,16 @@ fn settable(written: &str) -> Result<String, String> {
     Ok(name)
 }
 
-/// Reads the value of a header; no message holds it.
 fn secret(context: &mut Context<'_>, path: &[&str], raw: raw::SecretSource) -> Option<Secret> {
-    let checked = secrets::read(context, raw).and_then(|text| match text.trim() {
+    header_value(context, raw).map_err(|message| context.refuse(path, message, None)).ok()
+}
+
+/// Reads the value of a header; no message holds it.
+pub(super) fn header_value(context: &mut Context<'_>, raw: raw::SecretSource) -> Result<Secret, String> {
+    secrets::read(context, raw).and_then(|text| match text.trim() {
         text if text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) => {
             Ok(Secret(text.to_owned()))
         }
         _ => Err("holds characters that a header can't".to_owned()),
-    });
-    checked.map_err(|message| context.refuse(path, message, None)).ok()
+    })
 }

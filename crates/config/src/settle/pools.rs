@@ -1,5 +1,7 @@
 //! Pools and their endpoints, secrets included.
 
+mod discover;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -54,16 +56,24 @@ fn pool(context: &mut Context<'_>, name: &str, raw: raw::Pool) -> Pool {
             add(context, &path, &mut endpoints, endpoint);
         }
     }
-    if access.has_tls() && !endpoints.is_empty() && endpoints.iter().all(|endpoint| endpoint.tls.is_none()) {
+    if access.has_tls()
+        && !endpoints.is_empty()
+        && raw.discover.is_empty()
+        && endpoints.iter().all(|endpoint| endpoint.tls.is_none())
+    {
         let message = "has no effect: no endpoint's URL begins with https://";
         context.refuse(&["pool", name, "tls"], message, None);
     }
-    if endpoints.is_empty() {
-        context.refuse(&["pool", name], "no endpoint: add endpoints = [\"http://host:port\"]", None);
+    let has_sources = !raw.discover.is_empty();
+    let discover = discover::settle(context, name, &access, raw.discover);
+    if endpoints.is_empty() && !has_sources {
+        let message = "no endpoint: add endpoints = [\"http://host:port\"], or [[pool.NAME.discover]]";
+        context.refuse(&["pool", name], message, None);
     }
     Pool {
         id: PoolId::new(name),
         endpoints,
+        discover,
         kind: match raw.kind {
             Some(raw::PoolKind::Generic) => PoolKind::Generic,
             Some(raw::PoolKind::Ollama) => PoolKind::Ollama,

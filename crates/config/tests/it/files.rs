@@ -54,7 +54,8 @@ fn every_commented_option_of_the_default_loads() {
     assert!(loaded.settings.embedder.is_some() && loaded.settings.routes[0].cache.semantic.is_some());
     assert!(loaded.settings.listeners[0].tls.is_some());
     assert_eq!((loaded.settings.plugins.len(), loaded.settings.routes[0].plugins.len()), (1, 1));
-    assert_eq!(loaded.settings.pools.values().next().unwrap().endpoints.len(), 2);
+    let pool = loaded.settings.pools.values().next().unwrap();
+    assert_eq!((pool.endpoints.len(), pool.discover.len()), (2, 6));
 }
 
 #[test]
@@ -69,12 +70,14 @@ fn every_commented_option_of_redis_loads() {
 
 fn load_shown(text: &str) -> Loaded {
     let environment = [
-        ("GPU_B_AUTHORIZATION", "Bearer x"),
-        ("POOL_AUTHORIZATION", "Bearer x"),
-        ("POOL_API_KEY", "x"),
-        ("REDIS_PASSWORD", "x"),
+        "GPU_B_AUTHORIZATION",
+        "POOL_AUTHORIZATION",
+        "POOL_API_KEY",
+        "REDIS_PASSWORD",
+        "VAST_API_KEY",
+        "RUNPOD_API_KEY",
     ];
-    let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let environment = environment.map(|name| (name.to_owned(), "x".to_owned()));
     load(&Source::from_text("refrain.toml", text, environment)).unwrap_or_else(|errors| panic!("{errors}"))
 }
 

@@ -1,6 +1,8 @@
 //! The configuration from outside: text and environment in; settings, or problems with their lines, out.
 
 #[cfg(test)]
+mod discover;
+#[cfg(test)]
 mod environment;
 #[cfg(test)]
 mod files;

@@ -189,7 +189,10 @@ fn a_missing_key_is_told_at_its_table() {
             "[listener.main]\ntls.certificates = [{ key = \"k\" }]",
             "7:21: listener.main.tls.certificates[0].chain: missing, and has no default",
         ),
-        ("[pool.b]", "6:7: pool.b: no endpoint: add endpoints = [\"http://host:port\"]"),
+        (
+            "[pool.b]",
+            "6:7: pool.b: no endpoint: add endpoints = [\"http://host:port\"], or [[pool.NAME.discover]]",
+        ),
     ] {
         check_added(added, &format!("config/refrain.toml:{expected}"));
     }

@@ -158,6 +158,7 @@ impl Fleet {
                 .zip(["a", "b", "c"])
                 .map(|(&port, id)| Endpoint::plain(id, "127.0.0.1", port))
                 .collect(),
+            discover: Vec::new(),
             kind: PoolKind::Generic,
             revision: "r1".into(),
             models: BTreeMap::new(),
