@@ -4,7 +4,6 @@
 
 use std::fmt;
 use std::future::Future;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -13,60 +12,21 @@ use std::time::Duration;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use refrain_core::DeadlineTimer;
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
-use tracing::warn;
 
-use crate::UpstreamError;
 use crate::bell::Bell;
+use crate::dial;
 use crate::endpoint::EndpointState;
 use crate::request::SentBody;
+use crate::{ClientTls, UpstreamError};
 
 /// Largest response head, in bytes. Also bounds trailers.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// Largest read buffer of a connection, in bytes.
 const READ_BUFFER_BYTES_MAX: usize = 128 * 1024;
-
-/// Whom to trust upstream. Cheap to clone; make one for the process, since it also keeps the TLS sessions.
-#[derive(Clone)]
-pub struct ClientTls(Arc<ClientConfig>);
-
-impl ClientTls {
-    /// Trusts what the operating system trusts. Reads certificate files: call it before serving.
-    pub fn native() -> Self {
-        let loaded = rustls_native_certs::load_native_certs();
-        for error in &loaded.errors {
-            warn!(%error, "system certificates skipped");
-        }
-        let mut roots = RootCertStore::empty();
-        roots.add_parsable_certificates(loaded.certs);
-        Self::with_roots(roots)
-    }
-
-    /// Trusts these roots only.
-    pub fn with_roots(roots: RootCertStore) -> Self {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder =
-            match ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions() {
-                Ok(builder) => builder,
-                Err(error) => unreachable!("aws-lc-rs supports the default protocol versions: {error}"),
-            };
-        let mut config = builder.with_root_certificates(roots).with_no_client_auth();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Self(Arc::new(config))
-    }
-}
-
-impl fmt::Debug for ClientTls {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ClientTls(..)")
-    }
-}
 
 /// One HTTP/1.1 connection. Dropping it closes the socket, whatever is under way.
 pub(crate) struct Connection {
@@ -126,59 +86,25 @@ pub(crate) async fn open(
     limit: Duration,
     tls: &ClientTls,
 ) -> Result<Connection, UpstreamError> {
-    match timeout(limit, Box::pin(open_unlimited(endpoint, limit, tls))).await {
+    match timeout(limit, Box::pin(open_unlimited(endpoint, tls))).await {
         Ok(opened) => opened,
         Err(_elapsed) => Err(UpstreamError::ConnectTimeout { endpoint: endpoint.id().clone() }),
     }
 }
 
-async fn open_unlimited(
-    endpoint: &EndpointState,
-    limit: Duration,
-    tls: &ClientTls,
-) -> Result<Connection, UpstreamError> {
-    let tcp = open_tcp(endpoint, Instant::now() + limit).await.map_err(|source| UpstreamError::Connect {
+async fn open_unlimited(endpoint: &EndpointState, system: &ClientTls) -> Result<Connection, UpstreamError> {
+    let config = &endpoint.config;
+    let dialled = dial::dial(&config.host, config.port).await;
+    let tcp = dialled.map_err(|source| UpstreamError::Connect {
         endpoint: endpoint.id().clone(),
         source: Arc::new(source),
     })?;
-    if endpoint.config.tls.is_none() {
-        return handshake(endpoint, tcp).await;
-    }
-    let tls = open_tls(endpoint, tcp, tls)
+    let Some(tls) = endpoint.tls.load_full() else { return handshake(endpoint, tcp).await };
+    let connecting = TlsConnector::from(tls.config(system)).connect(tls.server_name.clone(), tcp);
+    let tls = connecting
         .await
         .map_err(|source| UpstreamError::Tls { endpoint: endpoint.id().clone(), source: Arc::new(source) })?;
     handshake(endpoint, tls).await
-}
-
-/// Tries every address in turn; each gets an even share of the time that is left.
-async fn open_tcp(endpoint: &EndpointState, deadline: Instant) -> io::Result<TcpStream> {
-    let config = &endpoint.config;
-    let addresses: Vec<_> = tokio::net::lookup_host((config.host.as_str(), config.port)).await?.collect();
-    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-    for (tried, address) in addresses.iter().enumerate() {
-        let now = Instant::now();
-        let left = (addresses.len() - tried) as u32;
-        let share = now + deadline.saturating_duration_since(now) / left;
-        match timeout_at(share, TcpStream::connect(address)).await {
-            Ok(Ok(tcp)) => {
-                tcp.set_nodelay(true)?;
-                return Ok(tcp);
-            }
-            Ok(Err(error)) => last = error,
-            Err(_elapsed) => last = io::ErrorKind::TimedOut.into(),
-        }
-    }
-    Err(last)
-}
-
-async fn open_tls(
-    endpoint: &EndpointState,
-    tcp: TcpStream,
-    tls: &ClientTls,
-) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
-    let name = ServerName::try_from(endpoint.config.host.clone())
-        .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-    TlsConnector::from(tls.0.clone()).connect(name, tcp).await
 }
 
 async fn handshake<T>(endpoint: &EndpointState, io: T) -> Result<Connection, UpstreamError>

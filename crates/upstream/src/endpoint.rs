@@ -5,12 +5,14 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
-use http::HeaderValue;
+use http::header::AUTHORIZATION;
+use http::{HeaderName, HeaderValue};
 use refrain_core::EndpointId;
 use refrain_core::settings::Endpoint;
 
 use crate::UpstreamError;
 use crate::identity::Digests;
+use crate::tls::TlsAccess;
 
 /// How long an endpoint that refused a connection is asked last.
 pub(crate) const COOL_DOWN: Duration = Duration::from_secs(3);
@@ -23,7 +25,10 @@ pub struct EndpointState {
     /// Unique in this process: names the endpoint's idle connections.
     pub(crate) key: u64,
     pub(crate) host: HeaderValue,
-    pub(crate) authorization: Option<HeaderValue>,
+    /// Sent in place of what a request has of these names.
+    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    /// None: plain. Read anew by each reload.
+    pub(crate) tls: ArcSwapOption<TlsAccess>,
     /// What models an Ollama holds; none until it has said so.
     pub(crate) digests: ArcSwapOption<Digests>,
     pub(crate) counters: Counters,
@@ -62,13 +67,15 @@ pub struct EndpointStats {
 }
 
 impl EndpointState {
-    /// Fresh state for an endpoint; fails if its name or credential can't be a header.
+    /// Fresh state for an endpoint; fails if its name or credentials can't be headers, or its
+    /// certificates can't be used.
     pub(crate) fn new(config: &Endpoint) -> Result<Self, UpstreamError> {
         static NEXT_KEY: AtomicU64 = AtomicU64::new(0);
         Ok(Self {
             key: NEXT_KEY.fetch_add(1, Relaxed),
             host: header(config, &host_text(config))?,
-            authorization: authorization(config)?,
+            headers: headers(config)?,
+            tls: ArcSwapOption::new(TlsAccess::read(config)?),
             digests: ArcSwapOption::empty(),
             counters: Counters::default(),
             born: Instant::now(),
@@ -142,11 +149,22 @@ fn host_text(config: &Endpoint) -> String {
     if config.port == default_port { host } else { format!("{host}:{}", config.port) }
 }
 
-fn authorization(config: &Endpoint) -> Result<Option<HeaderValue>, UpstreamError> {
-    let Some(secret) = &config.authorization else { return Ok(None) };
-    let mut value = header(config, &secret.0)?;
-    value.set_sensitive(true);
-    Ok(Some(value))
+/// Credentials: marked, so that nothing prints them.
+fn headers(config: &Endpoint) -> Result<Vec<(HeaderName, HeaderValue)>, UpstreamError> {
+    let named = config.headers.iter().map(|(name, secret)| {
+        let name = HeaderName::try_from(name.as_str())
+            .map_err(|_| UpstreamError::Settings { endpoint: config.id.clone() });
+        (name, secret)
+    });
+    let authorization = config.authorization.iter().map(|secret| (Ok(AUTHORIZATION), secret));
+    named
+        .chain(authorization)
+        .map(|(name, secret)| {
+            let mut value = header(config, &secret.0)?;
+            value.set_sensitive(true);
+            Ok((name?, value))
+        })
+        .collect()
 }
 
 fn header(config: &Endpoint, text: &str) -> Result<HeaderValue, UpstreamError> {

@@ -1,6 +1,7 @@
 //! Everything that can go wrong upstream, each with whose fault it is and whether another try is safe.
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use refrain_core::{Code, EndpointId, Fault, PoolId, Retry};
@@ -77,11 +78,31 @@ pub enum UpstreamError {
     /// The request's own body broke off while it was being passed on.
     #[error("the request body ended before its end")]
     RequestBody,
-    /// The endpoint's host or authorization holds characters that no header may.
-    #[error("endpoint \"{endpoint}\": host and authorization must be visible ASCII")]
+    /// The endpoint's host or a configured header holds characters that no header may.
+    #[error("endpoint \"{endpoint}\": host, authorization and headers must be visible ASCII")]
     Settings {
         /// Which endpoint.
         endpoint: EndpointId,
+    },
+    /// A file of the endpoint's TLS can't be used.
+    #[error(
+        "endpoint \"{endpoint}\": {file}: {reason}; tls takes PEM files: ca_file, and client_certificate's chain and key"
+    )]
+    TlsFile {
+        /// Which endpoint.
+        endpoint: EndpointId,
+        /// Which file.
+        file: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// No certificate can be for the endpoint's name.
+    #[error("endpoint \"{endpoint}\": {name:?} can't be the name in a certificate; set tls.server_name")]
+    ServerName {
+        /// Which endpoint.
+        endpoint: EndpointId,
+        /// The name.
+        name: String,
     },
     /// The path can't be sent to this endpoint.
     #[error("endpoint \"{endpoint}\": the path can't be joined to the endpoint's base path")]
@@ -120,7 +141,7 @@ impl UpstreamError {
             Self::Reset { .. } | Self::Cut { .. } | Self::Malformed { .. } => Code::UpstreamBroken,
             Self::RequestBody => Code::BodyIncomplete,
             Self::Path { .. } => Code::BadRequest,
-            Self::Settings { .. } => Code::Internal,
+            Self::Settings { .. } | Self::TlsFile { .. } | Self::ServerName { .. } => Code::Internal,
         }
     }
 
@@ -140,6 +161,8 @@ impl UpstreamError {
             Self::RequestBody => "request_body",
             Self::Path { .. } => "path",
             Self::Settings { .. } => "settings",
+            Self::TlsFile { .. } => "tls_file",
+            Self::ServerName { .. } => "server_name",
         }
     }
 

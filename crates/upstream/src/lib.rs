@@ -1,4 +1,4 @@
-//! Named pools of endpoints, and the pooled HTTP/1.1 client that Refrain asks them with.
+//! Named pools of endpoints, and the pooled HTTP client that Refrain asks them with.
 //!
 //! Endpoints, their load and what models they hold are shared by the process ([`Upstreams`]); connections belong to
 //! one data worker ([`Client`]) and never move to another. This crate knows neither prompts nor caches, and it decides
@@ -11,6 +11,7 @@ mod body;
 mod budget;
 mod client;
 mod connect;
+mod dial;
 mod endpoint;
 mod error;
 mod headers;
@@ -21,10 +22,10 @@ mod pool;
 mod rendezvous;
 mod request;
 mod response;
+mod tls;
 
 pub use body::UpstreamStream;
 pub use client::Client;
-pub use connect::ClientTls;
 pub use endpoint::{EndpointState, EndpointStats};
 pub use error::UpstreamError;
 pub(crate) use headers::strip_hop_by_hop;
@@ -33,3 +34,4 @@ pub use ping::Ping;
 pub use pool::{PoolState, Upstreams};
 pub use request::{BoxError, UpstreamBody, UpstreamRequest};
 pub use response::{Timings, UpstreamResponse};
+pub use tls::ClientTls;

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 use crate::balance::{self, Turns};
 use crate::budget::RetryBudget;
 use crate::endpoint::{EndpointState, EndpointStats};
+use crate::tls::TlsAccess;
 use crate::{UpstreamError, identity, rendezvous};
 
 /// Every pool of one configuration. Part of the live snapshot; shared by all workers.
@@ -20,6 +21,9 @@ pub struct Upstreams {
     /// Raised when somebody asked for a model of unknown identity; one for all reloads.
     pub(crate) model_wanted: Arc<Notify>,
 }
+
+/// An endpoint that stays, and what its certificate files hold now.
+type Renewed = (Arc<EndpointState>, Arc<TlsAccess>);
 
 /// A pool's live state.
 #[derive(Debug)]
@@ -37,7 +41,8 @@ impl Upstreams {
     /// Pools with fresh state.
     ///
     /// # Errors
-    /// [`UpstreamError::Settings`] if an endpoint's host or authorization can't be sent as a header.
+    /// [`UpstreamError::Settings`] if an endpoint's host or headers can't be sent, [`UpstreamError::TlsFile`] or
+    /// [`UpstreamError::ServerName`] if its certificates can't be used.
     pub fn new(pools: &BTreeMap<PoolId, Arc<Pool>>) -> Result<Self, UpstreamError> {
         Self { pools: BTreeMap::new(), model_wanted: Arc::default() }.reload(pools)
     }
@@ -56,8 +61,29 @@ impl Upstreams {
             };
             Ok((id.clone(), state))
         };
+        let certificates = self.renewed_certificates(pools)?;
         let pools = pools.iter().map(renewed).collect::<Result<_, UpstreamError>>()?;
+        for (endpoint, tls) in certificates {
+            endpoint.tls.store(Some(tls));
+        }
         Ok(Self { pools, model_wanted: self.model_wanted.clone() })
+    }
+
+    /// What the certificate files of endpoints hold by now. They change without a change of settings.
+    fn renewed_certificates(
+        &self,
+        pools: &BTreeMap<PoolId, Arc<Pool>>,
+    ) -> Result<Vec<Renewed>, UpstreamError> {
+        let mut renewed = Vec::new();
+        for state in pools.keys().filter_map(|id| self.pools.get(id)) {
+            for endpoint in state.endpoints() {
+                let stays = pools[state.id()].endpoints.contains(&endpoint.config);
+                if let Some(tls) = stays.then(|| TlsAccess::read(&endpoint.config)).transpose()?.flatten() {
+                    renewed.push((endpoint.clone(), tls));
+                }
+            }
+        }
+        Ok(renewed)
     }
 
     /// The pool of this name.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, EXPECT, HOST};
+use http::header::{CONTENT_LENGTH, EXPECT, HOST};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, Request, Uri};
 use http_body::{Body, Frame, SizeHint};
@@ -23,7 +23,7 @@ use crate::{UpstreamError, strip_hop_by_hop};
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// One request for a pool. `Host`, `Content-Length`, `Transfer-Encoding` and other hop-by-hop headers are dropped and
-/// set anew; the endpoint's own `Authorization` replaces one that is here.
+/// set anew; the endpoint's own headers, `Authorization` among them, replace those that are here.
 #[derive(Debug)]
 pub struct UpstreamRequest {
     /// The method.
@@ -91,8 +91,8 @@ pub(crate) fn build(
     body: SentBody,
 ) -> Result<Request<SentBody>, UpstreamError> {
     headers.insert(HOST, endpoint.host.clone());
-    if let Some(authorization) = &endpoint.authorization {
-        headers.insert(AUTHORIZATION, authorization.clone());
+    for (name, value) in &endpoint.headers {
+        headers.insert(name, value.clone());
     }
     if body.is_end_stream() && (method == Method::POST || method == Method::PUT || method == Method::PATCH) {
         headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
