@@ -26,7 +26,9 @@ pub(crate) use discover::{Discover, DiscoverKind, PortChoice, RunPodVia, Scheme}
 pub(crate) use plugin::{
     Grant, Isolation, OnError, Plugin, PluginConfig, PluginHost, PluginLimits, RoutePlugin,
 };
-pub(crate) use pool::{Endpoint, HttpVersion, Pool, PoolKind, Timeouts, UpstreamTls};
+pub(crate) use pool::{
+    Balance, Endpoint, HashBy, Health, HttpVersion, Pool, PoolKind, PoolLimits, Tenancy, Timeouts, UpstreamTls,
+};
 pub(crate) use route::{Cache, Directive, Regenerate, Route, Sampled, Scope, Semantic, Veto};
 pub(crate) use store::{RedisTls, Store, StoreKind, VectorSearch};
 
@@ -48,6 +50,8 @@ pub(crate) struct Config {
     pub(crate) embedder: Option<Embedder>,
     /// Groups of upstream servers that serve the same models, by name. At least one.
     pub(crate) pool: BTreeMap<String, Pool>,
+    /// Other proxies in front of the same servers.
+    pub(crate) fleet: Fleet,
     /// What is done with which requests, by name. At least one; longest path first, then more conditions first.
     pub(crate) route: BTreeMap<String, Route>,
     /// What runs cache policies.
@@ -69,6 +73,16 @@ impl Config {
             })
             .ok()
     }
+}
+
+/// Other proxies in front of the same servers.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Fleet {
+    /// How many proxies there are, this one included: each takes its part of the pools' limits. With a shared store they
+    /// count each other. Default 1.
+    #[schemars(range(min = 1, max = 10_000))]
+    pub(crate) proxies: Option<u32>,
 }
 
 /// A listener.

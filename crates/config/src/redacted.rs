@@ -4,6 +4,7 @@
 
 mod discover;
 mod endpoint;
+mod fleet;
 mod plugin;
 mod store;
 
@@ -34,6 +35,7 @@ pub fn redacted(settings: &Settings) -> Value {
         plugin_host,
         plugins,
         pools,
+        fleet,
         routes,
         log,
     } = settings;
@@ -47,6 +49,7 @@ pub fn redacted(settings: &Settings) -> Value {
         "plugin_host": plugin::host(plugin_host),
         "plugin": named(plugins.values().map(|value| (value.id.as_str(), plugin::plugin(value)))),
         "pool": named(pools.values().map(|value| (value.id.as_str(), pool(value)))),
+        "fleet": fleet::fleet(fleet),
         "route": named(routes.iter().map(|value| (value.id.as_str(), route(value)))),
         "log": self::log(log),
     });
@@ -158,6 +161,13 @@ fn pool(pool: &Pool) -> Value {
         timeouts,
         idle_connections_max,
         connections_max,
+        balance,
+        sessions,
+        admission,
+        health,
+        tenancy,
+        fallback,
+        assemble,
     } = pool;
     let mut table = json!({
         "kind": match kind {
@@ -170,7 +180,17 @@ fn pool(pool: &Pool) -> Value {
         "timeouts": self::timeouts(timeouts),
         "idle_connections": idle_connections_max,
         "connections": connections_max,
+        "session_headers": sessions.headers,
+        "session_fields": sessions.fields,
+        "limits": fleet::admission(admission),
+        "health": fleet::health(health),
+        "assemble": assemble,
     });
+    fleet::balance(balance, &mut table);
+    fleet::tenancy(tenancy, &mut table);
+    if let Some(fallback) = fallback {
+        table["fallback"] = json!(fallback.as_str());
+    }
     if !discover.is_empty() {
         table["discover"] = discover.iter().map(|source| discover::discover(source)).collect();
     }

@@ -2,6 +2,7 @@
 
 mod cache;
 mod endpoints;
+mod fleet;
 mod hash;
 mod keys;
 mod listeners;
@@ -48,7 +49,7 @@ pub(crate) fn settle(
     let store_dir = raw.store.dir.as_ref().map(|dir| source.resolve(&dir.0));
     let store = store::settle(&mut context, raw.store);
     let embedder = raw.embedder.and_then(|embedder| process::embedder(&context, embedder));
-    let pools = pools::settle(&mut context, raw.pool);
+    let pools = pools::settle(&mut context, raw.pool, &fleet::Tenants::of(&raw.key));
     let plugin_host = plugins::host(&context, raw.plugin_host, store_dir.as_deref());
     let plugins = plugins::settle(&mut context, raw.plugin, &plugin_host);
     let routes = routes::settle(&mut context, raw.route, &pools, &plugins, &store);
@@ -63,6 +64,7 @@ pub(crate) fn settle(
         plugin_host,
         plugins: plugins.by_name,
         pools,
+        fleet: fleet::fleet(&raw.fleet),
         routes,
         log: process::log(raw.log),
     };

@@ -95,6 +95,10 @@ textual! {
     RedisUrl(RedisServer) = "redis-url" by redis::parse_url, like "redis://user:password@host:6379/0";
     /// The first part of key names.
     KeyPrefix(String) = "key-prefix" by redis::parse_prefix, like "refrain";
+    /// A request header.
+    HeaderName(String) = "header-name" by parse_header_name, like "x-session-id";
+    /// A JSON pointer.
+    JsonPointer(String) = "json-pointer" by parse_json_pointer, like "/prompt_cache_key";
     /// A name in a certificate.
     ServerName(String) = "server-name" by redis::parse_server_name, like "redis.example.com";
     /// A file or folder.
@@ -111,6 +115,18 @@ fn parse_address(text: &str) -> Result<SocketAddr, String> {
 
 fn parse_file(text: &str) -> Result<PathBuf, String> {
     parse_non_empty(text).map(PathBuf::from)
+}
+
+/// A pointer to a member (RFC 6901): the whole body is none.
+fn parse_json_pointer(text: &str) -> Result<String, String> {
+    let is_escaped = |segment: &str| {
+        let mut tildes = segment.split('~').skip(1);
+        tildes.all(|rest| rest.starts_with(['0', '1']))
+    };
+    match text.strip_prefix('/') {
+        Some(segments) if !segments.is_empty() && segments.split('/').all(is_escaped) => Ok(text.to_owned()),
+        _ => Err("expected a JSON pointer, like \"/metadata/session\"".to_owned()),
+    }
 }
 
 fn parse_non_empty(text: &str) -> Result<String, String> {

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use refrain_core::settings::{
-    Admin, EmbeddedStore, Limits, Listener, Log, PluginHost, Pool, PoolKind, Route, RouteCache, RouteMatch,
-    Runtime, Settings, Store, Timeouts,
+    Admin, EmbeddedStore, Fleet, Limits, Listener, Log, PluginHost, Pool, PoolKind, Route, RouteCache, RouteMatch,
+    Runtime, Settings, Store,
 };
 use refrain_core::{ListenerId, PoolId, Role, RouteId};
 
@@ -42,17 +42,7 @@ pub fn for_upstream(upstream: &str, listen: Option<SocketAddr>) -> Result<Settin
         return Err(refuse("--listen", message));
     }
     let kind = if endpoint.port == OLLAMA_PORT { PoolKind::Ollama } else { PoolKind::Generic };
-    let pool = Pool {
-        id: PoolId::new("upstream"),
-        endpoints: vec![endpoint],
-        discover: Vec::new(),
-        kind,
-        revision: String::new(),
-        models: BTreeMap::new(),
-        timeouts: Timeouts::default(),
-        idle_connections_max: Pool::IDLE_CONNECTIONS_MAX,
-        connections_max: Pool::CONNECTIONS_MAX,
-    };
+    let pool = Pool { kind, ..Pool::new(PoolId::new("upstream"), vec![endpoint]) };
     let route = Route {
         id: RouteId::new("all"),
         matches: RouteMatch { path: "/".into(), ..RouteMatch::default() },
@@ -76,6 +66,7 @@ pub fn for_upstream(upstream: &str, listen: Option<SocketAddr>) -> Result<Settin
         plugins: BTreeMap::new(),
         pools: BTreeMap::from([(pool.id.clone(), Arc::new(pool))]),
         routes: vec![Arc::new(route)],
+        fleet: Fleet::default(),
         log: Log::default(),
     })
 }

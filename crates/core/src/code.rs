@@ -88,6 +88,8 @@ codes! {
     PolicyFailed = "policy_failed", Plugin;
     /// Too much is waiting already.
     Overloaded = "overloaded", Internal;
+    /// The model servers are at their limits, and most of what waits is of the caller's own tenant.
+    TenantOverloaded = "tenant_overloaded", Client;
     /// The proxy is shutting down.
     Draining = "draining", Internal;
     /// No endpoint could be connected to.

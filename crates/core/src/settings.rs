@@ -4,6 +4,7 @@
 
 mod discover;
 mod endpoint;
+mod fleet;
 mod plugin;
 mod redis;
 
@@ -22,6 +23,7 @@ pub use discover::{
     Discovery, DiscoverySource, DnsSource, KubernetesSource, RunPodSource, RunPodVia, ServicePort, Shrinking,
     SrvSource, Token, VastSource,
 };
+pub use fleet::{Admission, Balance, Fleet, HashBy, Health, Sessions, Tenancy};
 pub use plugin::{Grant, Isolation, OnError, Plugin, PluginHost, PluginLimits, RoutePlugin};
 pub use redis::{RedisClientCertificate, RedisCredentials, RedisNode, RedisStore, RedisTls, VectorSearch};
 
@@ -48,6 +50,8 @@ pub struct Settings {
     pub plugins: BTreeMap<PluginId, Arc<Plugin>>,
     /// Named groups of upstream endpoints.
     pub pools: BTreeMap<PoolId, Arc<Pool>>,
+    /// Other proxies.
+    pub fleet: Fleet,
     /// In the order in which they are tried: longest path first, then more conditions first, then name.
     pub routes: Vec<Arc<Route>>,
     /// Logs and the access line.
@@ -247,6 +251,20 @@ pub struct Pool {
     pub idle_connections_max: usize,
     /// Upstream connections open at once, per worker and endpoint; not 0.
     pub connections_max: usize,
+    /// Which endpoint is asked.
+    pub balance: Balance,
+    /// Where clients name their conversations.
+    pub sessions: Sessions,
+    /// How much it takes.
+    pub admission: Admission,
+    /// How failures are noticed.
+    pub health: Health,
+    /// How tenants are kept apart in its endpoints' caches.
+    pub tenancy: Tenancy,
+    /// The pool that is asked if no endpoint of this one can answer.
+    pub fallback: Option<PoolId>,
+    /// Ask for streams also where clients want whole answers: for endpoints behind fronts that cut silent connections.
+    pub assemble: bool,
 }
 
 /// What software a pool's endpoints run.
@@ -525,6 +543,28 @@ impl Pool {
     pub const IDLE_CONNECTIONS_MAX: usize = 32;
     /// Open connections per worker and endpoint, if config doesn't say.
     pub const CONNECTIONS_MAX: usize = 1024;
+
+    /// A pool as it is where config says nothing else, and only one tenant asks.
+    pub fn new(id: PoolId, endpoints: Vec<Endpoint>) -> Self {
+        Self {
+            id,
+            endpoints,
+            kind: PoolKind::default(),
+            revision: String::new(),
+            models: BTreeMap::new(),
+            timeouts: Timeouts::default(),
+            discover: Vec::new(),
+            idle_connections_max: Self::IDLE_CONNECTIONS_MAX,
+            connections_max: Self::CONNECTIONS_MAX,
+            balance: Balance::default(),
+            sessions: Sessions::default(),
+            admission: Admission::default(),
+            health: Health::default(),
+            tenancy: Tenancy::Shared,
+            fallback: None,
+            assemble: false,
+        }
+    }
 }
 
 impl Regenerate {

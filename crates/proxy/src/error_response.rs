@@ -14,9 +14,9 @@ const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 pub(crate) fn render(failure: &Failure, dialect: Dialect) -> Response<Body> {
     let (status, kind) = status_and_kind(failure.code);
     let mut response = Response::new(Body::full(error_body(dialect, failure.code, kind, &failure.message)));
-    *response.status_mut() = failure.status.map_or(status, |(status, _)| status);
+    *response.status_mut() = failure.status.unwrap_or(status);
     let headers = response.headers_mut();
-    if let Some((_, Some(seconds))) = failure.status {
+    if let Some(seconds) = failure.retry_after_s {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -27,7 +27,9 @@ pub(crate) fn render(failure: &Failure, dialect: Dialect) -> Response<Body> {
         Code::MethodNotAllowed => {
             headers.insert(ALLOW, HeaderValue::from_static("POST"));
         }
-        Code::Overloaded | Code::Draining | Code::PolicyFailed => {
+        Code::Overloaded | Code::TenantOverloaded | Code::Draining | Code::PolicyFailed
+            if !headers.contains_key(RETRY_AFTER) =>
+        {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         // The official SDKs retry every 5xx and 409 unless told otherwise.
@@ -61,6 +63,7 @@ fn status_and_kind(code: Code) -> (StatusCode, &'static str) {
         Code::Unauthorized => (StatusCode::UNAUTHORIZED, "authentication_error"),
         Code::Forbidden | Code::PolicyRefused => (StatusCode::FORBIDDEN, "permission_error"),
         Code::NotCached => (StatusCode::GATEWAY_TIMEOUT, "not_cached_error"),
+        Code::TenantOverloaded => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error"),
         Code::Overloaded | Code::Draining | Code::PolicyFailed => {
             (StatusCode::SERVICE_UNAVAILABLE, "overloaded_error")
         }

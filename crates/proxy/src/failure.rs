@@ -12,19 +12,21 @@ pub(crate) struct Failure {
     pub(crate) code: Code,
     /// What the client reads; shows no internals.
     pub(crate) message: Cow<'static, str>,
-    /// Another status than the code's, and when to come back: a policy's word.
-    pub(crate) status: Option<(StatusCode, Option<u32>)>,
+    /// Another status than the code's: a policy's word.
+    pub(crate) status: Option<StatusCode>,
+    /// When to come back, in seconds.
+    pub(crate) retry_after_s: Option<u32>,
 }
 
 impl Failure {
     /// A failure with what to tell the client.
     pub(crate) fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into(), status: None }
+        Self { code, message: message.into(), status: None, retry_after_s: None }
     }
 
     /// With another status than the code's, and with `Retry-After` in seconds.
     pub(crate) fn with_status(self, status: StatusCode, retry_after_s: Option<u32>) -> Self {
-        Self { status: Some((status, retry_after_s)), ..self }
+        Self { status: Some(status), retry_after_s, ..self }
     }
 
     /// An upstream's failure. Says which kind, not which server.
@@ -32,6 +34,10 @@ impl Failure {
         let message = match code {
             Code::UpstreamTimeout => "the model server did not answer in time",
             Code::UpstreamUnreachable => "no model server can be reached; try again shortly",
+            Code::Overloaded => "all model servers are busy; try again after the time in Retry-After",
+            Code::TenantOverloaded => {
+                "all model servers are busy, and most of what waits is yours; try again after the time in Retry-After"
+            }
             Code::BodyTooLarge => "the body is over the limit",
             Code::BodyIncomplete => "the request's body broke off",
             _ => "the model server broke off its answer",
@@ -42,6 +48,12 @@ impl Failure {
 
 impl From<refrain_upstream::UpstreamError> for Failure {
     fn from(error: refrain_upstream::UpstreamError) -> Self {
-        Self::upstream(error.code())
+        let retry_after_s = match &error {
+            refrain_upstream::UpstreamError::Overloaded { retry_after, .. } => {
+                u32::try_from(retry_after.as_secs_f64().ceil() as u64).ok()
+            }
+            _ => None,
+        };
+        Self { retry_after_s, ..Self::upstream(error.code()) }
     }
 }

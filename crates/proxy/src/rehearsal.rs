@@ -229,17 +229,7 @@ impl Rehearsal {
 /// Pools of these names that nobody connects to.
 fn upstreams<'a>(names: impl IntoIterator<Item = &'a PoolId>) -> Result<Upstreams, RehearsalError> {
     let endpoint = Endpoint::plain("nowhere", "localhost", 9);
-    let pool = |id: &PoolId| Pool {
-        id: id.clone(),
-        endpoints: vec![endpoint.clone()],
-        discover: Vec::new(),
-        kind: PoolKind::Generic,
-        revision: String::new(),
-        models: BTreeMap::new(),
-        timeouts: Timeouts::default(),
-        idle_connections_max: 1,
-        connections_max: 1,
-    };
+    let pool = |id: &PoolId| Pool::new(id.clone(), vec![endpoint.clone()]);
     let pools = names.into_iter().map(|id| (id.clone(), Arc::new(pool(id)))).collect();
     Ok(Upstreams::new(&pools).map_err(Failure::from)?)
 }

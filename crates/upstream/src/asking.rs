@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use refrain_core::settings::Timeouts;
 use tokio::time::Instant;
 
+use crate::admission::Seat;
 use crate::connect::Connection;
 use crate::endpoint::EndpointState;
 use crate::headers::framing_fault;
@@ -29,7 +30,9 @@ pub(crate) struct Failure {
 
 /// A request on its way through the tries.
 pub(crate) struct Asking<'a> {
-    pub(crate) pool: &'a PoolState,
+    pub(crate) pool: &'a Arc<PoolState>,
+    /// Where it is being sent.
+    pub(crate) seat: Option<Seat>,
     method: Method,
     path_and_query: PathAndQuery,
     headers: HeaderMap,
@@ -44,11 +47,12 @@ pub(crate) struct Asking<'a> {
 }
 
 impl<'a> Asking<'a> {
-    pub(crate) fn new(pool: &'a PoolState, request: UpstreamRequest) -> Self {
-        let UpstreamRequest { method, path_and_query, mut headers, body, timeouts, routing_key: _ } = request;
+    pub(crate) fn new(pool: &'a Arc<PoolState>, request: UpstreamRequest) -> Self {
+        let UpstreamRequest { method, path_and_query, mut headers, body, timeouts, demand: _ } = request;
         request::normalise(&mut headers);
         Self {
             pool,
+            seat: None,
             method,
             path_and_query,
             headers,
@@ -76,6 +80,11 @@ impl<'a> Asking<'a> {
     /// Whether a fresh connection may replace an idle one that turned out dead. Once a request.
     pub(crate) fn may_replace_idle(&mut self, failure: &Failure) -> bool {
         self.body.is_some() && self.may_repeat(failure) && !std::mem::replace(&mut self.distrusts_idle, true)
+    }
+
+    /// Whether another endpoint may be asked though this one has answered, that it can't: nothing was generated.
+    pub(crate) fn may_ask_elsewhere(&self) -> bool {
+        self.body.is_some() && self.pool.budget.withdraw()
     }
 
     fn may_repeat(&self, failure: &Failure) -> bool {

@@ -5,7 +5,6 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -16,8 +15,9 @@ use refrain_core::EndpointId;
 use tokio::time::Instant;
 
 use crate::UpstreamError;
+use crate::admission::Seat;
 use crate::connect::Connection;
-use crate::endpoint::LoadGuard;
+use crate::endpoint::EndpointState;
 use crate::idle::IdleConnections;
 
 /// A response body. The connection goes back to the idle ones only when the body ended cleanly; dropping the stream
@@ -37,7 +37,9 @@ pub struct UpstreamStream {
 #[derive(Debug)]
 pub(crate) struct Lease {
     pub(crate) connection: Connection,
-    pub(crate) load: LoadGuard,
+    /// Counts it until it has ended.
+    pub(crate) seat: Option<Seat>,
+    pub(crate) endpoint: Arc<EndpointState>,
     pub(crate) idle: Arc<IdleConnections>,
     pub(crate) reuse: Reuse,
 }
@@ -54,7 +56,7 @@ pub(crate) enum Reuse {
 impl Lease {
     fn give_back(self) {
         if let Reuse::Yes { announced, count_max } = self.reuse {
-            self.idle.put(self.load.endpoint().key, self.connection, announced, count_max);
+            self.idle.put(self.endpoint.key, self.connection, announced, count_max);
         }
     }
 }
@@ -114,7 +116,7 @@ impl UpstreamStream {
     /// As [`UpstreamStream::poll_chunk`]; [`UpstreamError::Malformed`] if there is more.
     pub async fn collect(mut self, bytes_max: usize) -> Result<Bytes, UpstreamError> {
         let Some(lease) = &self.lease else { return Ok(Bytes::new()) };
-        let endpoint = lease.load.endpoint().id().clone();
+        let endpoint = lease.endpoint.id().clone();
         let too_long = UpstreamError::Malformed { endpoint, detail: "it is longer than it may be" };
         let mut whole = BytesMut::new();
         while let Some(chunk) = self.chunk().await.transpose()? {
@@ -147,9 +149,10 @@ impl UpstreamStream {
         error: impl FnOnce(EndpointId) -> UpstreamError,
     ) -> Poll<Option<Result<Bytes, UpstreamError>>> {
         let Some(lease) = self.lease.take() else { return Poll::Ready(None) };
-        let endpoint = lease.load.endpoint();
-        endpoint.counters.failures.fetch_add(1, Relaxed);
-        Poll::Ready(Some(Err(error(endpoint.id().clone()))))
+        let error = error(lease.endpoint.id().clone());
+        let ejection = lease.seat.as_ref().map(|seat| seat.pool().config().health.ejection);
+        lease.endpoint.note_error(&error, ejection.unwrap_or_default());
+        Poll::Ready(Some(Err(error)))
     }
 }
 

@@ -1,17 +1,22 @@
 //! One worker's client: takes a pool's endpoints in order, tries again where that is safe, and hands out the answer.
 
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use http::HeaderMap;
-use refrain_core::{Fault, Tasks};
+use http::{HeaderMap, StatusCode};
+use refrain_core::Tasks;
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
+use crate::admission::{self, Seat};
 use crate::asking::{Asking, Failure};
+use crate::balance::{self, Choice};
 use crate::body::{Lease, Reuse};
+use crate::clock::Millis;
 use crate::connect::{self, Connection};
-use crate::endpoint::{EndpointState, LoadGuard};
+use crate::endpoint::EndpointState;
 use crate::headers::KeepAlive;
 use crate::idle::IdleConnections;
 use crate::response::Timings;
@@ -37,41 +42,54 @@ impl Client {
         Self(Arc::new(Parts { tls, idle: IdleConnections::new(tasks) }))
     }
 
-    /// Asks a pool: the endpoint whose turn it is, then the next ones, each at most once.
+    /// Asks a pool: the endpoint that suits the request best, then the next ones, each at most once. Waits for room at one, as
+    /// long as the pool lets requests wait.
     ///
-    /// Another endpoint is asked only if connecting failed, or if the connection broke before the response head, the
-    /// body is [`UpstreamBody::Full`] and the pool's retry budget allows it; never after a time-out of the answer. Once
-    /// a request, an idle connection that turns out dead is replaced by a fresh one to the same endpoint, so that a
-    /// server's keep-alive limit does not move a conversation away from its prefix cache.
+    /// Another endpoint is asked only if connecting failed, or if the connection broke before the response head or the
+    /// answer says that the server is busy (503), the body is [`UpstreamBody::Full`] and the pool's retry budget allows it;
+    /// never after a time-out of the answer. Once a request, an idle connection that turns out dead is replaced by a fresh one
+    /// to the same endpoint, so that a server's keep-alive limit does not move a conversation away from its prefix cache.
     ///
     /// # Errors
-    /// The last try's.
+    /// The last try's, or why it was not tried.
     ///
     /// # Cancel safety
     /// Dropping the future closes the connection that is in use, so that the upstream stops working.
     pub async fn send(
         &self,
-        pool: &PoolState,
-        request: UpstreamRequest,
+        pool: &Arc<PoolState>,
+        mut request: UpstreamRequest,
     ) -> Result<UpstreamResponse, UpstreamError> {
         pool.budget.deposit();
-        let mut order = pool.order(request.routing_key.as_ref()).into_iter().peekable();
+        let demand = mem::take(&mut request.demand);
         let mut asking = Asking::new(pool, request);
-        let mut failed = UpstreamError::NoEndpoint { pool: pool.id().clone() };
-        while let Some(index) = order.next() {
-            let failure = match self.ask(&mut asking, &pool.endpoints()[index]).await {
+        let mut tried: SmallVec<[u64; 4]> = SmallVec::new();
+        let mut seat = admission::seat(pool, &demand, &tried).await?;
+        loop {
+            tried.push(seat.endpoint().key);
+            let failure = match self.ask(&mut asking, seat).await {
+                Ok(response) if response.status == StatusCode::SERVICE_UNAVAILABLE => {
+                    let other = balance::choose(pool, &demand, &tried, Millis::now());
+                    match other {
+                        Choice::Seat(next) if asking.may_ask_elsewhere() => seat = next,
+                        _ => return Ok(response),
+                    }
+                    continue;
+                }
                 Ok(response) => return Ok(response),
                 Err(failure) => failure,
             };
-            failed = failure.error.clone();
-            if order.peek().is_none() || !asking.may_move_on(&failure) {
-                break;
+            if !asking.may_move_on(&failure) {
+                return Err(failure.error);
             }
+            seat = match admission::seat(pool, &demand, &tried).await {
+                Err(UpstreamError::NoEndpoint { .. }) => return Err(failure.error),
+                next => next?,
+            };
         }
-        Err(failed)
     }
 
-    /// Asks one endpoint of a pool, whatever its turn or state.
+    /// Asks one endpoint of a pool, whatever its turn, state or load.
     ///
     /// # Errors
     /// The last try's.
@@ -80,16 +98,31 @@ impl Client {
     /// As [`Client::send`].
     pub async fn send_to(
         &self,
-        pool: &PoolState,
+        pool: &Arc<PoolState>,
         endpoint: &Arc<EndpointState>,
         request: UpstreamRequest,
     ) -> Result<UpstreamResponse, UpstreamError> {
         let mut asking = Asking::new(pool, request);
-        self.ask(&mut asking, endpoint).await.map_err(|failure| failure.error)
+        let seat = Seat::beyond_limits(pool, endpoint);
+        self.ask(&mut asking, seat).await.map_err(|failure| failure.error)
+    }
+
+    /// One endpoint, and what its answer tells of its health.
+    async fn ask(&self, asking: &mut Asking<'_>, seat: Seat) -> Result<UpstreamResponse, Failure> {
+        let endpoint = seat.endpoint().clone();
+        asking.seat = Some(seat);
+        let answered = self.connect_and_ask(asking, &endpoint).await;
+        asking.seat = None;
+        let ejection = asking.pool.config().health.ejection;
+        match &answered {
+            Ok(response) => endpoint.note_answer(response.status, &response.headers, ejection),
+            Err(failure) => endpoint.note_error(&failure.error, ejection),
+        }
+        answered
     }
 
     /// One endpoint: an idle connection, and a fresh one if that was dead or there is none.
-    async fn ask(
+    async fn connect_and_ask(
         &self,
         asking: &mut Asking<'_>,
         endpoint: &Arc<EndpointState>,
@@ -121,8 +154,6 @@ impl Client {
             }
             Err(error) => {
                 asking.attempts += 1;
-                endpoint.note_unreachable(std::time::Instant::now());
-                endpoint.counters.failures.fetch_add(1, Relaxed);
                 Err(Failure { error, unsent: true })
             }
         }
@@ -137,17 +168,13 @@ impl Client {
         connect: Option<Duration>,
     ) -> Result<UpstreamResponse, Failure> {
         asking.attempts += 1;
-        let load = LoadGuard::new(endpoint);
+        endpoint.counters.requests.fetch_add(1, Relaxed);
         let answered = asking.exchange(endpoint, &mut connection, started).await;
-        let response = answered.inspect_err(|failure| {
-            let blamed = failure.error.fault() == Fault::Upstream;
-            endpoint.counters.failures.fetch_add(u64::from(blamed), Relaxed);
-        })?;
-        endpoint.note_reachable();
+        let response = answered?;
         let (mut head, incoming) = response.into_parts();
         let reuse = reuse(&mut connection, &head.headers, asking.pool.config().idle_connections_max);
         strip_hop_by_hop(&mut head.headers);
-        let lease = Lease { connection, load, idle: self.0.idle.clone(), reuse };
+        let lease = Lease { connection, seat: asking.seat.take(), endpoint: endpoint.clone(), idle: self.0.idle.clone(), reuse };
         Ok(UpstreamResponse {
             status: head.status,
             headers: head.headers,

@@ -1,21 +1,21 @@
 //! One upstream server as this process knows it: load, health and counters. Shared by all workers, without locks.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
-use http::header::AUTHORIZATION;
-use http::{HeaderName, HeaderValue};
-use refrain_core::EndpointId;
+use http::header::{AUTHORIZATION, RETRY_AFTER};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use refrain_core::settings::Endpoint;
+use refrain_core::{EndpointId, Fault};
 
 use crate::UpstreamError;
-use crate::identity::Digests;
+use crate::balance::rendezvous;
+use crate::clock::Millis;
+use crate::health::{Failed, Health, Standing};
+use crate::models::Models;
 use crate::tls::TlsAccess;
-
-/// How long an endpoint that refused a connection is asked last.
-pub(crate) const COOL_DOWN: Duration = Duration::from_secs(3);
 
 /// An endpoint's live state. Kept over reloads that leave the endpoint as it is.
 #[derive(Debug)]
@@ -29,18 +29,24 @@ pub struct EndpointState {
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     /// None: plain. Read anew by each reload.
     pub(crate) tls: ArcSwapOption<TlsAccess>,
-    /// What models an Ollama holds; none until it has said so.
-    pub(crate) digests: ArcSwapOption<Digests>,
+    /// Stands for its name in rendezvous hashing.
+    pub(crate) seed: u64,
+    /// What it last said that it has; none until it has said so.
+    pub(crate) models: ArcSwapOption<Models>,
     pub(crate) counters: Counters,
-    born: Instant,
-    /// Milliseconds after `born`, plus one, of the last failure to connect; 0: the last attempt went well.
-    failed_at: AtomicU64,
+    pub(crate) health: Health,
+    /// No new requests go there.
+    drains: AtomicBool,
+    /// Why it failed last.
+    last_error: ArcSwapOption<(SystemTime, String)>,
 }
 
 /// Counters that only grow, but for `in_flight`.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     pub(crate) in_flight: AtomicU32,
+    /// Of prompts that are being answered.
+    pub(crate) tokens: AtomicU64,
     pub(crate) requests: AtomicU64,
     pub(crate) failures: AtomicU64,
     pub(crate) opened: AtomicU64,
@@ -48,7 +54,7 @@ pub(crate) struct Counters {
 }
 
 /// An endpoint's counters at one moment, for the metrics exporter.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct EndpointStats {
     /// Which endpoint.
     pub endpoint: EndpointId,
@@ -62,8 +68,47 @@ pub struct EndpointStats {
     pub connections_opened: u64,
     /// Requests that took an idle connection.
     pub connections_reused: u64,
-    /// Whether it lately refused a connection and is asked last.
-    pub cooling: bool,
+    /// Tokens of the prompts that are being answered, as far as known.
+    pub tokens: u64,
+    /// Whether it may be asked now.
+    pub state: EndpointCondition,
+    /// Part of its share that it gets: less than 1 in a slow start.
+    pub share: f64,
+    /// What it says that it has; none: nothing yet.
+    pub models: Option<Vec<String>>,
+    /// Why it failed last, and when.
+    pub last_error: Option<(SystemTime, String)>,
+}
+
+/// What is known of whether an endpoint can answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndpointCondition {
+    /// It gets requests.
+    Healthy,
+    /// One request at a time finds out whether it is back.
+    OnTrial,
+    /// It failed too often, or wants to be left alone for a while.
+    Ejected,
+    /// It can't be connected to, or doesn't answer looks.
+    Down,
+    /// It is new and has to show first that it is ready.
+    Awaited,
+    /// It gets no new requests, by an operator's word.
+    Draining,
+}
+
+impl EndpointCondition {
+    /// The word in metrics and tables.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::OnTrial => "on_trial",
+            Self::Ejected => "ejected",
+            Self::Down => "down",
+            Self::Awaited => "awaited",
+            Self::Draining => "draining",
+        }
+    }
 }
 
 impl EndpointState {
@@ -76,12 +121,19 @@ impl EndpointState {
             host: header(config, &host_text(config))?,
             headers: headers(config)?,
             tls: ArcSwapOption::new(TlsAccess::read(config)?),
-            digests: ArcSwapOption::empty(),
+            seed: rendezvous::seed(config.id.as_str()),
+            models: ArcSwapOption::empty(),
             counters: Counters::default(),
-            born: Instant::now(),
-            failed_at: AtomicU64::new(0),
+            health: Health::default(),
+            drains: AtomicBool::new(false),
+            last_error: ArcSwapOption::empty(),
             config: config.clone(),
         })
+    }
+
+    /// The same for one that was discovered: it is asked once a look has found it ready.
+    pub(crate) fn discovered(config: &Endpoint) -> Result<Self, UpstreamError> {
+        Ok(Self { health: Health::awaited(), ..Self::new(config)? })
     }
 
     /// Its name.
@@ -89,57 +141,106 @@ impl EndpointState {
         &self.config.id
     }
 
-    /// Counters now.
-    pub fn stats(&self) -> EndpointStats {
+    /// Counters now, in a pool with such a slow start.
+    pub(crate) fn stats(&self, slow_start: Duration) -> EndpointStats {
+        let now = Millis::now();
+        let counters = &self.counters;
         EndpointStats {
             endpoint: self.config.id.clone(),
-            in_flight: self.counters.in_flight.load(Relaxed),
-            requests: self.counters.requests.load(Relaxed),
-            failures: self.counters.failures.load(Relaxed),
-            connections_opened: self.counters.opened.load(Relaxed),
-            connections_reused: self.counters.reused.load(Relaxed),
-            cooling: self.is_cooling(Instant::now()),
+            in_flight: counters.in_flight.load(Relaxed),
+            requests: counters.requests.load(Relaxed),
+            failures: counters.failures.load(Relaxed),
+            connections_opened: counters.opened.load(Relaxed),
+            connections_reused: counters.reused.load(Relaxed),
+            tokens: counters.tokens.load(Relaxed),
+            state: self.condition(now),
+            share: self.health.share(now, slow_start),
+            models: self.models.load().as_ref().map(|models| models.names()),
+            last_error: self.last_error.load().as_deref().cloned(),
         }
     }
 
-    /// Whether the last attempt to connect failed, whenever that was.
-    pub(crate) fn is_doubtful(&self) -> bool {
-        self.failed_at.load(Relaxed) != 0
+    /// Whether new requests may go there: an operator's word, kept until it is taken back or the endpoint's settings change.
+    pub fn set_draining(&self, drains: bool) {
+        self.drains.store(drains, Relaxed);
     }
 
-    /// Whether it failed to connect within the last [`COOL_DOWN`].
-    pub(crate) fn is_cooling(&self, now: Instant) -> bool {
-        self.is_recent(self.failed_at.load(Relaxed), now)
+    /// Whether it may be asked.
+    pub(crate) fn standing(&self, now: Millis) -> Standing {
+        if self.drains.load(Relaxed) { Standing::Awaited } else { self.health.standing(now) }
     }
 
-    /// Whether a request may go there first. After a cool-down one may, as a probe; the others wait for another
-    /// cool-down, or until the probe got through.
-    pub(crate) fn admits(&self, now: Instant) -> bool {
-        let failed_at = self.failed_at.load(Relaxed);
-        if failed_at == 0 || self.is_recent(failed_at, now) {
-            return failed_at == 0;
+    /// Whether it has a model, by [`crate::models::hash`]; none: it never said.
+    pub(crate) fn holds(&self, model: u64) -> Option<bool> {
+        self.models.load().as_ref().map(|models| models.holds(model))
+    }
+
+    /// Whether it has a model in memory.
+    pub(crate) fn is_resident(&self, model: u64) -> bool {
+        self.models.load().as_ref().is_some_and(|models| models.is_resident(model))
+    }
+
+    /// Notes what an answer tells of it. `ejection`: how long its first ejection would last.
+    pub(crate) fn note_answer(&self, status: StatusCode, headers: &HeaderMap, ejection: Duration) {
+        let now = Millis::now();
+        let is_failure = matches!(
+            status,
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+        );
+        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS)
+            && let Some(wait) = retry_after(headers)
+        {
+            // It is well, and says when it has room again.
+            self.note_trouble(format!("busy for {} s: {status}", wait.as_secs()));
+            self.health.note_busy(now, wait);
+        } else if is_failure {
+            self.note_failed(Failed::Answer, format!("answered {status}"), ejection);
+        } else {
+            self.health.note_good(now);
         }
-        self.failed_at.compare_exchange(failed_at, self.millis(now), Relaxed, Relaxed).is_ok()
     }
 
-    /// Notes that connecting failed.
-    pub(crate) fn note_unreachable(&self, now: Instant) {
-        self.failed_at.store(self.millis(now), Relaxed);
-    }
-
-    /// Notes that it answered, or accepted a connection.
-    pub(crate) fn note_reachable(&self) {
-        if self.failed_at.load(Relaxed) != 0 {
-            self.failed_at.store(0, Relaxed);
+    /// Notes what a failed try tells of it: nothing, if the client's request or its patience is to blame.
+    pub(crate) fn note_error(&self, error: &UpstreamError, ejection: Duration) {
+        match error {
+            UpstreamError::Connect { .. } | UpstreamError::ConnectTimeout { .. } | UpstreamError::Tls { .. } => {
+                self.note_failed(Failed::Unreachable, error, ejection);
+            }
+            UpstreamError::Reset { .. }
+            | UpstreamError::Cut { .. }
+            | UpstreamError::Malformed { .. }
+            | UpstreamError::IdleTimeout { .. } => self.note_failed(Failed::Answer, error, ejection),
+            // A long generation is none of its faults.
+            _ if error.fault() == Fault::Upstream => {
+                self.counters.failures.fetch_add(1, Relaxed);
+                self.note_trouble(error);
+            }
+            _ => {}
         }
     }
 
-    fn is_recent(&self, failed_at: u64, now: Instant) -> bool {
-        failed_at != 0 && self.millis(now).saturating_sub(failed_at) < COOL_DOWN.as_millis() as u64
+    fn note_failed(&self, failed: Failed, why: impl ToString, ejection: Duration) {
+        self.counters.failures.fetch_add(1, Relaxed);
+        self.note_trouble(why);
+        self.health.note_failed(failed, Millis::now(), ejection);
     }
 
-    fn millis(&self, now: Instant) -> u64 {
-        now.saturating_duration_since(self.born).as_millis() as u64 + 1
+    /// Notes why it isn't as it should be, without holding it against it.
+    pub(crate) fn note_trouble(&self, why: impl ToString) {
+        self.last_error.store(Some(Arc::new((SystemTime::now(), why.to_string()))));
+    }
+
+    fn condition(&self, now: Millis) -> EndpointCondition {
+        if self.drains.load(Relaxed) {
+            return EndpointCondition::Draining;
+        }
+        match self.health.standing(now) {
+            Standing::Good => EndpointCondition::Healthy,
+            Standing::OnTrial => EndpointCondition::OnTrial,
+            Standing::Ejected => EndpointCondition::Ejected,
+            Standing::Down => EndpointCondition::Down,
+            Standing::Awaited => EndpointCondition::Awaited,
+        }
     }
 }
 
@@ -171,24 +272,8 @@ fn header(config: &Endpoint, text: &str) -> Result<HeaderValue, UpstreamError> {
     HeaderValue::from_str(text).map_err(|_| UpstreamError::Settings { endpoint: config.id.clone() })
 }
 
-/// One request in flight at an endpoint: counted from here until dropped.
-#[derive(Debug)]
-pub(crate) struct LoadGuard(Arc<EndpointState>);
-
-impl LoadGuard {
-    pub(crate) fn new(endpoint: &Arc<EndpointState>) -> Self {
-        endpoint.counters.in_flight.fetch_add(1, Relaxed);
-        endpoint.counters.requests.fetch_add(1, Relaxed);
-        Self(endpoint.clone())
-    }
-
-    pub(crate) fn endpoint(&self) -> &Arc<EndpointState> {
-        &self.0
-    }
-}
-
-impl Drop for LoadGuard {
-    fn drop(&mut self) {
-        self.0.counters.in_flight.fetch_sub(1, Relaxed);
-    }
+/// The seconds of a `Retry-After`; a date is taken for unknown.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds: u64 = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use refrain_core::{Code, EndpointId, Fault, PoolId, Retry};
 
@@ -14,6 +15,16 @@ pub enum UpstreamError {
     NoEndpoint {
         /// Which pool.
         pool: PoolId,
+    },
+    /// Every endpoint that could answer is at its limit, and too many wait already, or this request waited too long.
+    #[error("pool \"{pool}\" is at its limits and its queue is full or slow")]
+    Overloaded {
+        /// Which pool.
+        pool: PoolId,
+        /// Whether it is the caller's tenant that waits with more than its share.
+        by_tenant: bool,
+        /// When there may be room.
+        retry_after: Duration,
     },
     /// No address of the endpoint accepted a connection, or its name did not resolve.
     #[error("endpoint \"{endpoint}\": could not connect: {source}")]
@@ -135,6 +146,8 @@ impl UpstreamError {
             | Self::Connect { .. }
             | Self::ConnectTimeout { .. }
             | Self::Tls { .. } => Code::UpstreamUnreachable,
+            Self::Overloaded { by_tenant: true, .. } => Code::TenantOverloaded,
+            Self::Overloaded { .. } => Code::Overloaded,
             Self::FirstByteTimeout { .. } | Self::IdleTimeout { .. } | Self::TotalTimeout { .. } => {
                 Code::UpstreamTimeout
             }
@@ -149,6 +162,7 @@ impl UpstreamError {
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::NoEndpoint { .. } => "no_endpoint",
+            Self::Overloaded { .. } => "overloaded",
             Self::Connect { .. } => "connect",
             Self::ConnectTimeout { .. } => "connect_timeout",
             Self::Tls { .. } => "tls",

@@ -4,34 +4,43 @@
 //! one data worker ([`Client`]) and never move to another. This crate knows neither prompts nor caches, and it decides
 //! nothing about what a client is told: [`UpstreamError::code`] is as far as it goes.
 
+mod admission;
 mod asking;
 mod balance;
 mod bell;
 mod body;
 mod budget;
 mod client;
+mod clock;
 mod connect;
+mod demand;
 mod dial;
 mod endpoint;
 mod error;
 mod headers;
+mod health;
 mod identity;
 mod idle;
+mod models;
 mod ping;
 mod pool;
-mod rendezvous;
 mod request;
 mod response;
 mod tls;
+mod watch;
 
+pub use admission::Seat;
+pub use balance::turns::Members;
 pub use body::UpstreamStream;
 pub use client::Client;
-pub use endpoint::{EndpointState, EndpointStats};
+pub use clock::Millis;
+pub use demand::{Affinity, Demand, Prefix};
+pub use endpoint::{EndpointCondition, EndpointState, EndpointStats};
 pub use error::UpstreamError;
 pub(crate) use headers::strip_hop_by_hop;
-pub use identity::keep_identities;
 pub use ping::Ping;
 pub use pool::{PoolState, Upstreams};
 pub use request::{BoxError, UpstreamBody, UpstreamRequest};
 pub use response::{Timings, UpstreamResponse};
 pub use tls::ClientTls;
+pub use watch::watch;

@@ -8,7 +8,7 @@ use refrain_core::settings::PoolKind;
 use tokio::time::Instant;
 
 use crate::endpoint::EndpointState;
-use crate::identity::get;
+use crate::watch::get;
 use crate::{Client, PoolState, UpstreamError};
 
 /// Longest answer that is read, in bytes.
@@ -33,7 +33,7 @@ impl Client {
     ///
     /// # Cancel safety
     /// As [`Client::send`].
-    pub async fn ping(&self, pool: &PoolState, endpoint: &Arc<EndpointState>) -> Result<Ping, UpstreamError> {
+    pub async fn ping(&self, pool: &Arc<PoolState>, endpoint: &Arc<EndpointState>) -> Result<Ping, UpstreamError> {
         let path = match pool.config().kind {
             PoolKind::Ollama => "/api/version",
             PoolKind::Generic => "/v1/models",

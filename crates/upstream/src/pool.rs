@@ -2,17 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
+use arc_swap::{ArcSwap, Guard};
+use parking_lot::Mutex;
 use refrain_core::settings::{Endpoint, Pool, PoolKind};
 use refrain_core::{EndpointId, PoolId};
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
-use crate::balance::{self, Turns};
+use crate::admission::{self, Queue};
+use crate::balance::recent::Recent;
+use crate::balance::turns::Members;
 use crate::budget::RetryBudget;
 use crate::endpoint::{EndpointState, EndpointStats};
 use crate::tls::TlsAccess;
-use crate::{UpstreamError, identity, rendezvous};
+use crate::{UpstreamError, identity};
 
 /// Every pool of one configuration. Part of the live snapshot; shared by all workers.
 #[derive(Debug)]
@@ -20,6 +26,7 @@ pub struct Upstreams {
     pools: BTreeMap<PoolId, Arc<PoolState>>,
     /// Raised when somebody asked for a model of unknown identity; one for all reloads.
     pub(crate) model_wanted: Arc<Notify>,
+    proxies: Arc<Proxies>,
 }
 
 /// An endpoint that stays, and what its certificate files hold now.
@@ -29,12 +36,27 @@ type Renewed = (Arc<EndpointState>, Arc<TlsAccess>);
 #[derive(Debug)]
 pub struct PoolState {
     config: Arc<Pool>,
-    endpoints: Vec<Arc<EndpointState>>,
-    turns: Turns,
+    members: ArcSwap<Members>,
+    turn: AtomicUsize,
     revision: Arc<str>,
+    /// When its endpoints were looked at last.
+    looked: Mutex<Option<Instant>>,
     pub(crate) budget: RetryBudget,
     pub(crate) disagreement: identity::Disagreement,
+    pub(crate) recent: Arc<Recent>,
+    pub(crate) queue: Queue,
     model_wanted: Arc<Notify>,
+    proxies: Arc<Proxies>,
+}
+
+/// How many proxies share the endpoints' limits; never 0.
+#[derive(Debug)]
+pub(crate) struct Proxies(AtomicU32);
+
+impl Default for Proxies {
+    fn default() -> Self {
+        Self(AtomicU32::new(1))
+    }
 }
 
 impl Upstreams {
@@ -44,7 +66,7 @@ impl Upstreams {
     /// [`UpstreamError::Settings`] if an endpoint's host or headers can't be sent, [`UpstreamError::TlsFile`] or
     /// [`UpstreamError::ServerName`] if its certificates can't be used.
     pub fn new(pools: &BTreeMap<PoolId, Arc<Pool>>) -> Result<Self, UpstreamError> {
-        Self { pools: BTreeMap::new(), model_wanted: Arc::default() }.reload(pools)
+        Self { pools: BTreeMap::new(), model_wanted: Arc::default(), proxies: Arc::default() }.reload(pools)
     }
 
     /// Pools by new settings. A pool that did not change is the same one; in a changed pool, an endpoint that did not
@@ -57,7 +79,7 @@ impl Upstreams {
             let old = self.pools.get(id);
             let state = match old {
                 Some(old) if old.config == *config => old.clone(),
-                _ => Arc::new(PoolState::new(config, old.map(Arc::as_ref), &self.model_wanted)?),
+                _ => Arc::new(PoolState::new(config, old.map(Arc::as_ref), self)?),
             };
             Ok((id.clone(), state))
         };
@@ -66,7 +88,7 @@ impl Upstreams {
         for (endpoint, tls) in certificates {
             endpoint.tls.store(Some(tls));
         }
-        Ok(Self { pools, model_wanted: self.model_wanted.clone() })
+        Ok(Self { pools, model_wanted: self.model_wanted.clone(), proxies: self.proxies.clone() })
     }
 
     /// What the certificate files of endpoints hold by now. They change without a change of settings.
@@ -76,7 +98,7 @@ impl Upstreams {
     ) -> Result<Vec<Renewed>, UpstreamError> {
         let mut renewed = Vec::new();
         for state in pools.keys().filter_map(|id| self.pools.get(id)) {
-            for endpoint in state.endpoints() {
+            for endpoint in state.endpoints().iter() {
                 let stays = pools[state.id()].endpoints.contains(&endpoint.config);
                 if let Some(tls) = stays.then(|| TlsAccess::read(&endpoint.config)).transpose()?.flatten() {
                     renewed.push((endpoint.clone(), tls));
@@ -91,6 +113,16 @@ impl Upstreams {
         self.pools.get(id)
     }
 
+    /// How many proxies there are in front of the same endpoints, this one included: each takes its part of their limits.
+    pub fn set_proxies(&self, count: u32) {
+        self.proxies.0.store(count.max(1), Relaxed);
+    }
+
+    /// What [`Upstreams::set_proxies`] said last; 1 before.
+    pub fn proxies(&self) -> u32 {
+        self.proxies.0.load(Relaxed)
+    }
+
     /// All pools, by name.
     pub fn pools(&self) -> impl Iterator<Item = &Arc<PoolState>> {
         self.pools.values()
@@ -98,32 +130,47 @@ impl Upstreams {
 }
 
 impl PoolState {
-    fn new(
-        config: &Arc<Pool>,
-        old: Option<&Self>,
-        model_wanted: &Arc<Notify>,
-    ) -> Result<Self, UpstreamError> {
-        let kept = |endpoint: &Endpoint| {
-            old.and_then(|old| old.endpoints.iter().find(|kept| kept.config == *endpoint))
+    fn new(config: &Arc<Pool>, old: Option<&Self>, upstreams: &Upstreams) -> Result<Self, UpstreamError> {
+        let former = old.map(Self::endpoints);
+        let mut endpoints = kept(&config.endpoints, former.as_deref(), EndpointState::new)?;
+        // What was discovered stays until its source says otherwise.
+        let is_static = |endpoint: &EndpointState| {
+            config.endpoints.iter().chain(old.iter().flat_map(|old| &old.config.endpoints)).any(|one| one.id == endpoint.config.id)
         };
-        let endpoints = config
-            .endpoints
-            .iter()
-            .map(|endpoint| match kept(endpoint) {
-                Some(kept) => Ok(kept.clone()),
-                None => EndpointState::new(endpoint).map(Arc::new),
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        let weights: Vec<u32> = config.endpoints.iter().map(|endpoint| endpoint.weight).collect();
+        let discovered = former.iter().flat_map(|former| former.iter()).filter(|endpoint| !is_static(endpoint));
+        endpoints.extend(discovered.cloned());
         Ok(Self {
-            turns: Turns::new(&weights),
+            members: ArcSwap::from_pointee(Members::new(endpoints)),
+            turn: AtomicUsize::new(0),
             revision: config.revision.as_str().into(),
+            looked: Mutex::new(None),
             budget: RetryBudget::default(),
             disagreement: identity::Disagreement::default(),
-            model_wanted: model_wanted.clone(),
+            recent: old.map_or_else(|| Arc::new(Recent::new()), |old| old.recent.clone()),
+            queue: Queue::default(),
+            model_wanted: upstreams.model_wanted.clone(),
+            proxies: upstreams.proxies.clone(),
             config: config.clone(),
-            endpoints,
         })
+    }
+
+    /// Takes in what was discovered, and lets go of what was discovered before and is no longer there. Endpoints that did not
+    /// change keep their state; new ones are asked once they have shown to be ready; requests at those that left end there.
+    /// Config's own endpoints stay, and win over discovered ones of the same name.
+    ///
+    /// # Errors
+    /// [`UpstreamError::Settings`] if an endpoint's host or authorization can't be sent as a header; nothing has changed then.
+    pub fn replace_discovered(self: &Arc<Self>, discovered: &[Endpoint]) -> Result<(), UpstreamError> {
+        let former = self.endpoints();
+        let own = &self.config.endpoints;
+        let others: Vec<Endpoint> =
+            discovered.iter().filter(|one| own.iter().all(|own| own.id != one.id)).cloned().collect();
+        let mut endpoints = kept(own, Some(&former), EndpointState::new)?;
+        endpoints.extend(kept(&others, Some(&former), EndpointState::discovered)?);
+        self.members.store(Arc::new(Members::new(endpoints)));
+        self.look_soon();
+        admission::dispatch(self);
+        Ok(())
     }
 
     /// Its name.
@@ -136,19 +183,59 @@ impl PoolState {
         &self.config
     }
 
-    /// Its endpoints, in the order of config.
-    pub fn endpoints(&self) -> &[Arc<EndpointState>] {
-        &self.endpoints
+    /// Its endpoints now: those of config in their order, then discovered ones.
+    pub fn endpoints(&self) -> Arc<Members> {
+        self.members.load_full()
+    }
+
+    /// The same for a moment.
+    pub(crate) fn members(&self) -> Guard<Arc<Members>> {
+        self.members.load()
     }
 
     /// The endpoint of this name.
-    pub fn endpoint(&self, id: &EndpointId) -> Option<&Arc<EndpointState>> {
-        self.endpoints.iter().find(|endpoint| endpoint.id() == id)
+    pub fn endpoint(&self, id: &EndpointId) -> Option<Arc<EndpointState>> {
+        self.members.load().iter().find(|endpoint| endpoint.id() == id).cloned()
     }
 
     /// Every endpoint's counters now.
     pub fn stats(&self) -> Vec<EndpointStats> {
-        self.endpoints.iter().map(|endpoint| endpoint.stats()).collect()
+        let slow_start = self.config.health.slow_start;
+        self.members.load().iter().map(|endpoint| endpoint.stats(slow_start)).collect()
+    }
+
+    /// Takes the next turn.
+    pub(crate) fn turn(&self) -> usize {
+        self.turn.fetch_add(1, Relaxed)
+    }
+
+    /// Requests in flight that an endpoint takes from this proxy.
+    pub(crate) fn limit(&self) -> u32 {
+        self.divided(self.config.admission.concurrency)
+    }
+
+    /// Requests in flight up to which balance never sends a request away from this proxy's preferred endpoint.
+    pub(crate) fn floor(&self) -> u32 {
+        self.divided(self.config.admission.parallelism)
+    }
+
+    fn divided(&self, limit: u32) -> u32 {
+        limit.div_ceil(self.proxies.0.load(Relaxed)).max(1)
+    }
+
+    /// Whether its endpoints' turn to be looked at has come; takes it.
+    pub(crate) fn takes_look(&self, now: Instant, interval: Duration) -> bool {
+        let mut looked = self.looked.lock();
+        let is_due = looked.is_none_or(|looked| now >= looked + interval);
+        if is_due {
+            *looked = Some(now);
+        }
+        is_due
+    }
+
+    /// Its endpoints are looked at next.
+    pub(crate) fn look_soon(&self) {
+        *self.looked.lock() = None;
     }
 
     /// What stands behind `model` (the upstream's name for it) on this pool: part of every cache key. The configured
@@ -173,27 +260,27 @@ impl PoolState {
     pub fn model_identity_at(&self, endpoint: &EndpointId, model: &str) -> Option<Arc<str>> {
         match self.config.kind {
             PoolKind::Generic => Some(self.revision.clone()),
-            PoolKind::Ollama => identity::at(self.endpoint(endpoint)?, model),
+            PoolKind::Ollama => identity::at(&*self.endpoint(endpoint)?, model),
         }
     }
+}
 
-    /// Endpoints to ask for one request, in order, each once. Without a routing key a turn is taken by calling it.
-    pub(crate) fn order(&self, routing_key: Option<&[u8; 32]>) -> Vec<usize> {
-        let preference = match routing_key {
-            Some(key) => rendezvous::preference(&self.endpoints, key),
-            None => self.turns.preference(),
-        };
-        if self.endpoints.iter().any(|endpoint| endpoint.is_doubtful()) {
-            return balance::order(&self.endpoints, preference, Instant::now());
-        }
-        preference
-    }
+/// States of these endpoints: former ones where nothing changed.
+fn kept(
+    endpoints: &[Endpoint],
+    former: Option<&Members>,
+    make: fn(&Endpoint) -> Result<EndpointState, UpstreamError>,
+) -> Result<Vec<Arc<EndpointState>>, UpstreamError> {
+    let kept = |endpoint: &Endpoint| former.and_then(|former| former.iter().find(|one| one.config == *endpoint));
+    let states = endpoints.iter().map(|endpoint| match kept(endpoint) {
+        Some(kept) => Ok(kept.clone()),
+        None => make(endpoint).map(Arc::new),
+    });
+    states.collect()
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use refrain_core::settings::Timeouts;
-
     use super::*;
 
     fn endpoint(id: &str) -> Endpoint {
@@ -205,17 +292,8 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn pool(id: &str, kind: PoolKind, endpoints: &[&str]) -> Arc<Pool> {
-        Arc::new(Pool {
-            id: id.into(),
-            endpoints: endpoints.iter().map(|id| endpoint(id)).collect(),
-            discover: Vec::new(),
-            kind,
-            revision: "r1".into(),
-            models: BTreeMap::new(),
-            timeouts: Timeouts::default(),
-            idle_connections_max: 8,
-            connections_max: Pool::CONNECTIONS_MAX,
-        })
+        let endpoints = endpoints.iter().map(|id| endpoint(id)).collect();
+        Arc::new(Pool { kind, revision: "r1".into(), ..Pool::new(id.into(), endpoints) })
     }
 
     fn pools(pools: &[&Arc<Pool>]) -> BTreeMap<PoolId, Arc<Pool>> {

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use refrain_core::settings::Timeouts;
 use tokio::time::Instant;
 
+use crate::demand::Demand;
 use crate::endpoint::EndpointState;
 use crate::{UpstreamError, strip_hop_by_hop};
 
@@ -36,9 +37,8 @@ pub struct UpstreamRequest {
     pub body: UpstreamBody,
     /// The route's time-outs.
     pub timeouts: Timeouts,
-    /// Requests with the same key go to the same endpoint as far as possible; none: in turns. Any 32 bytes that are spread
-    /// evenly, such as a digest.
-    pub routing_key: Option<[u8; 32]>,
+    /// Where it shall go.
+    pub demand: Demand,
 }
 
 /// A request body.

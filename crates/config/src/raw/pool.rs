@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Certificate, Discover, SecretSource};
-use crate::text::{FilePath, NonEmpty, ServerName, TimeSpan, UpstreamUrl};
+use crate::text::{FilePath, HeaderName, JsonPointer, NonEmpty, ServerName, TimeSpan, UpstreamUrl};
 
 /// Upstream servers that serve the same models.
 #[derive(Default, Deserialize, JsonSchema)]
@@ -41,6 +41,102 @@ pub(crate) struct Pool {
     pub(crate) authorization: Option<SecretSource>,
     /// Other headers to send, such as an API key of the servers. Clients can't override them.
     pub(crate) headers: BTreeMap<String, SecretSource>,
+    /// Which server is asked. Default "prefix".
+    pub(crate) balance: Option<Balance>,
+    /// What balance = "hash" goes by: "user", "session", { header = "NAME" } or { field = "/JSON/POINTER" }.
+    pub(crate) hash_by: Option<HashBy>,
+    /// Headers by which clients name their conversation; such requests stay together. Default ["x-session-id",
+    /// "x-openwebui-chat-id"].
+    pub(crate) session_headers: Option<Vec<HeaderName>>,
+    /// Fields of the body by which clients name their conversation, as JSON pointers. Default ["/prompt_cache_key",
+    /// "/session_id"].
+    pub(crate) session_fields: Option<Vec<JsonPointer>>,
+    /// How much it takes.
+    pub(crate) limits: PoolLimits,
+    /// How failures are noticed.
+    pub(crate) health: Health,
+    /// How tenants are kept apart in the prefix caches of the servers. Default "salted" where several tenants have keys, for
+    /// kind = "generic"; else "shared".
+    pub(crate) tenancy: Option<Tenancy>,
+    /// The tenant that a "dedicated" pool serves.
+    pub(crate) tenant: Option<NonEmpty>,
+    /// The pool that is asked if no server of this one can answer.
+    pub(crate) fallback: Option<String>,
+    /// Ask for a stream also where the client wants a whole answer: for servers behind fronts that cut silent connections, as
+    /// RunPod's HTTP proxy does. Default false.
+    pub(crate) assemble: bool,
+}
+
+/// Which server is asked.
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Balance {
+    /// The one that most likely has the prompt's prefix in its own cache, unless it is much busier than the others.
+    Prefix,
+    /// The same one for the same `hash_by`, unless it is much busier than the others.
+    Hash,
+    /// The one of two at random with fewer outstanding prompt tokens.
+    LeastLoad,
+    /// Each in turn.
+    RoundRobin,
+}
+
+/// What a hash goes by.
+#[derive(Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum HashBy {
+    /// The verified user.
+    User,
+    /// The conversation that `session_headers` and `session_fields` name.
+    Session,
+    /// A request header.
+    Header(HeaderName),
+    /// A field of the body.
+    Field(JsonPointer),
+}
+
+/// How tenants are kept apart.
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Tenancy {
+    /// By vLLM's `cache_salt`, from a keyed hash of the tenant.
+    Salted,
+    /// The pool serves one tenant alone: `tenant`.
+    Dedicated,
+    /// Not at all: the time an answer takes can tell what another tenant has asked.
+    Shared,
+}
+
+/// How much a pool takes. These are limits of the servers: several proxies divide them.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct PoolLimits {
+    /// Requests in flight a server; more wait. Default 256.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub(crate) concurrency: Option<u32>,
+    /// Requests that a server computes side by side (--max-num-seqs, -np, OLLAMA_NUM_PARALLEL). Up to so many, none is sent
+    /// away from its preferred server. Default 8.
+    #[schemars(range(min = 1, max = 100_000))]
+    pub(crate) parallelism: Option<u32>,
+    /// Requests that wait for a server; more are refused. 0: none waits. Default 1024.
+    #[schemars(range(min = 0, max = 1_000_000))]
+    pub(crate) queue: Option<u32>,
+    /// Longest wait. Default "30s".
+    pub(crate) queue_timeout: Option<TimeSpan>,
+}
+
+/// How failures are noticed.
+#[derive(Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Health {
+    /// Ask each server for its models every so often. Default true.
+    pub(crate) active: Option<bool>,
+    /// How often. Default "2s".
+    pub(crate) interval: Option<TimeSpan>,
+    /// How long a server that keeps failing is left out at first. Default "10s".
+    pub(crate) ejection: Option<TimeSpan>,
+    /// Over how long a new or returned server gets its full share. Default "15s".
+    pub(crate) slow_start: Option<TimeSpan>,
 }
 
 /// What software a pool's servers run.

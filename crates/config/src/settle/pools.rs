@@ -3,6 +3,7 @@
 mod discover;
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::sync::Arc;
 
 use refrain_core::PoolId;
@@ -10,18 +11,20 @@ use refrain_core::settings::{Endpoint, Pool, PoolKind, Timeouts};
 
 use super::Context;
 use super::endpoints::{Access, RawAccess};
+use super::fleet::{self, Tenants};
 use crate::raw;
 
 pub(super) fn settle(
     context: &mut Context<'_>,
     raw: BTreeMap<String, raw::Pool>,
+    tenants: &Tenants,
 ) -> BTreeMap<PoolId, Arc<Pool>> {
     if context.names("pool").is_empty() {
         context.refuse(&["pool"], "no pool: add [pool.NAME] with endpoints = [\"http://host:port\"]", None);
     }
     raw.into_iter()
         .map(|(name, raw)| {
-            let pool = pool(context, &name, raw);
+            let pool = pool(context, &name, raw, tenants);
             (pool.id.clone(), Arc::new(pool))
         })
         .collect()
@@ -37,20 +40,20 @@ pub(super) fn timeouts(raw: raw::Timeouts, default: Timeouts) -> Timeouts {
     }
 }
 
-fn pool(context: &mut Context<'_>, name: &str, raw: raw::Pool) -> Pool {
+fn pool(context: &mut Context<'_>, name: &str, mut raw: raw::Pool, tenants: &Tenants) -> Pool {
     let mut endpoints = Vec::new();
     let access = RawAccess {
         http_version: raw.http_version,
-        tls: raw.tls,
-        authorization: raw.authorization,
-        headers: raw.headers,
+        tls: raw.tls.take(),
+        authorization: raw.authorization.take(),
+        headers: mem::take(&mut raw.headers),
     };
     let access = Access::of(context, &["pool", name], access);
-    for (index, url) in raw.endpoints.into_iter().enumerate() {
+    for (index, url) in mem::take(&mut raw.endpoints).into_iter().enumerate() {
         let endpoint = access.endpoint(url.0);
         add(context, &["pool", name, "endpoints", &index.to_string()], &mut endpoints, endpoint);
     }
-    for (index, raw) in raw.endpoint.into_iter().enumerate() {
+    for (index, raw) in mem::take(&mut raw.endpoint).into_iter().enumerate() {
         let path = ["pool", name, "endpoint", &index.to_string()];
         if let Some(endpoint) = access.endpoint_of(context, &path, raw) {
             add(context, &path, &mut endpoints, endpoint);
@@ -65,23 +68,31 @@ fn pool(context: &mut Context<'_>, name: &str, raw: raw::Pool) -> Pool {
         context.refuse(&["pool", name, "tls"], message, None);
     }
     let has_sources = !raw.discover.is_empty();
-    let discover = discover::settle(context, name, &access, raw.discover);
+    let discover = discover::settle(context, name, &access, mem::take(&mut raw.discover));
     if endpoints.is_empty() && !has_sources {
         let message = "no endpoint: add endpoints = [\"http://host:port\"], or [[pool.NAME.discover]]";
         context.refuse(&["pool", name], message, None);
     }
+    let kind = match raw.kind {
+        Some(raw::PoolKind::Generic) => PoolKind::Generic,
+        Some(raw::PoolKind::Ollama) => PoolKind::Ollama,
+        None => PoolKind::default(),
+    };
     Pool {
         id: PoolId::new(name),
         endpoints,
         discover,
-        kind: match raw.kind {
-            Some(raw::PoolKind::Generic) => PoolKind::Generic,
-            Some(raw::PoolKind::Ollama) => PoolKind::Ollama,
-            None => PoolKind::default(),
-        },
-        revision: raw.revision.unwrap_or_default(),
+        kind,
+        balance: fleet::balance(context, name, &raw),
+        sessions: fleet::sessions(&raw),
+        admission: fleet::admission(context, name, &raw.limits),
+        health: fleet::health(&raw.health),
+        tenancy: fleet::tenancy(context, name, &raw, kind, tenants),
+        fallback: fleet::fallback(context, name, raw.fallback.take()),
+        assemble: raw.assemble,
+        revision: raw.revision.take().unwrap_or_default(),
         models: raw.models.into_iter().map(|(alias, model)| (alias, model.0)).collect(),
-        timeouts: timeouts(raw.timeouts, Timeouts::default()),
+        timeouts: timeouts(mem::take(&mut raw.timeouts), Timeouts::default()),
         idle_connections_max: raw
             .idle_connections
             .map_or(Pool::IDLE_CONNECTIONS_MAX, |number| number as usize),

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method};
 use refrain_core::Tasks;
-use refrain_core::settings::{Endpoint, Pool, PoolKind, Timeouts};
+use refrain_core::settings::{Balance, Endpoint, Pool, Timeouts};
 use refrain_upstream::{
     Client, ClientTls, EndpointStats, PoolState, UpstreamBody, UpstreamError, UpstreamRequest,
     UpstreamResponse, Upstreams,
@@ -151,20 +151,12 @@ impl Fleet {
     }
 
     pub(crate) fn at(ports: &[u16], tls: ClientTls, change: impl FnOnce(&mut Pool)) -> Self {
+        let endpoints = ports.iter().zip(["a", "b", "c"]).map(|(&port, id)| Endpoint::plain(id, "127.0.0.1", port)).collect();
         let mut pool = Pool {
-            id: "gpu".into(),
-            endpoints: ports
-                .iter()
-                .zip(["a", "b", "c"])
-                .map(|(&port, id)| Endpoint::plain(id, "127.0.0.1", port))
-                .collect(),
-            discover: Vec::new(),
-            kind: PoolKind::Generic,
             revision: "r1".into(),
-            models: BTreeMap::new(),
-            timeouts: Timeouts::default(),
             idle_connections_max: 8,
-            connections_max: Pool::CONNECTIONS_MAX,
+            balance: Balance::RoundRobin,
+            ..Pool::new("gpu".into(), endpoints)
         };
         change(&mut pool);
         let timeouts = pool.timeouts;

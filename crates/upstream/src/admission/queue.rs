@@ -1,0 +1,223 @@
+//! Who waits at a pool: first come, first served within a tenant, and tenants in turn. So one that sends a thousand requests
+//! waits for itself.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use refrain_core::TenantId;
+use tokio::sync::oneshot;
+
+use super::Seat;
+use super::drain_rate::DrainRate;
+use crate::clock::Millis;
+use crate::demand::Demand;
+
+/// Waiters of one tenant that are looked at before the next tenant's turn: the first may want what nobody has room for.
+const LOOKS_A_TENANT: usize = 8;
+
+/// A request that waits.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    pub(crate) demand: Demand,
+    pub(crate) tried: Vec<u64>,
+    pub(crate) reply: oneshot::Sender<Result<Seat, Turned>>,
+}
+
+/// Why somebody got no seat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turned {
+    /// The queue is full.
+    Full,
+    /// The queue is full, mostly of the same tenant's requests.
+    Share,
+    /// It waited too long.
+    Late,
+    /// Every endpoint that could answer is gone.
+    NobodyLeft,
+}
+
+/// What is to be done about a waiter.
+#[derive(Debug)]
+pub(crate) enum Next {
+    Give(Result<Seat, Turned>),
+    Wait,
+}
+
+/// A pool's queue.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    lines: Arc<Mutex<Lines>>,
+    waiting: Arc<AtomicUsize>,
+    done: AtomicU64,
+    waited_ms: AtomicU64,
+    waits: AtomicU64,
+    refused: AtomicU64,
+    rate: Mutex<DrainRate>,
+}
+
+#[derive(Debug, Default)]
+struct Lines {
+    /// Tenants with somebody who waits; the next in turn first.
+    ring: VecDeque<Line>,
+    tickets: u64,
+}
+
+#[derive(Debug)]
+struct Line {
+    tenant: Option<TenantId>,
+    waiters: VecDeque<(u64, Waiter)>,
+}
+
+/// A place in the queue, given up when dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    ticket: u64,
+    lines: Arc<Mutex<Lines>>,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Queue {
+    /// Whether anybody waits. Sees whoever joined before a seat became free.
+    pub(crate) fn is_waited_at(&self) -> bool {
+        self.waiting.load(SeqCst) > 0
+    }
+
+    /// How many wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.waiting.load(Relaxed)
+    }
+
+    /// Requests that were refused or gave up waiting, and those that waited and for how long in all.
+    pub(crate) fn counts(&self) -> (u64, u64, Duration) {
+        let waited = Duration::from_millis(self.waited_ms.load(Relaxed));
+        (self.refused.load(Relaxed), self.waits.load(Relaxed), waited)
+    }
+
+    /// Waits behind the tenant's own. If the queue is full, whoever has the most in it gives up its newest place: this
+    /// request, or one of a tenant that has more.
+    pub(crate) fn join(&self, waiter: Waiter, len_max: usize) -> Result<Place, Turned> {
+        self.rate.lock().note(Millis::now(), self.done.load(Relaxed));
+        let mut lines = self.lines.lock();
+        let tenant = waiter.demand.tenant.clone();
+        if self.waiting.load(Relaxed) >= len_max
+            && let Some(refused) = self.refusal(&mut lines, &tenant)
+        {
+            self.refused.fetch_add(1, Relaxed);
+            return Err(refused);
+        }
+        lines.tickets += 1;
+        let ticket = lines.tickets;
+        match lines.ring.iter_mut().find(|line| line.tenant == tenant) {
+            Some(line) => line.waiters.push_back((ticket, waiter)),
+            None => lines.ring.push_back(Line { tenant, waiters: VecDeque::from([(ticket, waiter)]) }),
+        }
+        self.waiting.fetch_add(1, SeqCst);
+        drop(lines);
+        Ok(Place { ticket, lines: self.lines.clone(), waiting: self.waiting.clone() })
+    }
+
+    /// Makes room for one of this tenant; none if somebody else had to leave for it.
+    fn refusal(&self, lines: &mut Lines, tenant: &Option<TenantId>) -> Option<Turned> {
+        let own = lines.ring.iter().find(|line| line.tenant == *tenant).map_or(0, |line| line.waiters.len());
+        let others = lines.ring.iter().any(|line| line.tenant != *tenant);
+        let Some(longest) = lines.ring.iter_mut().max_by_key(|line| line.waiters.len()) else {
+            return Some(Turned::Full);
+        };
+        if longest.waiters.len() <= own + 1 {
+            return Some(if others && own > 0 { Turned::Share } else { Turned::Full });
+        }
+        if let Some((_, waiter)) = longest.waiters.pop_back() {
+            self.waiting.fetch_sub(1, SeqCst);
+            self.refused.fetch_add(1, Relaxed);
+            // Who has left needs no answer.
+            let _ = waiter.reply.send(Err(Turned::Share));
+        }
+        None
+    }
+
+    /// Asks `next` about those that wait, tenants in turn, until nobody can be served. Gives back seats whose requests left
+    /// meanwhile: drop them without holding anything.
+    pub(crate) fn serve(&self, now: Millis, mut next: impl FnMut(&Waiter) -> Next) -> Vec<Seat> {
+        let mut left = Vec::new();
+        let mut lines = self.lines.lock();
+        let mut idle_turns = 0;
+        while idle_turns < lines.ring.len() {
+            let Some(mut line) = lines.ring.pop_front() else { break };
+            let given = line.serve(&mut next, &mut left);
+            self.waiting.fetch_sub(given.removed, SeqCst);
+            idle_turns = if given.seated { 0 } else { idle_turns + 1 };
+            if !line.waiters.is_empty() {
+                lines.ring.push_back(line);
+            }
+        }
+        drop(lines);
+        self.rate.lock().note(now, self.done.load(Relaxed));
+        left
+    }
+
+    /// A request ended.
+    pub(crate) fn note_done(&self) {
+        self.done.fetch_add(1, Relaxed);
+    }
+
+    /// A request waited so long, with success or not.
+    pub(crate) fn note_wait(&self, wait: Duration) {
+        self.waits.fetch_add(1, Relaxed);
+        self.waited_ms.fetch_add(wait.as_millis() as u64, Relaxed);
+    }
+
+    /// A request waited in vain.
+    pub(crate) fn note_late(&self) {
+        self.refused.fetch_add(1, Relaxed);
+    }
+
+    /// When there may be room for one more.
+    pub(crate) fn retry_after(&self) -> Duration {
+        self.rate.lock().wait(self.waiting())
+    }
+}
+
+/// What one turn of a tenant did.
+struct Given {
+    seated: bool,
+    removed: usize,
+}
+
+impl Line {
+    /// Serves the first that can be served.
+    fn serve(&mut self, next: &mut impl FnMut(&Waiter) -> Next, left: &mut Vec<Seat>) -> Given {
+        let before = self.waiters.len();
+        self.waiters.retain(|(_, waiter)| !waiter.reply.is_closed());
+        let mut given = Given { seated: false, removed: before - self.waiters.len() };
+        for at in 0..self.waiters.len().min(LOOKS_A_TENANT) {
+            let Next::Give(seat) = next(&self.waiters[at].1) else { continue };
+            if let Some((_, waiter)) = self.waiters.remove(at) {
+                given.removed += 1;
+                given.seated = true;
+                left.extend(waiter.reply.send(seat).err().and_then(Result::ok));
+            }
+            break;
+        }
+        given
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut lines = self.lines.lock();
+        let mut gone = None;
+        for line in &mut lines.ring {
+            if let Some(at) = line.waiters.iter().position(|(ticket, _)| *ticket == self.ticket) {
+                gone = line.waiters.remove(at);
+                break;
+            }
+        }
+        if gone.is_some() {
+            self.waiting.fetch_sub(1, SeqCst);
+            lines.ring.retain(|line| !line.waiters.is_empty());
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Which endpoint of a pool is asked for a request.
+//!
+//! First who may be asked at all: those that have the model and are healthy, and others only if nobody is. Among them the
+//! pool's rule makes an order; the first within its bound ([`bound`]) and its limit gets the request. It takes a look at each
+//! endpoint and no lock.
+
+pub(crate) mod bound;
+pub(crate) mod recent;
+pub(crate) mod rendezvous;
+pub(crate) mod turns;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use refrain_core::settings::Balance;
+use smallvec::SmallVec;
+
+use crate::admission::Seat;
+use crate::clock::Millis;
+use crate::demand::{Affinity, Demand};
+use crate::endpoint::EndpointState;
+use crate::health::Standing;
+use crate::pool::PoolState;
+use bound::{Part, Total};
+use turns::Members;
+
+/// Endpoints of a pool that need no allocation.
+const USUAL: usize = 16;
+/// Load of a request whose prompt nobody counted, in tokens.
+const TOKENS_UNKNOWN: u32 = 256;
+
+/// What came of looking for an endpoint.
+#[derive(Debug)]
+pub(crate) enum Choice {
+    /// This one, and there is room at it.
+    Seat(Seat),
+    /// Those that may be asked are at their limits.
+    Full,
+    /// There is nobody to ask, or nobody left.
+    Nobody,
+}
+
+/// An endpoint as this choice sees it.
+struct Candidate<'m> {
+    endpoint: &'m Arc<EndpointState>,
+    standing: Standing,
+    part: Part,
+    /// Whether the model is in its memory, where that is known.
+    is_resident: bool,
+}
+
+/// Who may be asked.
+struct Field<'m> {
+    candidates: SmallVec<[Candidate<'m>; USUAL]>,
+    total: Total,
+}
+
+/// Smaller is better.
+#[derive(Clone, Copy, PartialEq, PartialOrd)]
+struct Rank(u8, f64);
+
+/// Chooses, and takes the seat. `tried`: keys of endpoints that this request was sent to before.
+pub(crate) fn choose(pool: &Arc<PoolState>, demand: &Demand, tried: &[u64], now: Millis) -> Choice {
+    let members = pool.members();
+    let mut field = Field::of(pool, &members, demand, tried, now);
+    if field.candidates.is_empty() {
+        return Choice::Nobody;
+    }
+    let limit = pool.limit();
+    let order = Order::of(pool, &members, demand, now);
+    let tokens = tokens(demand);
+    loop {
+        let best = (0..field.candidates.len())
+            .filter(|&at| field.candidates[at].part.in_flight < limit)
+            .map(|at| (at, order.rank(&field, at, tokens)))
+            .min_by(|(_, a), (_, b)| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+        let Some((at, _)) = best else { return Choice::Full };
+        let candidate = &field.candidates[at];
+        let is_free = candidate.standing != Standing::OnTrial || candidate.endpoint.health.takes_trial(now);
+        let seat = is_free.then(|| Seat::take(pool, candidate.endpoint, limit, tokens)).flatten();
+        match seat {
+            Some(seat) => {
+                order.note(seat.endpoint(), now);
+                return Choice::Seat(seat);
+            }
+            // Another request was faster.
+            None => field.candidates.swap_remove(at),
+        };
+    }
+}
+
+/// How much load a request is.
+fn tokens(demand: &Demand) -> u32 {
+    if demand.tokens == 0 { TOKENS_UNKNOWN } else { demand.tokens }
+}
+
+impl<'m> Field<'m> {
+    fn of(pool: &PoolState, members: &'m Members, demand: &Demand, tried: &[u64], now: Millis) -> Self {
+        let mut candidates: SmallVec<[Candidate<'m>; USUAL]> = SmallVec::new();
+        let model = demand.model.as_deref().map(crate::models::hash);
+        let is_held = model.is_some_and(|model| members.iter().any(|one| one.holds(model) == Some(true)));
+        for endpoint in members.iter() {
+            let lacks = is_held && model.is_some_and(|model| endpoint.holds(model) == Some(false));
+            let is_other = demand.owner.as_ref().is_some_and(|owner| owner != endpoint.id());
+            let standing = endpoint.standing(now);
+            if !lacks && !is_other && standing != Standing::Awaited && !tried.contains(&endpoint.key) {
+                candidates.push(Candidate::new(pool, endpoint, (standing, model), now));
+            }
+        }
+        keep_fit(&mut candidates);
+        let mut total = Total::default();
+        for candidate in &candidates {
+            total.add(candidate.part.load, candidate.part.weight);
+        }
+        Self { candidates, total }
+    }
+}
+
+/// Those in good standing. If they are fewer than those that were ejected for their answers, the ejected ones too: so many
+/// are hardly broken on their own account, and the others would be crushed. If there is nobody, all.
+fn keep_fit(candidates: &mut SmallVec<[Candidate<'_>; USUAL]>) {
+    let count = |wanted: fn(Standing) -> bool| candidates.iter().filter(|one| wanted(one.standing)).count();
+    let is_good = |standing| matches!(standing, Standing::Good | Standing::OnTrial);
+    let (good, ejected) = (count(is_good), count(|standing| standing == Standing::Ejected));
+    if good == candidates.len() || good + ejected == 0 {
+        return;
+    }
+    let panics = good < ejected;
+    candidates.retain(|one| is_good(one.standing) || (panics && one.standing == Standing::Ejected));
+}
+
+impl<'m> Candidate<'m> {
+    fn new(
+        pool: &PoolState,
+        endpoint: &'m Arc<EndpointState>,
+        (standing, model): (Standing, Option<u64>),
+        now: Millis,
+    ) -> Self {
+        let share = endpoint.health.share(now, pool.config().health.slow_start);
+        let part = Part {
+            in_flight: endpoint.counters.in_flight.load(Relaxed),
+            floor: (f64::from(pool.floor()) * share).ceil() as u32,
+            load: endpoint.counters.tokens.load(Relaxed),
+            weight: f64::from(endpoint.config.weight.max(1)) * share,
+        };
+        let is_resident = model.is_some_and(|model| endpoint.is_resident(model));
+        Self { endpoint, standing, part, is_resident }
+    }
+
+    /// Outstanding tokens for its weight, more if it lately failed: who fails fast looks idle.
+    fn relative_load(&self) -> f64 {
+        let failures = f64::from(self.endpoint.health.failures_in_a_row());
+        (self.part.load + 1) as f64 * (1.0 + failures) / self.part.weight
+    }
+}
+
+/// The pool's rule, for one request.
+enum Order<'p> {
+    /// By key; the sticky one first.
+    Keyed { key: u64, sticky: Option<u16>, longest: Option<u64>, pool: &'p PoolState },
+    /// The first in turn is this one of so many.
+    Turn { first: usize, members: &'p Members },
+    /// Two at random.
+    LeastLoad { draw: u64 },
+}
+
+impl<'p> Order<'p> {
+    fn of(pool: &'p PoolState, members: &'p Members, demand: &Demand, now: Millis) -> Self {
+        match (&pool.config().balance, demand.affinity.key()) {
+            (Balance::LeastLoad, _) => Self::LeastLoad { draw: rendezvous::mixed(pool.turn() as u64) },
+            (Balance::Prefix | Balance::Hash(_), Some(key)) => {
+                let longer: &[u64] = match &demand.affinity {
+                    Affinity::Prefix(prefix) => &prefix.longer,
+                    Affinity::Any | Affinity::Key(_) => &[],
+                };
+                let sticky = pool.recent.find(longer, now);
+                Self::Keyed { key, sticky, longest: longer.last().copied(), pool }
+            }
+            (Balance::RoundRobin, _) | (_, None) => Self::Turn { first: members.first(pool.turn()), members },
+        }
+    }
+
+    /// The place of a candidate in the order.
+    fn rank(&self, field: &Field<'_>, at: usize, tokens: u32) -> Rank {
+        let candidate = &field.candidates[at];
+        let away = u8::from(!candidate.is_resident);
+        match self {
+            Self::Keyed { key, sticky, .. } => {
+                if !field.total.admits(&candidate.part, tokens.into()) {
+                    return Rank(2, candidate.relative_load());
+                }
+                if *sticky == Some(candidate.endpoint.key as u16) {
+                    return Rank(0, 0.0);
+                }
+                let EndpointState { seed, config, .. } = &**candidate.endpoint;
+                Rank(away, rendezvous::distance(*key, *seed, config.weight))
+            }
+            Self::Turn { first, members } => Rank(away, members.distance(*first, candidate.endpoint) as f64),
+            Self::LeastLoad { draw } => {
+                let count = field.candidates.len() as u64;
+                let one = draw % count;
+                let other = (one + 1 + (draw >> 32) % count.saturating_sub(1).max(1)) % count;
+                let is_drawn = at as u64 == one || at as u64 == other;
+                Rank(if is_drawn { away } else { 2 + away }, candidate.relative_load())
+            }
+        }
+    }
+
+    /// Remembers where a conversation is.
+    fn note(&self, endpoint: &EndpointState, now: Millis) {
+        if let Self::Keyed { longest: Some(hash), pool, .. } = self {
+            pool.recent.note(*hash, endpoint.key, now);
+        }
+    }
+}

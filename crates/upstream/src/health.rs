@@ -1,0 +1,328 @@
+//! What answers and looks tell of an endpoint's health: whether it may be asked, and how much of its share it gets.
+//!
+//! Passive: an endpoint that can't be connected to is left alone for a moment; one that keeps failing is ejected for longer
+//! each time, and one request at a time then tries it again. Active: looks ([`crate::watch`]) say whether it is ready at all.
+//! What a client did wrong, and how long an answer takes, never count.
+
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use crate::clock::Millis;
+
+/// How long an endpoint that refused a connection is left alone.
+pub(crate) const COOL_DOWN: Duration = Duration::from_secs(3);
+/// Failures in a row that eject.
+const IN_A_ROW_MAX: u32 = 5;
+/// Answers of which more than half failed that eject.
+const SAMPLE_MIN: u32 = 20;
+/// Answers that count: older ones are halved away.
+const SAMPLE_MAX: u32 = 40;
+/// Most that an ejection grows by.
+const EJECTIONS_MAX: u32 = 30;
+/// Good answers in a row that forget a former ejection.
+const FORGIVEN_AFTER: u32 = 100;
+/// Longest wait that an endpoint may ask for.
+const BUSY_MAX: Duration = Duration::from_secs(60);
+/// Looks in a row that change whether it is ready.
+const LOOKS: u32 = 2;
+/// Least part of its share that a slow start gives.
+const START_SHARE: f64 = 0.1;
+
+/// An endpoint's health. Without locks: lost updates cost a failure or two.
+#[derive(Debug, Default)]
+pub(crate) struct Health {
+    /// Until when it is left out, and one more bit: whether it can't even be connected to. 0: it isn't.
+    outage: AtomicU64,
+    /// Until when it wants to be left alone.
+    busy_until: AtomicU64,
+    /// Since when it has been back; 0: all along.
+    returned_at: AtomicU64,
+    /// Failures in a row.
+    in_a_row: AtomicU32,
+    /// Good answers in a row.
+    good: AtomicU32,
+    ejections: AtomicU32,
+    answers: AtomicU32,
+    failures: AtomicU32,
+    readiness: AtomicU8,
+    /// Looks in a row that said otherwise than `readiness`.
+    doubts: AtomicU32,
+}
+
+/// Whether looks found an endpoint ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Readiness {
+    /// Nobody has looked: it may be asked.
+    Unknown = 0,
+    /// It is new, and nothing is known of it: it isn't asked.
+    Awaited = 1,
+    Ready = 2,
+    Unready = 3,
+}
+
+/// Whether an endpoint may be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Good,
+    /// Its time is up: one request may try it.
+    OnTrial,
+    /// Ejected, or busy by its own word.
+    Ejected,
+    /// It can't be connected to, or looks failed.
+    Down,
+    /// New, and not ready yet.
+    Awaited,
+}
+
+/// What happened that speaks against an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failed {
+    /// No connection.
+    Unreachable,
+    /// A connection that broke, or an answer that says that it can't answer (502, 503, 504).
+    Answer,
+}
+
+const DOWN: u64 = 1;
+
+impl Health {
+    /// Of an endpoint that has to show first that it is ready.
+    pub(crate) fn awaited() -> Self {
+        Self { readiness: AtomicU8::new(Readiness::Awaited as u8), ..Self::default() }
+    }
+
+    pub(crate) fn standing(&self, now: Millis) -> Standing {
+        match self.readiness() {
+            Readiness::Awaited => return Standing::Awaited,
+            Readiness::Unready => return Standing::Down,
+            Readiness::Unknown | Readiness::Ready => {}
+        }
+        let outage = self.outage.load(Relaxed);
+        if outage != 0 {
+            return match (now.0 < outage >> 1, outage & DOWN != 0) {
+                (true, true) => Standing::Down,
+                (true, false) => Standing::Ejected,
+                (false, _) => Standing::OnTrial,
+            };
+        }
+        if now.0 < self.busy_until.load(Relaxed) { Standing::Ejected } else { Standing::Good }
+    }
+
+    /// Whether this request may be the one that tries it. If so, the others wait for how it ends, or for another while.
+    pub(crate) fn takes_trial(&self, now: Millis) -> bool {
+        let outage = self.outage.load(Relaxed);
+        let next = (now.after(COOL_DOWN).0 << 1) | (outage & DOWN);
+        outage >> 1 <= now.0 && self.outage.compare_exchange(outage, next, Relaxed, Relaxed).is_ok()
+    }
+
+    /// The part of its share that it may have, 0 to 1.
+    pub(crate) fn share(&self, now: Millis, slow_start: Duration) -> f64 {
+        let returned = self.returned_at.load(Relaxed);
+        if returned == 0 {
+            return 1.0;
+        }
+        let part = now.since(Millis(returned)).as_secs_f64() / slow_start.as_secs_f64();
+        part.clamp(START_SHARE, 1.0)
+    }
+
+    /// It answered.
+    pub(crate) fn note_good(&self, now: Millis) {
+        if self.outage.load(Relaxed) != 0 {
+            self.outage.store(0, Relaxed);
+            self.note_returned(now);
+        }
+        if self.in_a_row.load(Relaxed) != 0 {
+            self.in_a_row.store(0, Relaxed);
+        }
+        if self.answers.load(Relaxed) != 0 {
+            self.count(0);
+        }
+        if self.ejections.load(Relaxed) != 0 && self.good.fetch_add(1, Relaxed) >= FORGIVEN_AFTER {
+            self.ejections.store(0, Relaxed);
+            self.good.store(0, Relaxed);
+        }
+    }
+
+    /// It failed. `ejection`: how long the first lasts.
+    pub(crate) fn note_failed(&self, failed: Failed, now: Millis, ejection: Duration) {
+        self.good.store(0, Relaxed);
+        let in_a_row = self.in_a_row.fetch_add(1, Relaxed) + 1;
+        self.count(1);
+        if failed == Failed::Unreachable {
+            self.outage.store((now.after(COOL_DOWN).0 << 1) | DOWN, Relaxed);
+            return;
+        }
+        let was_on_trial = self.outage.load(Relaxed) != 0;
+        let (answers, failures) = (self.answers.load(Relaxed), self.failures.load(Relaxed));
+        if was_on_trial || in_a_row >= IN_A_ROW_MAX || (answers >= SAMPLE_MIN && failures * 2 > answers) {
+            self.eject(now, ejection);
+        }
+    }
+
+    /// It says that it is busy, and for how long.
+    pub(crate) fn note_busy(&self, now: Millis, wait: Duration) {
+        self.busy_until.store(now.after(wait.min(BUSY_MAX)).0, Relaxed);
+    }
+
+    /// A look found it ready, or not. The first look decides alone, and so does the first that finds a new one ready.
+    pub(crate) fn note_look(&self, is_ready: bool, now: Millis) {
+        let (was, is) = (self.readiness(), if is_ready { Readiness::Ready } else { Readiness::Unready });
+        if was == is || (was == Readiness::Awaited && !is_ready) {
+            self.doubts.store(0, Relaxed);
+            return;
+        }
+        let doubts = self.doubts.fetch_add(1, Relaxed) + 1;
+        let at_once = matches!((was, is), (Readiness::Unknown | Readiness::Awaited, Readiness::Ready));
+        if !at_once && doubts < LOOKS {
+            return;
+        }
+        self.doubts.store(0, Relaxed);
+        self.readiness.store(is as u8, Relaxed);
+        if is_ready && was != Readiness::Unknown {
+            // What could not be connected to can be now; who was ejected for its answers stays so.
+            if self.outage.load(Relaxed) & DOWN != 0 {
+                self.outage.store(0, Relaxed);
+            }
+            self.note_returned(now);
+        }
+    }
+
+    pub(crate) fn readiness(&self) -> Readiness {
+        match self.readiness.load(Relaxed) {
+            1 => Readiness::Awaited,
+            2 => Readiness::Ready,
+            3 => Readiness::Unready,
+            _ => Readiness::Unknown,
+        }
+    }
+
+    /// Failures in a row.
+    pub(crate) fn failures_in_a_row(&self) -> u32 {
+        self.in_a_row.load(Relaxed)
+    }
+
+    fn note_returned(&self, now: Millis) {
+        self.returned_at.store(now.0, Relaxed);
+    }
+
+    fn eject(&self, now: Millis, ejection: Duration) {
+        let count = self.ejections.load(Relaxed).saturating_add(1).min(EJECTIONS_MAX);
+        self.ejections.store(count, Relaxed);
+        self.outage.store(now.after(ejection * count).0 << 1, Relaxed);
+        self.in_a_row.store(0, Relaxed);
+        self.answers.store(0, Relaxed);
+        self.failures.store(0, Relaxed);
+    }
+
+    fn count(&self, failures: u32) {
+        self.failures.fetch_add(failures, Relaxed);
+        if self.answers.fetch_add(1, Relaxed) + 1 >= SAMPLE_MAX {
+            self.answers.store(SAMPLE_MAX / 2, Relaxed);
+            self.failures.store(self.failures.load(Relaxed) / 2, Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EJECTION: Duration = Duration::from_secs(10);
+    const NOW: Millis = Millis(1_000);
+
+    fn failed(health: &Health, times: u32, now: Millis) {
+        for _ in 0..times {
+            health.note_failed(Failed::Answer, now, EJECTION);
+        }
+    }
+
+    #[test]
+    fn five_failures_in_a_row_eject_and_each_ejection_lasts_longer() {
+        let health = Health::default();
+        failed(&health, 4, NOW);
+        health.note_good(NOW);
+        failed(&health, 4, NOW);
+        assert_eq!(health.standing(NOW), Standing::Good);
+        failed(&health, 1, NOW);
+        assert_eq!(health.standing(NOW.after(EJECTION - Duration::from_millis(1))), Standing::Ejected);
+
+        let then = NOW.after(EJECTION);
+        assert_eq!(health.standing(then), Standing::OnTrial);
+        assert!(health.takes_trial(then));
+        assert!(!health.takes_trial(then), "one at a time");
+        failed(&health, 1, then);
+        assert_eq!(health.standing(then.after(EJECTION)), Standing::Ejected);
+        assert_eq!(health.standing(then.after(2 * EJECTION)), Standing::OnTrial);
+    }
+
+    #[test]
+    fn more_than_half_of_twenty_eject_though_never_five_in_a_row() {
+        let health = Health::default();
+        for round in 0..7 {
+            assert_eq!(health.standing(NOW), Standing::Good, "{round}");
+            failed(&health, 2, NOW);
+            health.note_good(NOW);
+        }
+        assert_eq!(health.standing(NOW), Standing::Ejected);
+    }
+
+    #[test]
+    fn a_trial_that_goes_well_brings_it_back_slowly() {
+        let health = Health::default();
+        failed(&health, 5, NOW);
+        let then = NOW.after(EJECTION);
+        assert!(health.takes_trial(then));
+        health.note_good(then);
+        assert_eq!(health.standing(then), Standing::Good);
+        let slow_start = Duration::from_secs(10);
+        let shares = [0, 5, 10, 20].map(|s| health.share(then.after(Duration::from_secs(s)), slow_start));
+        assert_eq!(shares, [0.1, 0.5, 1.0, 1.0]);
+    }
+
+    #[test]
+    fn a_trial_that_nobody_ends_is_taken_up_by_another() {
+        let health = Health::default();
+        health.note_failed(Failed::Unreachable, NOW, EJECTION);
+        assert_eq!(health.standing(NOW), Standing::Down);
+        let then = NOW.after(COOL_DOWN);
+        assert!(health.takes_trial(then));
+        assert_eq!(health.standing(then), Standing::Down);
+        assert!(health.takes_trial(then.after(COOL_DOWN)));
+    }
+
+    #[test]
+    fn two_looks_change_what_one_look_found() {
+        let health = Health::default();
+        health.note_look(true, NOW);
+        health.note_look(false, NOW);
+        assert_eq!(health.standing(NOW), Standing::Good);
+        health.note_look(false, NOW);
+        assert_eq!(health.standing(NOW), Standing::Down);
+        health.note_look(true, NOW);
+        health.note_look(false, NOW);
+        health.note_look(true, NOW);
+        assert_eq!(health.standing(NOW), Standing::Down, "in a row");
+        health.note_look(true, NOW);
+        assert_eq!(health.standing(NOW), Standing::Good);
+    }
+
+    #[test]
+    fn a_new_one_is_not_asked_before_a_look_finds_it_ready() {
+        let health = Health::awaited();
+        health.note_look(false, NOW);
+        health.note_look(false, NOW);
+        assert_eq!(health.standing(NOW), Standing::Awaited);
+        health.note_look(true, NOW);
+        assert_eq!(health.standing(NOW), Standing::Good);
+        assert!(health.share(NOW, Duration::from_secs(10)) < 0.5);
+    }
+
+    #[test]
+    fn who_asks_to_be_left_alone_is_for_a_minute_at_most() {
+        let health = Health::default();
+        health.note_busy(NOW, Duration::from_secs(3600));
+        assert_eq!(health.standing(NOW), Standing::Ejected);
+        assert_eq!(health.standing(NOW.after(BUSY_MAX)), Standing::Good);
+    }
+}
