@@ -27,7 +27,8 @@ pub(crate) use plugin::{
     Grant, Isolation, OnError, Plugin, PluginConfig, PluginHost, PluginLimits, RoutePlugin,
 };
 pub(crate) use pool::{
-    Balance, Endpoint, HashBy, Health, HttpVersion, Pool, PoolKind, PoolLimits, Tenancy, Timeouts, UpstreamTls,
+    Balance, Endpoint, HashBy, Health, HttpVersion, Pool, PoolKind, PoolLimits, Tenancy, Timeouts,
+    UpstreamTls,
 };
 pub(crate) use route::{Cache, Directive, Regenerate, Route, Sampled, Scope, Semantic, Veto};
 pub(crate) use store::{RedisTls, Store, StoreKind, VectorSearch};

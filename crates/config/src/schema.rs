@@ -29,7 +29,7 @@ const DEFAULTS_OF_REDIS: &str = r#"
 "#;
 
 /// Keys whose default depends on other keys or the machine, or that [`DEFAULTS`] had to set.
-const NOT_FIXED: [&str; 17] = [
+const NOT_FIXED: [&str; 18] = [
     "allow_anonymous",
     "anonymous_role",
     "code_dir",
@@ -41,6 +41,7 @@ const NOT_FIXED: [&str; 17] = [
     "on_error",
     "port",
     "regenerate",
+    "tenancy",
     "threshold_floor",
     "ttl_max",
     "urls",

@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use refrain_core::settings::{
-    Admin, EmbeddedStore, Fleet, Limits, Listener, Log, PluginHost, Pool, PoolKind, Route, RouteCache, RouteMatch,
-    Runtime, Settings, Store,
+    Admin, EmbeddedStore, Fleet, Limits, Listener, Log, PluginHost, Pool, PoolKind, Route, RouteCache,
+    RouteMatch, Runtime, Settings, Store,
 };
 use refrain_core::{ListenerId, PoolId, Role, RouteId};
 

@@ -18,11 +18,11 @@ use crate::{
     EndpointId, Freshness, KeyId, ListenerId, PluginId, PoolId, Role, RouteId, Scope, TenantId, UserId, Veto,
 };
 
-pub use endpoint::{EndpointTls, HttpVersion};
 pub use discover::{
     Discovery, DiscoverySource, DnsSource, KubernetesSource, RunPodSource, RunPodVia, ServicePort, Shrinking,
     SrvSource, Token, VastSource,
 };
+pub use endpoint::{EndpointTls, HttpVersion};
 pub use fleet::{Admission, Balance, Fleet, HashBy, Health, Sessions, Tenancy};
 pub use plugin::{Grant, Isolation, OnError, Plugin, PluginHost, PluginLimits, RoutePlugin};
 pub use redis::{RedisClientCertificate, RedisCredentials, RedisNode, RedisStore, RedisTls, VectorSearch};

@@ -15,6 +15,7 @@ use refrain_llm::request::Rewrite;
 use refrain_upstream::UpstreamBody;
 use tokio::time::{Instant, sleep};
 
+use crate::affinity;
 use crate::cache_status::{Staleness, Tier};
 use crate::failure::Failure;
 use crate::key::Keyed;
@@ -231,7 +232,7 @@ pub(crate) fn generation(
     };
     let body = UpstreamBody::Full(planned.sent.request.upstream_body(&rewrite));
     let mut request = upstream_headers::request(admitted, Encoding::Identity, body)?;
-    request.routing_key = planned.target.routing_key;
+    request.demand = affinity::demand(admitted, planned);
     let keeper = Keeper::new(cache.clone(), miss.clone(), claim);
     Ok(Generation { client: worker.client.clone(), request, keeper })
 }

@@ -38,6 +38,7 @@ mod store;
 pub mod rehearsal;
 
 mod access;
+mod affinity;
 mod body;
 mod cache_status;
 mod error_response;

@@ -41,7 +41,7 @@ pub(crate) async fn list(worker: &Worker, admitted: &Admitted) -> Result<Respons
     let shape = if admitted.routed.head.path().starts_with("/api/") { OLLAMA } else { OPENAI };
     let mut merged: Option<Map<String, Value>> = None;
     let mut failed = Failure::upstream(Code::UpstreamBroken);
-    for endpoint in admitted.state().pool.endpoints() {
+    for endpoint in admitted.state().pool.endpoints().iter() {
         match fetch(worker, admitted, endpoint).await {
             Ok(list) => merge(&mut merged, list, &shape),
             Err(failure) => failed = failure,

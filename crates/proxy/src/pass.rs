@@ -12,8 +12,9 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use refrain_core::settings::Limits;
 use refrain_llm::request::Rewrite;
-use refrain_upstream::{BoxError, PoolState, UpstreamBody, UpstreamResponse};
+use refrain_upstream::{BoxError, Demand, PoolState, UpstreamBody, UpstreamResponse};
 
+use crate::affinity;
 use crate::body::{Body, Relay, Source};
 use crate::failure::Failure;
 use crate::generate::form_of;
@@ -36,7 +37,7 @@ pub(crate) async fn whole(
     let Planned { sent, target, .. } = planned;
     let rewrite = Rewrite { model: sent.renamed(target), include_usage: false };
     let body = UpstreamBody::Full(sent.request.upstream_body(&rewrite));
-    send(worker, admitted, (&target.pool, target.routing_key), body).await
+    send(worker, admitted, (&target.pool, affinity::demand(admitted, planned)), body).await
 }
 
 /// Sends a request whose body nobody needs to read, as it comes in. Uploads to a server's admin paths (models of many
@@ -54,7 +55,7 @@ pub(crate) async fn streamed(
     if let Some(bytes_max) = bytes_max {
         ingest::refuse_length(&admitted.routed.head.parts.headers, bytes_max)?;
     }
-    let to = (&admitted.state().pool, None);
+    let to = (&admitted.state().pool, affinity::unread(admitted));
     if body.is_end_stream() {
         return send(worker, admitted, to, UpstreamBody::empty()).await;
     }
@@ -81,11 +82,11 @@ fn is_short_prompt(admitted: &Admitted, body: &Incoming) -> bool {
 async fn send(
     worker: &Worker,
     admitted: &Admitted,
-    (pool, routing_key): (&Arc<PoolState>, Option<[u8; 32]>),
+    (pool, demand): (&Arc<PoolState>, Demand),
     body: UpstreamBody,
 ) -> Result<Response<Body>, Failure> {
     let mut request = upstream_headers::request(admitted, Encoding::AsAsked, body)?;
-    request.routing_key = routing_key;
+    request.demand = demand;
     let response = worker.client.send(pool, request).await?;
     admitted.state().metrics.first_byte(response.timings.first_byte);
     Ok(relay(response, admitted))

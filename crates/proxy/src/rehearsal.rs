@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request};
 use refrain_cache::{CacheError, Evidence, Lexical, compare};
-use refrain_core::settings::{EmbeddedStore, Endpoint, Limits, Pool, PoolKind, Route, Store, Timeouts};
+use refrain_core::settings::{EmbeddedStore, Endpoint, Limits, Pool, Route, Store};
 use refrain_core::{Code, Identity, ListenerId, PoolId};
 use refrain_llm::request::Rewrite;
 use refrain_plugin::verdict::{Candidate, Decision, Failed, Outcome, Planned as Said, Verdict};

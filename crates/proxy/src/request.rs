@@ -55,7 +55,7 @@ impl Admitted {
         let state = self.state();
         let needed = state.route.cache.enabled
             || state.chain.is_some()
-            || !state.pool.config().models.is_empty()
+            || state.pool.reads_bodies()
             || !self.caller.models.is_empty();
         needed.then_some(api)
     }

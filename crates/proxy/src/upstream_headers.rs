@@ -3,7 +3,7 @@
 use http::header::{
     ACCEPT_ENCODING, AUTHORIZATION, CONTENT_LENGTH, COOKIE, EXPECT, HOST, HeaderMap, HeaderName, SET_COOKIE,
 };
-use refrain_upstream::{UpstreamBody, UpstreamRequest};
+use refrain_upstream::{Demand, UpstreamBody, UpstreamRequest};
 
 use crate::failure::Failure;
 use crate::request::Admitted;
@@ -41,7 +41,7 @@ pub(crate) fn request(
         headers: for_upstream(&head.parts.headers, route.forward_credentials, encoding),
         body,
         timeouts: route.timeouts,
-        routing_key: None,
+        demand: Demand::default(),
     })
 }
 

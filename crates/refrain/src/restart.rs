@@ -22,6 +22,7 @@ pub(crate) fn keep_running(old: &Settings, new: &mut Settings) -> Vec<String> {
         keys: _,
         plugins: _,
         pools: _,
+        fleet: _,
         routes: _,
     } = new;
     let Runtime { workers, drain_timeout: _ } = runtime;

@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use refrain_config::{Loaded, Watcher};
 use refrain_core::{Drain, Settings, Tasks};
 use refrain_proxy::{AnswerCache, Live, Policies, Server, Snapshot};
-use refrain_upstream::{Client, ClientTls, Upstreams, keep_identities};
+use refrain_upstream::{Client, ClientTls, Upstreams, watch};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -96,7 +96,7 @@ impl Side {
         let client = Client::new(ClientTls::native(), self.tasks.clone());
         // So that the first requests know their models. An Ollama that is away holds the start up no longer than this.
         let upstreams = live.load_full().upstreams.clone();
-        if timeout(IDENTITIES_TIMEOUT, upstreams.refresh_identities(&client)).await.is_err() {
+        if timeout(IDENTITIES_TIMEOUT, upstreams.look_at_all(&client)).await.is_err() {
             tracing::warn!(
                 "not every endpoint has told its models yet; requests for them are not cached until it does"
             );
@@ -129,7 +129,7 @@ impl Side {
 
     fn start_upkeep(&self, live: &Live, client: Client) {
         let (live, drain) = (live.clone(), self.tasks.draining());
-        self.tasks.spawn(keep_identities(move || live.load().upstreams.clone(), client, drain));
+        self.tasks.spawn(watch(move || live.load().upstreams.clone(), client, drain));
         self.tasks.spawn(keep_metrics(self.control.clone(), self.tasks.draining()));
     }
 
@@ -158,6 +158,7 @@ impl Side {
 
 fn live(settings: Settings, cache: Option<Arc<AnswerCache>>, policies: &Policies) -> anyhow::Result<Live> {
     let upstreams = Arc::new(Upstreams::new(&settings.pools)?);
+    upstreams.set_proxies(settings.fleet.proxies);
     let snapshot = Snapshot::build(settings, upstreams, cache, policies)?;
     Ok(Arc::new(ArcSwap::from_pointee(snapshot)))
 }

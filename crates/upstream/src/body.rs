@@ -17,7 +17,6 @@ use tokio::time::Instant;
 use crate::UpstreamError;
 use crate::admission::Seat;
 use crate::connect::Connection;
-use crate::endpoint::EndpointState;
 use crate::idle::IdleConnections;
 
 /// A response body. The connection goes back to the idle ones only when the body ended cleanly; dropping the stream
@@ -38,8 +37,7 @@ pub struct UpstreamStream {
 pub(crate) struct Lease {
     pub(crate) connection: Connection,
     /// Counts it until it has ended.
-    pub(crate) seat: Option<Seat>,
-    pub(crate) endpoint: Arc<EndpointState>,
+    pub(crate) seat: Seat,
     pub(crate) idle: Arc<IdleConnections>,
     pub(crate) reuse: Reuse,
 }
@@ -56,7 +54,7 @@ pub(crate) enum Reuse {
 impl Lease {
     fn give_back(self) {
         if let Reuse::Yes { announced, count_max } = self.reuse {
-            self.idle.put(self.endpoint.key, self.connection, announced, count_max);
+            self.idle.put(self.seat.endpoint().key, self.connection, announced, count_max);
         }
     }
 }
@@ -116,7 +114,7 @@ impl UpstreamStream {
     /// As [`UpstreamStream::poll_chunk`]; [`UpstreamError::Malformed`] if there is more.
     pub async fn collect(mut self, bytes_max: usize) -> Result<Bytes, UpstreamError> {
         let Some(lease) = &self.lease else { return Ok(Bytes::new()) };
-        let endpoint = lease.endpoint.id().clone();
+        let endpoint = lease.seat.endpoint().id().clone();
         let too_long = UpstreamError::Malformed { endpoint, detail: "it is longer than it may be" };
         let mut whole = BytesMut::new();
         while let Some(chunk) = self.chunk().await.transpose()? {
@@ -149,9 +147,9 @@ impl UpstreamStream {
         error: impl FnOnce(EndpointId) -> UpstreamError,
     ) -> Poll<Option<Result<Bytes, UpstreamError>>> {
         let Some(lease) = self.lease.take() else { return Poll::Ready(None) };
-        let error = error(lease.endpoint.id().clone());
-        let ejection = lease.seat.as_ref().map(|seat| seat.pool().config().health.ejection);
-        lease.endpoint.note_error(&error, ejection.unwrap_or_default());
+        let error = error(lease.seat.endpoint().id().clone());
+        let ejection = lease.seat.pool().config().health.ejection;
+        lease.seat.endpoint().note_error(&error, ejection);
         Poll::Ready(Some(Err(error)))
     }
 }

@@ -174,7 +174,9 @@ impl Client {
         let (mut head, incoming) = response.into_parts();
         let reuse = reuse(&mut connection, &head.headers, asking.pool.config().idle_connections_max);
         strip_hop_by_hop(&mut head.headers);
-        let lease = Lease { connection, seat: asking.seat.take(), endpoint: endpoint.clone(), idle: self.0.idle.clone(), reuse };
+        // Who asks has seated it.
+        let seat = asking.seat.take().unwrap_or_else(|| Seat::beyond_limits(asking.pool, endpoint));
+        let lease = Lease { connection, seat, idle: self.0.idle.clone(), reuse };
         Ok(UpstreamResponse {
             status: head.status,
             headers: head.headers,

@@ -44,7 +44,9 @@ impl Affinity {
     pub(crate) fn key(&self) -> Option<u64> {
         match self {
             Self::Any => None,
-            Self::Key([a, b, c, d, e, f, g, h, ..]) => Some(u64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h])),
+            Self::Key([a, b, c, d, e, f, g, h, ..]) => {
+                Some(u64::from_le_bytes([*a, *b, *c, *d, *e, *f, *g, *h]))
+            }
             Self::Prefix(prefix) => Some(prefix.home),
         }
     }

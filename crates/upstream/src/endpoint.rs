@@ -98,6 +98,11 @@ pub enum EndpointCondition {
 }
 
 impl EndpointCondition {
+    /// Whether new requests go there.
+    pub fn is_asked(self) -> bool {
+        matches!(self, Self::Healthy | Self::OnTrial)
+    }
+
     /// The word in metrics and tables.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -203,7 +208,9 @@ impl EndpointState {
     /// Notes what a failed try tells of it: nothing, if the client's request or its patience is to blame.
     pub(crate) fn note_error(&self, error: &UpstreamError, ejection: Duration) {
         match error {
-            UpstreamError::Connect { .. } | UpstreamError::ConnectTimeout { .. } | UpstreamError::Tls { .. } => {
+            UpstreamError::Connect { .. }
+            | UpstreamError::ConnectTimeout { .. }
+            | UpstreamError::Tls { .. } => {
                 self.note_failed(Failed::Unreachable, error, ejection);
             }
             UpstreamError::Reset { .. }

@@ -31,7 +31,8 @@ const START_SHARE: f64 = 0.1;
 /// An endpoint's health. Without locks: lost updates cost a failure or two.
 #[derive(Debug, Default)]
 pub(crate) struct Health {
-    /// Until when it is left out, and one more bit: whether it can't even be connected to. 0: it isn't.
+    /// Until when it is left out, and two more bits: whether it can't even be connected to, and whether somebody tries it.
+    /// 0: it isn't.
     outage: AtomicU64,
     /// Until when it wants to be left alone.
     busy_until: AtomicU64,
@@ -85,6 +86,9 @@ pub(crate) enum Failed {
 }
 
 const DOWN: u64 = 1;
+const ON_TRIAL: u64 = 2;
+/// Bits of the two.
+const FLAGS: u32 = 2;
 
 impl Health {
     /// Of an endpoint that has to show first that it is ready.
@@ -100,7 +104,7 @@ impl Health {
         }
         let outage = self.outage.load(Relaxed);
         if outage != 0 {
-            return match (now.0 < outage >> 1, outage & DOWN != 0) {
+            return match (now.0 < outage >> FLAGS, outage & DOWN != 0) {
                 (true, true) => Standing::Down,
                 (true, false) => Standing::Ejected,
                 (false, _) => Standing::OnTrial,
@@ -112,8 +116,8 @@ impl Health {
     /// Whether this request may be the one that tries it. If so, the others wait for how it ends, or for another while.
     pub(crate) fn takes_trial(&self, now: Millis) -> bool {
         let outage = self.outage.load(Relaxed);
-        let next = (now.after(COOL_DOWN).0 << 1) | (outage & DOWN);
-        outage >> 1 <= now.0 && self.outage.compare_exchange(outage, next, Relaxed, Relaxed).is_ok()
+        let next = (now.after(COOL_DOWN).0 << FLAGS) | (outage & DOWN) | ON_TRIAL;
+        outage >> FLAGS <= now.0 && self.outage.compare_exchange(outage, next, Relaxed, Relaxed).is_ok()
     }
 
     /// The part of its share that it may have, 0 to 1.
@@ -128,7 +132,8 @@ impl Health {
 
     /// It answered.
     pub(crate) fn note_good(&self, now: Millis) {
-        if self.outage.load(Relaxed) != 0 {
+        // Answers that were under way when it was ejected prove nothing.
+        if self.outage.load(Relaxed) & (DOWN | ON_TRIAL) != 0 {
             self.outage.store(0, Relaxed);
             self.note_returned(now);
         }
@@ -150,10 +155,10 @@ impl Health {
         let in_a_row = self.in_a_row.fetch_add(1, Relaxed) + 1;
         self.count(1);
         if failed == Failed::Unreachable {
-            self.outage.store((now.after(COOL_DOWN).0 << 1) | DOWN, Relaxed);
+            self.outage.store((now.after(COOL_DOWN).0 << FLAGS) | DOWN, Relaxed);
             return;
         }
-        let was_on_trial = self.outage.load(Relaxed) != 0;
+        let was_on_trial = self.outage.load(Relaxed) & ON_TRIAL != 0;
         let (answers, failures) = (self.answers.load(Relaxed), self.failures.load(Relaxed));
         if was_on_trial || in_a_row >= IN_A_ROW_MAX || (answers >= SAMPLE_MIN && failures * 2 > answers) {
             self.eject(now, ejection);
@@ -209,7 +214,7 @@ impl Health {
     fn eject(&self, now: Millis, ejection: Duration) {
         let count = self.ejections.load(Relaxed).saturating_add(1).min(EJECTIONS_MAX);
         self.ejections.store(count, Relaxed);
-        self.outage.store(now.after(ejection * count).0 << 1, Relaxed);
+        self.outage.store(now.after(ejection * count).0 << FLAGS, Relaxed);
         self.in_a_row.store(0, Relaxed);
         self.answers.store(0, Relaxed);
         self.failures.store(0, Relaxed);

@@ -54,7 +54,8 @@ impl Models {
     /// Reads the answer of `/api/tags`.
     pub(crate) fn of_ollama(json: &[u8]) -> Option<Self> {
         let list: OllamaList = serde_json::from_slice(json).ok()?;
-        let digest = |model: &OllamaModel| model.digest.as_deref().filter(|digest| !digest.is_empty()).map(Arc::from);
+        let digest =
+            |model: &OllamaModel| model.digest.as_deref().filter(|digest| !digest.is_empty()).map(Arc::from);
         Some(Self::of(list.models.into_iter().map(|model| (bare(&model.name).to_owned(), digest(&model)))))
     }
 
@@ -115,9 +116,12 @@ mod tests {
         assert_eq!(models.names(), ["a", "b"]);
         assert!(models.holds(hash("a")) && !models.holds(hash("c")) && models.digest("a").is_none());
 
-        let models = Models::of_ollama(br#"{"models":[{"name":"gemma:latest","digest":"d1"},{"name":"q:4b"}]}"#);
+        let models =
+            Models::of_ollama(br#"{"models":[{"name":"gemma:latest","digest":"d1"},{"name":"q:4b"}]}"#);
         let models = models.unwrap().with_resident(br#"{"models":[{"name":"q:4b","size_vram":1}]}"#);
-        assert!(models.holds(hash("gemma")) && models.digest("gemma").is_some_and(|digest| **digest == *"d1"));
+        assert!(
+            models.holds(hash("gemma")) && models.digest("gemma").is_some_and(|digest| **digest == *"d1")
+        );
         assert!(models.is_resident(hash("q:4b")) && !models.is_resident(hash("gemma")));
     }
 

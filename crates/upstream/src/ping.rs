@@ -33,7 +33,11 @@ impl Client {
     ///
     /// # Cancel safety
     /// As [`Client::send`].
-    pub async fn ping(&self, pool: &Arc<PoolState>, endpoint: &Arc<EndpointState>) -> Result<Ping, UpstreamError> {
+    pub async fn ping(
+        &self,
+        pool: &Arc<PoolState>,
+        endpoint: &Arc<EndpointState>,
+    ) -> Result<Ping, UpstreamError> {
         let path = match pool.config().kind {
             PoolKind::Ollama => "/api/version",
             PoolKind::Generic => "/v1/models",

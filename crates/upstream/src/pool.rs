@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
-use refrain_core::settings::{Endpoint, Pool, PoolKind};
+use refrain_core::settings::{Balance, Endpoint, Pool, PoolKind, Tenancy};
 use refrain_core::{EndpointId, PoolId};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -135,9 +135,14 @@ impl PoolState {
         let mut endpoints = kept(&config.endpoints, former.as_deref(), EndpointState::new)?;
         // What was discovered stays until its source says otherwise.
         let is_static = |endpoint: &EndpointState| {
-            config.endpoints.iter().chain(old.iter().flat_map(|old| &old.config.endpoints)).any(|one| one.id == endpoint.config.id)
+            config
+                .endpoints
+                .iter()
+                .chain(old.iter().flat_map(|old| &old.config.endpoints))
+                .any(|one| one.id == endpoint.config.id)
         };
-        let discovered = former.iter().flat_map(|former| former.iter()).filter(|endpoint| !is_static(endpoint));
+        let discovered =
+            former.iter().flat_map(|former| former.iter()).filter(|endpoint| !is_static(endpoint));
         endpoints.extend(discovered.cloned());
         Ok(Self {
             members: ArcSwap::from_pointee(Members::new(endpoints)),
@@ -202,6 +207,21 @@ impl PoolState {
     pub fn stats(&self) -> Vec<EndpointStats> {
         let slow_start = self.config.health.slow_start;
         self.members.load().iter().map(|endpoint| endpoint.stats(slow_start)).collect()
+    }
+
+    /// Whether requests of it must be understood to be sent on: their model is renamed, or what they say decides where they go.
+    pub fn reads_bodies(&self) -> bool {
+        let by_content = !matches!(self.config.balance, Balance::RoundRobin | Balance::LeastLoad);
+        !self.config.models.is_empty()
+            || self.config.tenancy == Tenancy::Salted
+            || self.config.assemble
+            || self.config.fallback.is_some()
+            || (by_content && self.has_choice())
+    }
+
+    /// Whether there is more than one endpoint.
+    pub fn has_choice(&self) -> bool {
+        self.members.load().len() > 1
     }
 
     /// Takes the next turn.
@@ -271,7 +291,8 @@ fn kept(
     former: Option<&Members>,
     make: fn(&Endpoint) -> Result<EndpointState, UpstreamError>,
 ) -> Result<Vec<Arc<EndpointState>>, UpstreamError> {
-    let kept = |endpoint: &Endpoint| former.and_then(|former| former.iter().find(|one| one.config == *endpoint));
+    let kept =
+        |endpoint: &Endpoint| former.and_then(|former| former.iter().find(|one| one.config == *endpoint));
     let states = endpoints.iter().map(|endpoint| match kept(endpoint) {
         Some(kept) => Ok(kept.clone()),
         None => make(endpoint).map(Arc::new),
@@ -285,10 +306,6 @@ pub(crate) mod tests {
 
     fn endpoint(id: &str) -> Endpoint {
         Endpoint::plain(id, "127.0.0.1", 11434)
-    }
-
-    pub(crate) fn endpoints(ids: &[&str]) -> Vec<Arc<EndpointState>> {
-        ids.iter().map(|id| Arc::new(EndpointState::new(&endpoint(id)).unwrap())).collect()
     }
 
     pub(crate) fn pool(id: &str, kind: PoolKind, endpoints: &[&str]) -> Arc<Pool> {

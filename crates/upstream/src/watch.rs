@@ -47,9 +47,14 @@ pub(crate) const LOOK_TIMEOUTS: Timeouts = Timeouts {
 /// Safe: what was learned so far stays.
 pub async fn watch(current: impl Fn() -> Arc<Upstreams> + Send, client: Client, drain: Drain) {
     let mut looks = JoinSet::new();
+    let (mut wanted, mut brought_forward) = (false, Instant::now());
     loop {
         let upstreams = current();
         let now = Instant::now();
+        if wanted && now >= brought_forward + INTERVAL_WANTED {
+            (wanted, brought_forward) = (false, now);
+            upstreams.pools().for_each(|pool| pool.look_soon());
+        }
         for (pool, endpoint) in due(&upstreams, now) {
             if looks.len() >= LOOKS_MAX {
                 let _ = looks.join_next().await;
@@ -57,16 +62,9 @@ pub async fn watch(current: impl Fn() -> Arc<Upstreams> + Send, client: Client, 
             looks.spawn(look(client.clone(), pool, endpoint));
         }
         while looks.try_join_next().is_some() {}
-        let wanted = async {
-            upstreams.model_wanted.notified().await;
-            sleep_until(now + INTERVAL_WANTED).await;
-            for pool in upstreams.pools() {
-                pool.look_soon();
-            }
-        };
         tokio::select! {
             () = drain.begun() => return,
-            () = wanted => {}
+            () = upstreams.model_wanted.notified(), if !wanted => wanted = true,
             () = sleep_until(now + TICK) => {}
         }
     }
@@ -74,9 +72,13 @@ pub async fn watch(current: impl Fn() -> Arc<Upstreams> + Send, client: Client, 
 
 /// Endpoints of pools whose turn it is.
 fn due(upstreams: &Upstreams, now: Instant) -> Vec<(Arc<PoolState>, Arc<EndpointState>)> {
-    let pools = upstreams.pools().filter(|pool| interval(pool).is_some_and(|interval| pool.takes_look(now, interval)));
+    let pools = upstreams
+        .pools()
+        .filter(|pool| interval(pool).is_some_and(|interval| pool.takes_look(now, interval)));
     pools
-        .flat_map(|pool| pool.endpoints().iter().map(|endpoint| (pool.clone(), endpoint.clone())).collect::<Vec<_>>())
+        .flat_map(|pool| {
+            pool.endpoints().iter().map(|endpoint| (pool.clone(), endpoint.clone())).collect::<Vec<_>>()
+        })
         .collect()
 }
 

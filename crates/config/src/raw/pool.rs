@@ -45,17 +45,17 @@ pub(crate) struct Pool {
     pub(crate) balance: Option<Balance>,
     /// What balance = "hash" goes by: "user", "session", { header = "NAME" } or { field = "/JSON/POINTER" }.
     pub(crate) hash_by: Option<HashBy>,
-    /// Headers by which clients name their conversation; such requests stay together. Default ["x-session-id",
-    /// "x-openwebui-chat-id"].
+    /// Headers by which clients name their conversation; such requests stay together. Default: "x-session-id" and
+    /// "x-openwebui-chat-id".
     pub(crate) session_headers: Option<Vec<HeaderName>>,
-    /// Fields of the body by which clients name their conversation, as JSON pointers. Default ["/prompt_cache_key",
-    /// "/session_id"].
+    /// Fields of the body by which clients name their conversation, as JSON pointers. Default: "/prompt_cache_key" and
+    /// "/session_id".
     pub(crate) session_fields: Option<Vec<JsonPointer>>,
     /// How much it takes.
     pub(crate) limits: PoolLimits,
     /// How failures are noticed.
     pub(crate) health: Health,
-    /// How tenants are kept apart in the prefix caches of the servers. Default "salted" where several tenants have keys, for
+    /// How tenants are kept apart in the prefix caches of the servers. Default: "salted" where several tenants have keys, for
     /// kind = "generic"; else "shared".
     pub(crate) tenancy: Option<Tenancy>,
     /// The tenant that a "dedicated" pool serves.

@@ -2,9 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use refrain_core::settings::{
-    Admission, Balance, Fleet, HashBy, Health, PoolKind, Sessions, Tenancy,
-};
+use refrain_core::settings::{Admission, Balance, Fleet, HashBy, Health, PoolKind, Sessions, Tenancy};
 use refrain_core::{PoolId, TenantId};
 
 use super::Context;
@@ -37,8 +35,7 @@ pub(super) fn balance(context: &mut Context<'_>, pool: &str, raw: &raw::Pool) ->
             Some(raw::HashBy::Header(name)) => Balance::Hash(HashBy::Header(name.0.clone())),
             Some(raw::HashBy::Field(pointer)) => Balance::Hash(HashBy::Field(pointer.0.clone())),
             None => {
-                let message =
-                    "say what it goes by: hash_by = \"user\", \"session\", { header = \"NAME\" } or { field = \"/POINTER\" }";
+                let message = "say what it goes by: hash_by = \"user\", \"session\", { header = \"NAME\" } or { field = \"/POINTER\" }";
                 context.refuse(&["pool", pool, "balance"], message, None);
                 Balance::default()
             }
@@ -61,7 +58,8 @@ pub(super) fn admission(context: &mut Context<'_>, pool: &str, raw: &raw::PoolLi
     let concurrency = raw.concurrency.unwrap_or(default.concurrency);
     let parallelism = raw.parallelism.unwrap_or(default.parallelism.min(concurrency));
     if parallelism > concurrency {
-        let message = format!("a server that takes {concurrency} requests can't compute {parallelism} side by side");
+        let message =
+            format!("a server that takes {concurrency} requests can't compute {parallelism} side by side");
         context.refuse(&["pool", pool, "limits", "parallelism"], message, None);
     }
     Admission {

@@ -87,8 +87,9 @@ fn uncomment(line: &str) -> &str {
     let key = option.split(" = ").next().unwrap_or_default();
     let is_key = option.contains(" = ")
         && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"\"-_.".contains(&byte));
-    // Needs a repeated request, which the active lines don't have.
-    let is_option = (is_key && key != "regenerate_window") || option.starts_with('[');
+    // Need what the active lines don't have: a repeated request, another balance, keys, another pool.
+    let is_conditional = ["regenerate_window", "hash_by", "fallback"].contains(&key);
+    let is_option = (is_key && !is_conditional) || option.starts_with('[');
     if is_option { option } else { line }
 }
 

@@ -12,6 +12,7 @@ mod key_part;
 mod media;
 mod ollama;
 mod openai;
+mod prefix;
 mod question;
 mod rewrite;
 mod view;
@@ -24,6 +25,7 @@ use refrain_core::{Api, ExactOnly, Prompt};
 
 pub use compared::Compared;
 pub use error::ParseError;
+pub use prefix::Beginnings;
 pub use rewrite::Rewrite;
 
 use crate::json::{self, Cut, Outline, Value};

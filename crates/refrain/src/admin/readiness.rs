@@ -39,7 +39,7 @@ fn degraded(control: &Control, running: &Running, snapshot: &Snapshot) -> Vec<&'
     if embedder.is_some_and(|embedder| embedder.stats().threads == 0) {
         degraded.push("embedder");
     }
-    if snapshot.upstreams.pools().any(|pool| pool.stats().iter().all(|endpoint| endpoint.cooling)) {
+    if snapshot.upstreams.pools().any(|pool| !pool.stats().iter().any(|endpoint| endpoint.state.is_asked())) {
         degraded.push("upstreams");
     }
     if control.policies.statuses().iter().any(|policy| policy.state != PolicyState::Ready) {
@@ -133,7 +133,7 @@ fn upstreams(snapshot: &Snapshot) -> Value {
             json!({
                 "pool": pool.id().as_str(),
                 "endpoint": stats.endpoint.as_str(),
-                "cooling": stats.cooling,
+                "state": stats.state.as_str(),
                 "in_flight": stats.in_flight,
             })
         })

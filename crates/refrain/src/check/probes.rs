@@ -136,7 +136,7 @@ async fn endpoints(settings: &Settings) -> Vec<Finding> {
     let client = Client::new(ClientTls::native(), tasks.clone());
     let mut findings = Vec::new();
     for pool in upstreams.pools() {
-        for endpoint in pool.endpoints() {
+        for endpoint in pool.endpoints().iter() {
             let pinged = client.ping(pool, endpoint).await;
             findings.push(Finding {
                 name: format!("pool.{}", pool.id()),

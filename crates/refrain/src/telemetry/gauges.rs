@@ -160,8 +160,8 @@ fn upstreams(text: &mut Exposition, snapshot: &Snapshot) {
     each(Kind::Gauge, "refrain_upstream_in_flight_requests", "Requests being answered.", |s| {
         s.in_flight.into()
     });
-    each(Kind::Gauge, "refrain_upstream_cooling", "Whether it lately refused a connection.", |s| {
-        s.cooling.into()
+    each(Kind::Gauge, "refrain_upstream_healthy", "Whether new requests go there.", |s| {
+        s.state.is_asked().into()
     });
     each(Kind::Counter, "refrain_upstream_requests_total", "Requests sent, each try counted.", |s| {
         s.requests

@@ -141,11 +141,12 @@ async fn wait(pool: &Arc<PoolState>, demand: &Demand, tried: &[u64]) -> Result<S
 pub(crate) fn dispatch(pool: &Arc<PoolState>) {
     let now = Millis::now();
     // Dropped outside the queue's lock: a seat that is given back dispatches.
-    let left = pool.queue.serve(now, |waiter| match balance::choose(pool, &waiter.demand, &waiter.tried, now) {
-        Choice::Seat(seat) => Next::Give(Ok(seat)),
-        Choice::Nobody => Next::Give(Err(Turned::NobodyLeft)),
-        Choice::Full => Next::Wait,
-    });
+    let left =
+        pool.queue.serve(now, |waiter| match balance::choose(pool, &waiter.demand, &waiter.tried, now) {
+            Choice::Seat(seat) => Next::Give(Ok(seat)),
+            Choice::Nobody => Next::Give(Err(Turned::NobodyLeft)),
+            Choice::Full => Next::Wait,
+        });
     drop(left);
 }
 

@@ -32,7 +32,8 @@ impl Recent {
 
     /// Notes where a prompt with this beginning went.
     pub(crate) fn note(&self, hash: u64, endpoint: u64, now: Millis) {
-        let entry = (tag(hash) << (TICK_BITS + ENDPOINT_BITS)) | ((endpoint & 0xffff) << TICK_BITS) | tick(now);
+        let entry =
+            (tag(hash) << (TICK_BITS + ENDPOINT_BITS)) | ((endpoint & 0xffff) << TICK_BITS) | tick(now);
         self.place(hash).store(entry, Relaxed);
     }
 

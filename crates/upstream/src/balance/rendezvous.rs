@@ -80,7 +80,7 @@ mod tests {
         let orders: Vec<_> = (0..4).map(|number| names(&all, key(number)).join(" ")).collect();
         assert_eq!(
             orders,
-            ["gpu-b gpu-c gpu-a", "gpu-b gpu-a gpu-c", "gpu-c gpu-b gpu-a", "gpu-b gpu-c gpu-a"]
+            ["gpu-b gpu-c gpu-a", "gpu-b gpu-c gpu-a", "gpu-b gpu-a gpu-c", "gpu-a gpu-b gpu-c"]
         );
     }
 

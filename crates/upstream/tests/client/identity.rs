@@ -22,11 +22,18 @@ fn identity(fleet: &Fleet, model: &str) -> Option<String> {
     fleet.pool().model_identity(model).map(|identity| identity.to_string())
 }
 
+/// Answers a look: what there is, and that nothing is in memory.
+async fn lists(server: &Server, said: &str) -> Peer {
+    let mut peer = server.answers(said).await;
+    peer.answers(tags(&[])).await;
+    peer
+}
+
 /// Has both servers asked, and answers so.
 async fn refresh(fleet: &Fleet, servers: [(&Server, &str); 2]) -> [Peer; 2] {
     let [(a, said_by_a), (b, said_by_b)] = servers;
     let ((), a, b) =
-        join!(fleet.upstreams.refresh_identities(&fleet.client), a.answers(said_by_a), b.answers(said_by_b));
+        join!(fleet.upstreams.look_at_all(&fleet.client), lists(a, said_by_a), lists(b, said_by_b));
     [a, b]
 }
 
@@ -61,7 +68,7 @@ async fn an_endpoint_that_fails_keeps_what_it_said_last() {
     let [mut peer_a, mut peer_b] = refresh(&fleet, [(&a, &said), (&b, &said)]).await;
     let nonsense = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n[]";
     let error = "HTTP/1.1 500 Oops\r\ncontent-length: 13\r\n\r\n{\"models\":[]}";
-    join!(fleet.upstreams.refresh_identities(&fleet.client), peer_a.answers(nonsense), peer_b.answers(error));
+    join!(fleet.upstreams.look_at_all(&fleet.client), peer_a.answers(nonsense), peer_b.answers(error));
     assert_eq!(identity(&fleet, "gemma").as_deref(), Some("d1"));
 }
 
@@ -70,16 +77,14 @@ async fn asking_for_an_unknown_model_brings_the_next_look_forward() {
     let server = Server::bind().await;
     let fleet = ollamas(&[&server]);
     let upstreams = fleet.upstreams.clone();
-    let keeping = refrain_upstream::keep_identities(
-        move || upstreams.clone(),
-        fleet.client.clone(),
-        fleet.tasks.draining(),
-    );
+    let keeping =
+        refrain_upstream::watch(move || upstreams.clone(), fleet.client.clone(), fleet.tasks.draining());
     let (drain, start) = (fleet.tasks.draining(), tokio::time::Instant::now());
     let ((), ()) = join!(within(keeping), async {
-        let mut peer = server.answers(tags(&[])).await;
+        let mut peer = lists(&server, &tags(&[])).await;
         assert_eq!(identity(&fleet, "gemma"), None);
         peer.answers(tags(&[("gemma:latest", "d1")])).await;
+        peer.answers(tags(&[])).await;
         assert!(start.elapsed() < 4 * SECOND, "{:?}", start.elapsed());
         while identity(&fleet, "gemma").is_none() {
             tokio::task::yield_now().await;

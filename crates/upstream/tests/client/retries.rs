@@ -2,7 +2,7 @@
 
 use http::Method;
 use refrain_core::Retry;
-use refrain_upstream::{UpstreamBody, UpstreamRequest};
+use refrain_upstream::{Affinity, Demand, EndpointCondition, UpstreamBody, UpstreamRequest};
 use tokio::join;
 use tokio::net::TcpSocket;
 
@@ -45,7 +45,10 @@ async fn a_refused_connection_moves_on_even_with_a_streamed_body() {
 async fn requests_with_one_routing_key_stay_at_one_endpoint_and_move_on_from_a_dead_one() {
     let (dead, server) = (Refusing::bind(), Server::bind().await);
     let fleet = fleet_with(&dead, &server);
-    let keyed = |key: u8| UpstreamRequest { routing_key: Some([key; 32]), ..post("{}") };
+    let keyed = |key: u8| {
+        let demand = Demand { affinity: Affinity::Key([key; 32]), ..Demand::default() };
+        UpstreamRequest { demand, ..post("{}") }
+    };
     for key in 0..8 {
         // All are answered, also those whose endpoint is dead.
         let (response, _peer) = join!(fleet.send(keyed(key)), server.answers(OK));
@@ -61,7 +64,7 @@ async fn an_endpoint_that_refused_is_not_asked_again_at_once() {
     let fleet = fleet_with(&dead, &server);
     let (first, mut peer) = join!(fleet.text(), server.answers(OK));
     first.unwrap();
-    assert!(fleet.stats()[0].cooling);
+    assert_eq!(fleet.stats()[0].state, EndpointCondition::Down);
     for _ in 0..3 {
         let (response, _) = join!(fleet.send(post("{}")), peer.answers(OK));
         let response = response.unwrap();
@@ -126,7 +129,7 @@ async fn a_reset_of_a_fresh_connection_moves_on_to_the_next_endpoint() {
     });
     let response = response.unwrap();
     assert_eq!((response.endpoint.as_str(), response.attempts), ("b", 2));
-    assert!(!fleet.stats()[0].cooling, "it does accept connections");
+    assert_eq!(fleet.stats()[0].state, EndpointCondition::Healthy, "it does accept connections");
 }
 
 #[tokio::test]
@@ -175,13 +178,39 @@ async fn a_first_byte_time_out_is_never_repeated() {
 
 #[tokio::test]
 async fn garbage_and_error_statuses_are_not_repeated() {
-    for answer in ["garbage\r\n\r\n", "HTTP/1.1 503 Busy\r\ncontent-length: 2\r\n\r\nno"] {
+    for answer in ["garbage\r\n\r\n", "HTTP/1.1 502 Broken\r\ncontent-length: 2\r\n\r\nno"] {
         let (a, b) = (Server::bind().await, Server::bind().await);
         let fleet = Fleet::of(&[&a, &b]);
         let (outcome, _peer) = join!(fleet.text(), a.answers(answer));
-        assert_eq!(outcome.is_ok(), answer.contains("503"));
+        assert_eq!(outcome.is_ok(), answer.contains("502"));
         assert!(b.is_left_alone().await);
     }
+}
+
+const BUSY: &str = "HTTP/1.1 503 Busy\r\nretry-after: 9\r\ncontent-length: 2\r\n\r\nno";
+
+#[tokio::test]
+async fn a_server_that_says_that_it_is_busy_is_left_alone_and_another_one_asked() {
+    let (a, b) = (Server::bind().await, Server::bind().await);
+    let fleet = Fleet::of(&[&a, &b]);
+    let (text, _a, mut peer) = join!(fleet.text(), a.answers(BUSY), b.answers(OK));
+    text.unwrap();
+    assert_eq!(fleet.stats()[0].state, EndpointCondition::Ejected);
+    for _ in 0..3 {
+        let (text, _) = join!(fleet.text(), peer.answers(OK));
+        text.unwrap();
+    }
+    assert_eq!(fleet.stats()[0].requests, 1);
+}
+
+#[tokio::test]
+async fn what_all_servers_refuse_is_passed_on_with_its_words() {
+    let (a, b) = (Server::bind().await, Server::bind().await);
+    let fleet = Fleet::of(&[&a, &b]);
+    let (response, _a, _b) = join!(fleet.send(post("{}")), a.answers(BUSY), b.answers(BUSY));
+    let response = response.unwrap();
+    assert_eq!((response.status.as_u16(), response.endpoint.as_str()), (503, "b"));
+    assert_eq!(response.headers["retry-after"], "9");
 }
 
 #[tokio::test]
@@ -196,7 +225,7 @@ async fn resets_are_not_repeated_once_the_budget_is_spent() {
         }
     };
     let ask = async {
-        for _ in 0..150 {
+        for _ in 0..300 {
             fleet.text().await.unwrap_err();
         }
     };
@@ -205,5 +234,6 @@ async fn resets_are_not_repeated_once_the_budget_is_spent() {
         () = async { join!(reset_all(&a), reset_all(&b)); } => {}
     }
     let tries: u64 = fleet.stats().iter().map(|stats| stats.requests).sum();
-    assert_eq!(tries, 150 + 100 + 150 / 5 - 1, "one saved-up hundred, then a fifth");
+    assert!(tries > 310, "{tries}: it is tried again");
+    assert!(tries < 300 + 100 + 300 / 5, "{tries}: at most one saved-up hundred, then a fifth");
 }

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method};
 use refrain_core::Tasks;
-use refrain_core::settings::{Balance, Endpoint, Pool, Timeouts};
+use refrain_core::settings::{Balance, Endpoint, Health, Pool, Timeouts};
 use refrain_upstream::{
-    Client, ClientTls, EndpointStats, PoolState, UpstreamBody, UpstreamError, UpstreamRequest,
+    Client, ClientTls, Demand, EndpointStats, PoolState, UpstreamBody, UpstreamError, UpstreamRequest,
     UpstreamResponse, Upstreams,
 };
 use rustls::RootCertStore;
@@ -151,11 +151,17 @@ impl Fleet {
     }
 
     pub(crate) fn at(ports: &[u16], tls: ClientTls, change: impl FnOnce(&mut Pool)) -> Self {
-        let endpoints = ports.iter().zip(["a", "b", "c"]).map(|(&port, id)| Endpoint::plain(id, "127.0.0.1", port)).collect();
+        let endpoints = ports
+            .iter()
+            .zip(["a", "b", "c"])
+            .map(|(&port, id)| Endpoint::plain(id, "127.0.0.1", port))
+            .collect();
         let mut pool = Pool {
             revision: "r1".into(),
             idle_connections_max: 8,
             balance: Balance::RoundRobin,
+            // Looks would take the place of what a test answers.
+            health: Health { interval: None, ..Health::default() },
             ..Pool::new("gpu".into(), endpoints)
         };
         change(&mut pool);
@@ -198,7 +204,7 @@ pub(crate) fn request(method: Method, body: UpstreamBody) -> UpstreamRequest {
         headers: HeaderMap::new(),
         body,
         timeouts: Timeouts::default(),
-        routing_key: None,
+        demand: Demand::default(),
     }
 }
 

@@ -3,7 +3,7 @@
 use http::Method;
 use refrain_core::Code;
 use refrain_core::settings::EndpointTls;
-use refrain_upstream::{ClientTls, UpstreamBody, UpstreamError, UpstreamResponse};
+use refrain_upstream::{ClientTls, EndpointCondition, UpstreamBody, UpstreamError, UpstreamResponse};
 use rustls::RootCertStore;
 use tokio::join;
 
@@ -35,7 +35,7 @@ async fn a_handshake_that_never_ends_is_a_connect_time_out() {
     });
     let error = response.unwrap_err();
     assert_eq!((error.as_str(), error.code()), ("connect_timeout", Code::UpstreamUnreachable));
-    assert!(fleet.stats()[0].cooling);
+    assert_eq!(fleet.stats()[0].state, EndpointCondition::Down);
 }
 
 #[tokio::test]
