@@ -15,16 +15,20 @@ use refrain_core::settings::Timeouts;
 use tokio::time::Instant;
 
 use crate::admission::Seat;
-use crate::connect::Connection;
+use crate::connection::Connection;
 use crate::endpoint::EndpointState;
 use crate::headers::framing_fault;
+use crate::http2::Http2Fault;
 use crate::request::{self, Progress, SentBody};
 use crate::{PoolState, UpstreamBody, UpstreamError, UpstreamRequest};
+
+/// Most connections to one endpoint that are taken in place of others, for one request that no server processed.
+const REPLACEMENTS_MAX: u32 = 3;
 
 /// A failed try.
 pub(crate) struct Failure {
     pub(crate) error: UpstreamError,
-    /// Nothing of the request left this process.
+    /// Nothing of the request left this process, or the server says that it did not process it.
     pub(crate) unsent: bool,
 }
 
@@ -44,6 +48,8 @@ pub(crate) struct Asking<'a> {
     pub(crate) attempts: u32,
     /// An idle connection was dead: others likely are too.
     distrusts_idle: bool,
+    /// Times that another connection to the same endpoint was taken.
+    replacements: u32,
 }
 
 impl<'a> Asking<'a> {
@@ -61,11 +67,18 @@ impl<'a> Asking<'a> {
             started: Instant::now(),
             attempts: 0,
             distrusts_idle: false,
+            replacements: 0,
         }
     }
 
     pub(crate) fn total_deadline(&self) -> Instant {
         self.started + self.timeouts.total
+    }
+
+    /// A try that came to no connection.
+    pub(crate) fn never_connected(&mut self, error: UpstreamError) -> Failure {
+        self.attempts += 1;
+        Failure { error, unsent: true }
     }
 
     pub(crate) fn takes_idle(&self) -> bool {
@@ -77,9 +90,14 @@ impl<'a> Asking<'a> {
         self.body.is_some() && (failure.error.is_unconnected() || self.may_repeat(failure))
     }
 
-    /// Whether a fresh connection may replace an idle one that turned out dead. Once a request.
-    pub(crate) fn may_replace_idle(&mut self, failure: &Failure) -> bool {
-        self.body.is_some() && self.may_repeat(failure) && !std::mem::replace(&mut self.distrusts_idle, true)
+    /// Whether another connection to the same endpoint may replace one that turned out dead: once a request, or a few times
+    /// if the server says of each that it did nothing.
+    pub(crate) fn may_replace(&mut self, failure: &Failure) -> bool {
+        let max = if failure.unsent { REPLACEMENTS_MAX } else { 1 };
+        let may = self.body.is_some() && self.replacements < max && self.may_repeat(failure);
+        self.distrusts_idle |= may;
+        self.replacements += u32::from(may);
+        may
     }
 
     /// Whether another endpoint may be asked though this one has answered, that it can't: nothing was generated.
@@ -117,6 +135,10 @@ impl<'a> Asking<'a> {
         let (body, progress) = self.take_body();
         let request =
             request::build(endpoint, self.method.clone(), &self.path_and_query, self.headers.clone(), body)
+                .and_then(|request| match connection {
+                    Connection::Own(_) => Ok(request),
+                    Connection::Shared(_) => request::absolute(endpoint, request),
+                })
                 .map_err(|error| Failure { error, unsent: true })?;
         let wait = HeadWait {
             sent,
@@ -124,11 +146,20 @@ impl<'a> Asking<'a> {
             total_deadline: self.total_deadline(),
             progress,
         };
-        let answer = connection.bell.muted(|_| connection.sender.try_send_request(request));
-        let answered = wait.wait(endpoint, answer, connection).await;
+        let answered = match connection {
+            Connection::Own(line) => {
+                let answer = line.bell.muted(|_| line.sender.try_send_request(request));
+                wait.wait(endpoint, answer, connection).await
+            }
+            Connection::Shared(stream) => {
+                let answer = stream.sender.try_send_request(request);
+                wait.wait(endpoint, answer, connection).await
+            }
+        };
         let response = match answered.map_err(|error| Failure { error, unsent: false })? {
             Ok(response) => response,
             Err(mut failed) => {
+                connection.note(failed.error());
                 let unsent = failed.take_message().map(Request::into_body);
                 return Err(self.failure(endpoint, failed.error(), unsent));
             }
@@ -151,7 +182,8 @@ impl<'a> Asking<'a> {
         error: &hyper::Error,
         unsent: Option<SentBody>,
     ) -> Failure {
-        let is_unsent = unsent.is_some();
+        let http2 = Http2Fault::of(error);
+        let is_unsent = unsent.is_some() || http2 == Some(Http2Fault::Unprocessed);
         if let Some(SentBody::Stream(body, _)) = unsent {
             self.body = Some(UpstreamBody::Stream(body));
         }
@@ -160,7 +192,9 @@ impl<'a> Asking<'a> {
             UpstreamError::Malformed { endpoint, detail: "its head is too large" }
         } else if error.is_parse() {
             UpstreamError::Malformed { endpoint, detail: "it is not HTTP/1" }
-        } else if error.is_user() {
+        } else if http2 == Some(Http2Fault::Protocol) {
+            UpstreamError::Malformed { endpoint, detail: "it is not HTTP/2" }
+        } else if error.is_user() || http2 == Some(Http2Fault::RequestBody) {
             UpstreamError::RequestBody
         } else {
             UpstreamError::Reset { endpoint }
@@ -187,14 +221,12 @@ impl HeadWait {
     ) -> Result<T, UpstreamError> {
         let mut answer = pin!(answer);
         poll_fn(|cx| {
-            connection.drive(cx);
-            // It comes by nothing but the connection.
-            if let Poll::Ready(answer) = connection.bell.muted(|cx| answer.as_mut().poll(cx)) {
+            if let Poll::Ready(answer) = connection.poll(cx, |cx| answer.as_mut().poll(cx)) {
                 return Poll::Ready(Ok(answer));
             }
             loop {
                 let deadline = self.deadline();
-                ready!(connection.poll_deadline(deadline));
+                ready!(connection.poll_deadline(cx, deadline));
                 if self.deadline() <= deadline {
                     return Poll::Ready(Err(self.timed_out(endpoint)));
                 }

@@ -16,14 +16,15 @@ use tokio::time::Instant;
 
 use crate::UpstreamError;
 use crate::admission::Seat;
-use crate::connect::Connection;
-use crate::idle::IdleConnections;
+use crate::connection::Connection;
+use crate::connections::Connections;
+use crate::http2::Http2Fault;
 
-/// A response body. The connection goes back to the idle ones only when the body ended cleanly; dropping the stream
-/// before closes it at once, which is how the upstream learns that nobody wants the rest. Trailers are dropped.
+/// A response body. An HTTP/1.1 connection goes back to the idle ones only when the body ended cleanly; dropping the
+/// stream before closes it at once, or resets its stream of an HTTP/2 connection, which is how the upstream learns that nobody
+/// wants the rest. Trailers are dropped.
 #[derive(Debug)]
 pub struct UpstreamStream {
-    incoming: Incoming,
     /// None once the body ended, well or not.
     lease: Option<Lease>,
     idle: Duration,
@@ -35,10 +36,11 @@ pub struct UpstreamStream {
 /// What a body holds until it ends.
 #[derive(Debug)]
 pub(crate) struct Lease {
+    pub(crate) incoming: Incoming,
     pub(crate) connection: Connection,
     /// Counts it until it has ended.
     pub(crate) seat: Seat,
-    pub(crate) idle: Arc<IdleConnections>,
+    pub(crate) connections: Arc<Connections>,
     pub(crate) reuse: Reuse,
 }
 
@@ -53,15 +55,15 @@ pub(crate) enum Reuse {
 
 impl Lease {
     fn give_back(self) {
-        if let Reuse::Yes { announced, count_max } = self.reuse {
-            self.idle.put(self.seat.endpoint().key, self.connection, announced, count_max);
+        if let (Reuse::Yes { announced, count_max }, Connection::Own(line)) = (self.reuse, self.connection) {
+            self.connections.put(self.seat.endpoint().key, line, announced, count_max);
         }
     }
 }
 
 impl UpstreamStream {
-    pub(crate) fn new(incoming: Incoming, lease: Lease, idle: Duration, total_deadline: Instant) -> Self {
-        let mut stream = Self { incoming, lease: Some(lease), idle, idle_deadline: None, total_deadline };
+    pub(crate) fn new(lease: Lease, idle: Duration, total_deadline: Instant) -> Self {
+        let mut stream = Self { lease: Some(lease), idle, idle_deadline: None, total_deadline };
         stream.finish_if_ended();
         stream
     }
@@ -73,8 +75,8 @@ impl UpstreamStream {
     /// [`UpstreamError::TotalTimeout`].
     pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, UpstreamError>>> {
         loop {
-            let Some(Lease { connection, .. }) = &mut self.lease else { return Poll::Ready(None) };
-            match poll_incoming(&mut self.incoming, connection, cx) {
+            let Some(Lease { incoming, connection, .. }) = &mut self.lease else { return Poll::Ready(None) };
+            match poll_incoming(incoming, connection, cx) {
                 Poll::Ready(Some(Ok(frame))) => {
                     if let Ok(data) = frame.into_data() {
                         self.idle_deadline = None;
@@ -82,14 +84,17 @@ impl UpstreamStream {
                         return Poll::Ready(Some(Ok(data)));
                     }
                 }
-                Poll::Ready(Some(Err(error))) => return self.fail(|endpoint| broken(&error, endpoint)),
+                Poll::Ready(Some(Err(error))) => {
+                    connection.note(&error);
+                    return self.fail(|endpoint| broken(&error, endpoint));
+                }
                 Poll::Ready(None) => {
                     self.finish();
                     return Poll::Ready(None);
                 }
                 Poll::Pending => {
                     let idle_deadline = *self.idle_deadline.get_or_insert_with(|| Instant::now() + self.idle);
-                    ready!(connection.poll_deadline(idle_deadline.min(self.total_deadline)));
+                    ready!(connection.poll_deadline(cx, idle_deadline.min(self.total_deadline)));
                     return if self.total_deadline <= idle_deadline {
                         self.fail(|endpoint| UpstreamError::TotalTimeout { endpoint })
                     } else {
@@ -130,7 +135,7 @@ impl UpstreamStream {
     }
 
     fn finish_if_ended(&mut self) {
-        if self.incoming.is_end_stream() {
+        if self.lease.as_ref().is_some_and(|lease| lease.incoming.is_end_stream()) {
             self.finish();
         }
     }
@@ -170,7 +175,7 @@ impl Body for UpstreamStream {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        self.lease.as_ref().map_or_else(|| SizeHint::with_exact(0), |lease| lease.incoming.size_hint())
     }
 }
 
@@ -178,20 +183,22 @@ impl Body for UpstreamStream {
 fn poll_incoming(
     incoming: &mut Incoming,
     connection: &mut Connection,
-    cx: &Context<'_>,
+    cx: &mut Context<'_>,
 ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-    if let Poll::Ready(read) = connection.bell.muted(|cx| Pin::new(&mut *incoming).poll_frame(cx)) {
+    if let Connection::Own(line) = connection
+        && let Poll::Ready(read) = line.bell.muted(|cx| Pin::new(&mut *incoming).poll_frame(cx))
+    {
         return Poll::Ready(read);
     }
-    connection.drive(cx);
-    connection.bell.muted(|cx| Pin::new(incoming).poll_frame(cx))
+    connection.poll(cx, |cx| Pin::new(incoming).poll_frame(cx))
 }
 
 /// A body error of hyper: the framing was wrong, or (all else) the connection ended before the body did.
 fn broken(error: &hyper::Error, endpoint: EndpointId) -> UpstreamError {
     let framing = |kind| matches!(kind, io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData);
     let io = error.source().and_then(|source| source.downcast_ref::<io::Error>());
-    if error.is_parse() || io.is_some_and(|io| framing(io.kind())) {
+    let is_framing = error.is_parse() || io.is_some_and(|io| framing(io.kind()));
+    if is_framing || Http2Fault::of(error) == Some(Http2Fault::Protocol) {
         return UpstreamError::Malformed { endpoint, detail: "the framing of the body is wrong" };
     }
     UpstreamError::Cut { endpoint }

@@ -15,10 +15,11 @@ use crate::asking::{Asking, Failure};
 use crate::balance::{self, Choice};
 use crate::body::{Lease, Reuse};
 use crate::clock::Millis;
-use crate::connect::{self, Connection};
+use crate::connect::{Opened, Opener};
+use crate::connection::Connection;
+use crate::connections::{CheckOut, Connections, Handover, Need, Permit, Waiting};
 use crate::endpoint::EndpointState;
 use crate::headers::KeepAlive;
-use crate::idle::IdleConnections;
 use crate::response::Timings;
 use crate::{
     ClientTls, PoolState, UpstreamError, UpstreamRequest, UpstreamResponse, UpstreamStream, strip_hop_by_hop,
@@ -33,13 +34,13 @@ pub struct Client(Arc<Parts>);
 #[derive(Debug)]
 struct Parts {
     tls: ClientTls,
-    idle: Arc<IdleConnections>,
+    connections: Arc<Connections>,
 }
 
 impl Client {
     /// A client without connections.
     pub fn new(tls: ClientTls, tasks: Tasks) -> Self {
-        Self(Arc::new(Parts { tls, idle: IdleConnections::new(tasks) }))
+        Self(Arc::new(Parts { tls, connections: Connections::new(tasks) }))
     }
 
     /// Asks a pool: the endpoint that suits the request best, then the next ones, each at most once. Waits for room at one, as
@@ -121,42 +122,86 @@ impl Client {
         answered
     }
 
-    /// One endpoint: an idle connection, and a fresh one if that was dead or there is none.
+    /// One endpoint: a connection that is open, and another if that was dead or there is none.
     async fn connect_and_ask(
         &self,
         asking: &mut Asking<'_>,
         endpoint: &Arc<EndpointState>,
     ) -> Result<UpstreamResponse, Failure> {
-        let started = Instant::now();
-        if let Some(idle) = asking.takes_idle().then(|| self.0.idle.take(endpoint.key, started)).flatten() {
-            endpoint.counters.reused.fetch_add(1, Relaxed);
-            match self.exchange(asking, endpoint, (idle, started), None).await {
-                Err(failure) if asking.may_replace_idle(&failure) => {}
+        loop {
+            let obtained = self.obtain(asking, endpoint).await?;
+            let is_fresh = obtained.connect.is_some() && matches!(obtained.connection, Connection::Own(_));
+            match self.exchange(asking, endpoint, obtained).await {
+                Err(failure) if !is_fresh && asking.may_replace(&failure) => {}
                 outcome => return outcome,
             }
         }
+    }
+
+    /// A connection to an endpoint, within the connect time-out.
+    async fn obtain(
+        &self,
+        asking: &mut Asking<'_>,
+        endpoint: &Arc<EndpointState>,
+    ) -> Result<Obtained, Failure> {
+        let now = Instant::now();
+        let need = Need {
+            now,
+            endpoint_key: endpoint.key,
+            connections_max: asking.pool.config().connections_max,
+            shares: endpoint.is_likely_shared(),
+            trusts_idle: asking.takes_idle(),
+        };
+        match self.0.connections.check_out(need) {
+            CheckOut::Ready(connection) => Ok(Obtained::reused(endpoint, connection, now)),
+            CheckOut::Open(permit) => Box::pin(self.open(asking, endpoint, permit, now)).await,
+            CheckOut::Wait(waiting) => Box::pin(self.wait(asking, endpoint, waiting)).await,
+            CheckOut::Full => Err(asking.never_connected(endpoint.at_limit())),
+        }
+    }
+
+    /// Waits for a connection, or for the right to open one.
+    async fn wait(
+        &self,
+        asking: &mut Asking<'_>,
+        endpoint: &Arc<EndpointState>,
+        waiting: Waiting,
+    ) -> Result<Obtained, Failure> {
         let started = Instant::now();
-        let connection = self.open(asking, endpoint).await?;
-        let opened = Instant::now();
-        self.exchange(asking, endpoint, (connection, opened), Some(opened - started)).await
+        match waiting.turn(started + asking.timeouts.connect).await {
+            Some(Handover::Ready(connection)) => Ok(Obtained::reused(endpoint, connection, Instant::now())),
+            Some(Handover::Open(permit)) => self.open(asking, endpoint, permit, started).await,
+            Some(Handover::Failed(error)) => Err(asking.never_connected(error)),
+            None => Err(asking.never_connected(endpoint.at_limit())),
+        }
     }
 
     async fn open(
         &self,
         asking: &mut Asking<'_>,
         endpoint: &Arc<EndpointState>,
-    ) -> Result<Connection, Failure> {
-        let opened = connect::open(endpoint, asking.timeouts.connect, &self.0.tls).await;
-        match opened {
-            Ok(connection) => {
-                endpoint.counters.opened.fetch_add(1, Relaxed);
-                Ok(connection)
+        permit: Permit,
+        started: Instant,
+    ) -> Result<Obtained, Failure> {
+        let Parts { tls, connections } = &*self.0;
+        let opener = Opener { tls, tasks: &connections.tasks };
+        let connection = match opener.open(endpoint, started + asking.timeouts.connect).await {
+            Ok(Opened::Http1(line)) => {
+                endpoint.chose_http1.store(true, Relaxed);
+                connections.own(permit, line)
+            }
+            Ok(Opened::Http2(line)) => {
+                endpoint.chose_http1.store(false, Relaxed);
+                connections.share(permit, line)
             }
             Err(error) => {
-                asking.attempts += 1;
-                Err(Failure { error, unsent: true })
+                connections.failed(permit, &error);
+                return Err(asking.never_connected(error));
             }
-        }
+        };
+        endpoint.counters.opened.fetch_add(1, Relaxed);
+        let at = Instant::now();
+        Ok(Obtained { connection, connect: Some(at - started), at })
     }
 
     /// One request on one connection, up to the response head.
@@ -164,8 +209,7 @@ impl Client {
         &self,
         asking: &mut Asking<'_>,
         endpoint: &Arc<EndpointState>,
-        (mut connection, started): (Connection, Instant),
-        connect: Option<Duration>,
+        Obtained { mut connection, connect, at: started }: Obtained,
     ) -> Result<UpstreamResponse, Failure> {
         asking.attempts += 1;
         endpoint.counters.requests.fetch_add(1, Relaxed);
@@ -176,11 +220,11 @@ impl Client {
         strip_hop_by_hop(&mut head.headers);
         // Who asks has seated it.
         let seat = asking.seat.take().unwrap_or_else(|| Seat::beyond_limits(asking.pool, endpoint));
-        let lease = Lease { connection, seat, idle: self.0.idle.clone(), reuse };
+        let lease = Lease { incoming, connection, seat, connections: self.0.connections.clone(), reuse };
         Ok(UpstreamResponse {
             status: head.status,
             headers: head.headers,
-            body: UpstreamStream::new(incoming, lease, asking.timeouts.idle, asking.total_deadline()),
+            body: UpstreamStream::new(lease, asking.timeouts.idle, asking.total_deadline()),
             endpoint: endpoint.id().clone(),
             attempts: asking.attempts,
             timings: Timings { connect, first_byte: started.elapsed() },
@@ -188,13 +232,31 @@ impl Client {
     }
 }
 
+/// A connection, and how it was come by.
+struct Obtained {
+    connection: Connection,
+    /// How long it took to open; none if it was open.
+    connect: Option<Duration>,
+    /// Since when it is there.
+    at: Instant,
+}
+
+impl Obtained {
+    fn reused(endpoint: &EndpointState, connection: Connection, at: Instant) -> Self {
+        endpoint.counters.reused.fetch_add(1, Relaxed);
+        Self { connection, connect: None, at }
+    }
+}
+
 /// Notes what the upstream says about reuse, and decides. `max` counts all requests of a connection (llama.cpp repeats
-/// it) or those that are left (Apache counts down); the first one said holds, which suits both.
+/// it) or those that are left (Apache counts down); the first one said holds, which suits both. A shared connection needs no
+/// decision.
 fn reuse(connection: &mut Connection, headers: &HeaderMap, count_max: usize) -> Reuse {
+    let Connection::Own(line) = connection else { return Reuse::No };
     let hint = KeepAlive::of(headers);
-    connection.served += 1;
-    connection.served_max = connection.served_max.or(hint.max);
-    if hint.close || connection.served_max.is_some_and(|max| connection.served >= max) {
+    line.served += 1;
+    line.served_max = line.served_max.or(hint.max);
+    if hint.close || line.served_max.is_some_and(|max| line.served >= max) {
         return Reuse::No;
     }
     Reuse::Yes { announced: hint.timeout, count_max }

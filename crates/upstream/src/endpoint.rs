@@ -6,8 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use http::header::{AUTHORIZATION, RETRY_AFTER};
+use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use refrain_core::settings::Endpoint;
+use refrain_core::settings::{Endpoint, HttpVersion};
 use refrain_core::{EndpointId, Fault};
 
 use crate::UpstreamError;
@@ -22,13 +23,17 @@ use crate::tls::TlsAccess;
 pub struct EndpointState {
     /// Its settings.
     pub config: Endpoint,
-    /// Unique in this process: names the endpoint's idle connections.
+    /// Unique in this process: names the endpoint's connections.
     pub(crate) key: u64,
     pub(crate) host: HeaderValue,
+    /// The same for HTTP/2.
+    pub(crate) authority: Authority,
     /// Sent in place of what a request has of these names.
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
     /// None: plain. Read anew by each reload.
     pub(crate) tls: ArcSwapOption<TlsAccess>,
+    /// Whether the server last chose HTTP/1.1 where HTTP/2 was offered.
+    pub(crate) chose_http1: AtomicBool,
     /// Stands for its name in rendezvous hashing.
     pub(crate) seed: u64,
     /// What it last said that it has; none until it has said so.
@@ -124,8 +129,12 @@ impl EndpointState {
         Ok(Self {
             key: NEXT_KEY.fetch_add(1, Relaxed),
             host: header(config, &host_text(config))?,
+            authority: host_text(config)
+                .parse()
+                .map_err(|_| UpstreamError::Settings { endpoint: config.id.clone() })?,
             headers: headers(config)?,
             tls: ArcSwapOption::new(TlsAccess::read(config)?),
+            chose_http1: AtomicBool::new(false),
             seed: rendezvous::seed(config.id.as_str()),
             models: ArcSwapOption::empty(),
             counters: Counters::default(),
@@ -183,6 +192,20 @@ impl EndpointState {
     /// Whether it has a model in memory.
     pub(crate) fn is_resident(&self, model: u64) -> bool {
         self.models.load().as_ref().is_some_and(|models| models.is_resident(model))
+    }
+
+    /// Whether a connection that is opened now is likely to be one that requests share.
+    pub(crate) fn is_likely_shared(&self) -> bool {
+        match self.config.http {
+            HttpVersion::Http1 => false,
+            HttpVersion::Http2 => true,
+            HttpVersion::Auto => self.config.tls.is_some() && !self.chose_http1.load(Relaxed),
+        }
+    }
+
+    /// What a request is told that waited in vain for one of its connections.
+    pub(crate) fn at_limit(&self) -> UpstreamError {
+        UpstreamError::ConnectionLimit { endpoint: self.config.id.clone() }
     }
 
     /// Notes what an answer tells of it. `ejection`: how long its first ejection would last.

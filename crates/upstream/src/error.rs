@@ -40,6 +40,15 @@ pub enum UpstreamError {
         /// Which endpoint.
         endpoint: EndpointId,
     },
+    /// All connections that the endpoint may have are busy, and none became free within the connect time-out; or too
+    /// many requests wait for one.
+    #[error(
+        "endpoint \"{endpoint}\": no connection became free within the connect time-out; raise the pool's connections if it can take more"
+    )]
+    ConnectionLimit {
+        /// Which endpoint.
+        endpoint: EndpointId,
+    },
     /// The TLS handshake failed, or the certificate is not trusted.
     #[error("endpoint \"{endpoint}\": TLS failed: {source}")]
     Tls {
@@ -132,9 +141,11 @@ impl UpstreamError {
     /// Whether another endpoint may be asked the same.
     pub fn retry(&self) -> Retry {
         match self {
-            Self::Connect { .. } | Self::ConnectTimeout { .. } | Self::Tls { .. } | Self::Reset { .. } => {
-                Retry::Safe
-            }
+            Self::Connect { .. }
+            | Self::ConnectTimeout { .. }
+            | Self::ConnectionLimit { .. }
+            | Self::Tls { .. }
+            | Self::Reset { .. } => Retry::Safe,
             _ => Retry::Never,
         }
     }
@@ -147,7 +158,7 @@ impl UpstreamError {
             | Self::ConnectTimeout { .. }
             | Self::Tls { .. } => Code::UpstreamUnreachable,
             Self::Overloaded { by_tenant: true, .. } => Code::TenantOverloaded,
-            Self::Overloaded { .. } => Code::Overloaded,
+            Self::Overloaded { .. } | Self::ConnectionLimit { .. } => Code::Overloaded,
             Self::FirstByteTimeout { .. } | Self::IdleTimeout { .. } | Self::TotalTimeout { .. } => {
                 Code::UpstreamTimeout
             }
@@ -165,6 +176,7 @@ impl UpstreamError {
             Self::Overloaded { .. } => "overloaded",
             Self::Connect { .. } => "connect",
             Self::ConnectTimeout { .. } => "connect_timeout",
+            Self::ConnectionLimit { .. } => "connection_limit",
             Self::Tls { .. } => "tls",
             Self::Reset { .. } => "reset",
             Self::FirstByteTimeout { .. } => "first_byte_timeout",
@@ -182,6 +194,12 @@ impl UpstreamError {
 
     /// Whether nothing of the request can have reached a server.
     pub(crate) fn is_unconnected(&self) -> bool {
-        matches!(self, Self::Connect { .. } | Self::ConnectTimeout { .. } | Self::Tls { .. })
+        matches!(
+            self,
+            Self::Connect { .. }
+                | Self::ConnectTimeout { .. }
+                | Self::ConnectionLimit { .. }
+                | Self::Tls { .. }
+        )
     }
 }

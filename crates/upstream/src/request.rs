@@ -7,8 +7,8 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, EXPECT, HOST};
-use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, Uri};
+use http::uri::{PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -102,6 +102,21 @@ pub(crate) fn build(
     *request.uri_mut() = target(endpoint, path_and_query)?;
     *request.headers_mut() = headers;
     Ok(request)
+}
+
+/// Makes of a request for HTTP/1.1 one for HTTP/2, where the target says what `Host` did.
+pub(crate) fn absolute(
+    endpoint: &EndpointState,
+    request: Request<SentBody>,
+) -> Result<Request<SentBody>, UpstreamError> {
+    let (mut head, body) = request.into_parts();
+    head.headers.remove(HOST);
+    head.version = Version::HTTP_2;
+    let mut parts = head.uri.into_parts();
+    parts.scheme = Some(if endpoint.config.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP });
+    parts.authority = Some(endpoint.authority.clone());
+    head.uri = Uri::from_parts(parts).map_err(|_| UpstreamError::Path { endpoint: endpoint.id().clone() })?;
+    Ok(Request::from_parts(head, body))
 }
 
 /// Origin form, behind the endpoint's base path.

@@ -16,6 +16,9 @@ use tracing::warn;
 
 use crate::UpstreamError;
 
+/// HTTP/2 as ALPN names it.
+pub(crate) const ALPN_HTTP2: &[u8] = b"h2";
+
 const ALPN_HTTP1: &[u8] = b"http/1.1";
 
 /// Whom to trust where config names no authorities. Cheap to clone; make one for the process.
@@ -124,8 +127,9 @@ impl TlsAccess {
             None => builder.with_no_client_auth(),
         };
         config.alpn_protocols = match self.http {
-            // HTTP/2 comes with the next step.
-            HttpVersion::Auto | HttpVersion::Http1 | HttpVersion::Http2 => vec![ALPN_HTTP1.to_vec()],
+            HttpVersion::Auto => vec![ALPN_HTTP2.to_vec(), ALPN_HTTP1.to_vec()],
+            HttpVersion::Http1 => vec![ALPN_HTTP1.to_vec()],
+            HttpVersion::Http2 => vec![ALPN_HTTP2.to_vec()],
         };
         config
     }

@@ -3,6 +3,9 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test's failure is a panic")]
 
 mod answers;
+mod frames;
+mod http2;
+mod hyper_server;
 mod identity;
 mod requests;
 mod retries;
