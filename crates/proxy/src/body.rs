@@ -35,10 +35,6 @@ enum Content {
 pub struct BrokenOff(Code);
 
 /// Where a relay's bytes come from.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it lies in a body that is as large, and a box would cost an allocation"
-)]
 pub(crate) enum Source {
     /// An answer that only this client gets.
     Upstream(UpstreamStream),
