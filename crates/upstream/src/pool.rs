@@ -29,9 +29,6 @@ pub struct Upstreams {
     proxies: Arc<Proxies>,
 }
 
-/// An endpoint that stays, and what its certificate files hold now.
-type Renewed = (Arc<EndpointState>, Arc<TlsAccess>);
-
 /// A pool's live state.
 #[derive(Debug)]
 pub struct PoolState {
@@ -83,29 +80,11 @@ impl Upstreams {
             };
             Ok((id.clone(), state))
         };
-        let certificates = self.renewed_certificates(pools)?;
-        let pools = pools.iter().map(renewed).collect::<Result<_, UpstreamError>>()?;
-        for (endpoint, tls) in certificates {
+        let pools = pools.iter().map(renewed).collect::<Result<BTreeMap<_, _>, UpstreamError>>()?;
+        for (endpoint, tls) in certificates(&pools)? {
             endpoint.tls.store(Some(tls));
         }
         Ok(Self { pools, model_wanted: self.model_wanted.clone(), proxies: self.proxies.clone() })
-    }
-
-    /// What the certificate files of endpoints hold by now. They change without a change of settings.
-    fn renewed_certificates(
-        &self,
-        pools: &BTreeMap<PoolId, Arc<Pool>>,
-    ) -> Result<Vec<Renewed>, UpstreamError> {
-        let mut renewed = Vec::new();
-        for state in pools.keys().filter_map(|id| self.pools.get(id)) {
-            for endpoint in state.endpoints().iter() {
-                let stays = pools[state.id()].endpoints.contains(&endpoint.config);
-                if let Some(tls) = stays.then(|| TlsAccess::read(&endpoint.config)).transpose()?.flatten() {
-                    renewed.push((endpoint.clone(), tls));
-                }
-            }
-        }
-        Ok(renewed)
     }
 
     /// The pool of this name.
@@ -127,6 +106,25 @@ impl Upstreams {
     pub fn pools(&self) -> impl Iterator<Item = &Arc<PoolState>> {
         self.pools.values()
     }
+}
+
+/// An endpoint, and what its certificate files hold.
+type Certified = (Arc<EndpointState>, Arc<TlsAccess>);
+
+/// What the certificate files of all endpoints hold by now: they change without a change of settings. A discovered endpoint
+/// whose files can't be used keeps what it has, since its source may be about to say otherwise.
+fn certificates(pools: &BTreeMap<PoolId, Arc<PoolState>>) -> Result<Vec<Certified>, UpstreamError> {
+    let mut certified = Vec::new();
+    for pool in pools.values() {
+        for endpoint in pool.endpoints().iter() {
+            match TlsAccess::read(&endpoint.config) {
+                Ok(tls) => certified.extend(tls.map(|tls| (endpoint.clone(), tls))),
+                Err(error) if pool.config.endpoints.contains(&endpoint.config) => return Err(error),
+                Err(_) => {}
+            }
+        }
+    }
+    Ok(certified)
 }
 
 impl PoolState {

@@ -3,10 +3,12 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test's failure is a panic")]
 
 mod answers;
+mod authority;
 mod frames;
 mod http2;
 mod hyper_server;
 mod identity;
+mod limits;
 mod requests;
 mod retries;
 mod reuse;
