@@ -70,6 +70,10 @@ impl Keeper {
     /// [`Keeper::conclude`]. `took`: how long the upstream took.
     pub(crate) fn settle(&self, answer: Result<Answer, Skip>, from: &Provenance, took: Duration) {
         self.is_settled.store(true, Ordering::Relaxed);
+        if let Ok(answer) = &answer {
+            let pool = &self.miss.keyed.planned.target.pool;
+            pool.add_output_tokens(answer.usage().output_tokens.unwrap_or_default());
+        }
         match answer {
             Err(skip) => self.skipped(skip, from),
             Ok(answer) if self.judging().is_some() => {

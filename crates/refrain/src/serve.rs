@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use refrain_config::{Loaded, Watcher};
 use refrain_core::{Drain, Settings, Tasks};
 use refrain_proxy::{AnswerCache, Live, Policies, Server, Snapshot};
-use refrain_upstream::{Client, ClientTls, Upstreams, watch};
+use refrain_upstream::{Client, ClientTls, Upstreams, keep_scaling, watch};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -129,7 +129,9 @@ impl Side {
 
     fn start_upkeep(&self, live: &Live, client: Client) {
         let (live, drain) = (live.clone(), self.tasks.draining());
-        self.tasks.spawn(watch(move || live.load().upstreams.clone(), client, drain));
+        let current = move || live.load().upstreams.clone();
+        self.tasks.spawn(watch(current.clone(), client, drain.clone()));
+        self.tasks.spawn(keep_scaling(current, drain));
         self.tasks.spawn(keep_metrics(self.control.clone(), self.tasks.draining()));
     }
 

@@ -103,6 +103,10 @@ pub enum EndpointCondition {
 }
 
 impl EndpointCondition {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Healthy, Self::OnTrial, Self::Ejected, Self::Down, Self::Awaited, Self::Draining];
+
     /// Whether new requests go there.
     pub fn is_asked(self) -> bool {
         matches!(self, Self::Healthy | Self::OnTrial)
@@ -260,7 +264,7 @@ impl EndpointState {
         self.last_error.store(Some(Arc::new((SystemTime::now(), why.to_string()))));
     }
 
-    fn condition(&self, now: Millis) -> EndpointCondition {
+    pub(crate) fn condition(&self, now: Millis) -> EndpointCondition {
         if self.drains.load(Relaxed) {
             return EndpointCondition::Draining;
         }

@@ -29,6 +29,7 @@ mod ping;
 mod pool;
 mod request;
 mod response;
+mod scaling;
 mod tls;
 mod watch;
 
@@ -42,8 +43,9 @@ pub use endpoint::{EndpointCondition, EndpointState, EndpointStats};
 pub use error::UpstreamError;
 pub(crate) use headers::strip_hop_by_hop;
 pub use ping::Ping;
-pub use pool::{PoolState, Upstreams};
+pub use pool::{PoolState, PoolStats, Upstreams};
 pub use request::{BoxError, UpstreamBody, UpstreamRequest};
 pub use response::{Timings, UpstreamResponse};
+pub use scaling::keep_scaling;
 pub use tls::ClientTls;
 pub use watch::watch;

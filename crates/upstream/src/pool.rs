@@ -17,8 +17,9 @@ use crate::balance::recent::Recent;
 use crate::balance::turns::Members;
 use crate::budget::RetryBudget;
 use crate::endpoint::{EndpointState, EndpointStats};
+use crate::scaling::{Load, Scale};
 use crate::tls::TlsAccess;
-use crate::{UpstreamError, identity};
+use crate::{Millis, UpstreamError, identity};
 
 /// Every pool of one configuration. Part of the live snapshot; shared by all workers.
 #[derive(Debug)]
@@ -42,8 +43,38 @@ pub struct PoolState {
     pub(crate) disagreement: identity::Disagreement,
     pub(crate) recent: Arc<Recent>,
     pub(crate) queue: Queue,
+    scale: Arc<Scale>,
     model_wanted: Arc<Notify>,
     proxies: Arc<Proxies>,
+}
+
+/// What a pool does at one moment, as far as this proxy is concerned. Counters begin anew where a reload changes the pool.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PoolStats {
+    /// Which pool.
+    pub pool: PoolId,
+    /// Requests being answered now.
+    pub in_flight: u64,
+    /// Tokens of their prompts, as far as known.
+    pub tokens: u64,
+    /// Requests that wait for an endpoint.
+    pub queued: usize,
+    /// Requests that were refused, or waited in vain.
+    pub refused: u64,
+    /// Requests that have waited, with success or not.
+    pub waits: u64,
+    /// How long they waited in all.
+    pub waited: Duration,
+    /// Requests in flight that an endpoint takes from this proxy.
+    pub limit: u32,
+    /// The same of all endpoints that are asked.
+    pub capacity: u64,
+    /// Tokens that the endpoints generated, of answers that were understood.
+    pub output_tokens: u64,
+    /// The same a second, of late.
+    pub output_tokens_per_second: f64,
+    /// How many endpoints there should be, for all proxies; at least 1.
+    pub desired_replicas: u32,
 }
 
 /// How many proxies share the endpoints' limits; never 0.
@@ -151,6 +182,7 @@ impl PoolState {
             disagreement: identity::Disagreement::default(),
             recent: old.map_or_else(|| Arc::new(Recent::new()), |old| old.recent.clone()),
             queue: Queue::default(),
+            scale: old.map_or_else(Arc::default, |old| old.scale.clone()),
             model_wanted: upstreams.model_wanted.clone(),
             proxies: upstreams.proxies.clone(),
             config: config.clone(),
@@ -205,6 +237,52 @@ impl PoolState {
     pub fn stats(&self) -> Vec<EndpointStats> {
         let slow_start = self.config.health.slow_start;
         self.members.load().iter().map(|endpoint| endpoint.stats(slow_start)).collect()
+    }
+
+    /// What it does now.
+    pub fn summary(&self) -> PoolStats {
+        let members = self.members.load();
+        let now = Millis::now();
+        let asked = members.iter().filter(|endpoint| endpoint.condition(now).is_asked()).count() as u64;
+        let (refused, waits, waited) = self.queue.counts();
+        let (output_tokens, output_tokens_per_second) = self.scale.output_tokens();
+        PoolStats {
+            pool: self.config.id.clone(),
+            in_flight: self.in_flight(),
+            tokens: members.iter().map(|endpoint| endpoint.counters.tokens.load(Relaxed)).sum(),
+            queued: self.queue.waiting(),
+            refused,
+            waits,
+            waited,
+            limit: self.limit(),
+            capacity: asked * u64::from(self.limit()),
+            output_tokens,
+            output_tokens_per_second,
+            desired_replicas: self.scale.replicas(self.load()),
+        }
+    }
+
+    /// Adds tokens that an endpoint of it has generated.
+    pub fn add_output_tokens(&self, count: u64) {
+        self.scale.add_output_tokens(count);
+    }
+
+    /// Remembers its load of now.
+    pub(crate) fn note_load(&self, now: Millis) {
+        self.scale.note(now, self.load());
+    }
+
+    fn load(&self) -> Load {
+        Load {
+            requests: self.in_flight() + self.queue.waiting() as u64,
+            concurrency: self.config.admission.concurrency,
+            proxies: self.proxies.0.load(Relaxed),
+        }
+    }
+
+    fn in_flight(&self) -> u64 {
+        let in_flight = |endpoint: &Arc<EndpointState>| u64::from(endpoint.counters.in_flight.load(Relaxed));
+        self.members.load().iter().map(in_flight).sum()
     }
 
     /// Whether requests of it must be understood to be sent on: their model is renamed, or what they say decides where they go.

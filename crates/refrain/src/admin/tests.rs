@@ -159,7 +159,10 @@ async fn metrics_hold_what_is_pulled_and_config_no_secret() {
         "refrain_process_ready 1",
         "refrain_store_entries 0",
         "refrain_store_up 1",
-        "refrain_upstream_cooling{pool=\"p\",endpoint=\"127.0.0.1:1\"} 0",
+        "refrain_upstream_healthy{pool=\"p\",endpoint=\"127.0.0.1:1\"} 1",
+        "refrain_pool_endpoints{pool=\"p\",state=\"healthy\"} 1",
+        "refrain_pool_desired_replicas{pool=\"p\"} 1",
+        "refrain_fleet_proxies 1",
         "refrain_config_last_reload_successful 1",
         "refrain_config_reloads_total{result=\"refused\"} 0",
     ] {

@@ -7,6 +7,7 @@ use refrain_proxy::{AnswerCache, Snapshot};
 use refrain_upstream::EndpointStats;
 
 use super::exposition::Exposition;
+use super::pools;
 use crate::control::{Control, Phase, Running};
 use crate::health::{EmbedderHealth, Health};
 
@@ -25,6 +26,7 @@ pub(crate) fn pulled(control: &Control) -> String {
             }
         }
         upstreams(&mut text, &snapshot);
+        pools::write(&mut text, &snapshot.upstreams);
     }
     text.into_text()
 }
@@ -159,6 +161,9 @@ fn upstreams(text: &mut Exposition, snapshot: &Snapshot) {
     };
     each(Kind::Gauge, "refrain_upstream_in_flight_requests", "Requests being answered.", |s| {
         s.in_flight.into()
+    });
+    each(Kind::Gauge, "refrain_upstream_in_flight_prompt_tokens", "Tokens of their prompts, about.", |s| {
+        s.tokens
     });
     each(Kind::Gauge, "refrain_upstream_healthy", "Whether new requests go there.", |s| {
         s.state.is_asked().into()

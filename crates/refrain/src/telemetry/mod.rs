@@ -3,6 +3,7 @@
 mod exposition;
 mod gauges;
 mod log;
+mod pools;
 mod recorder;
 
 pub(crate) use gauges::pulled;

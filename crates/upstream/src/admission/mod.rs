@@ -29,7 +29,8 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 pub struct Seat {
     pool: Arc<PoolState>,
     endpoint: Arc<EndpointState>,
-    tokens: u32,
+    /// Of its prompt; none: it is beyond all limits, and no load.
+    tokens: Option<u32>,
 }
 
 impl Seat {
@@ -44,14 +45,13 @@ impl Seat {
         let has_room = |in_flight: u32| (in_flight < limit).then_some(in_flight + 1);
         counters.in_flight.fetch_update(SeqCst, Relaxed, has_room).ok()?;
         counters.tokens.fetch_add(tokens.into(), Relaxed);
-        Some(Self { pool: pool.clone(), endpoint: endpoint.clone(), tokens })
+        Some(Self { pool: pool.clone(), endpoint: endpoint.clone(), tokens: Some(tokens) })
     }
 
-    /// A place beyond all limits: for looks, and for what must reach this endpoint.
+    /// A place beyond all limits: for looks, and for what must reach this endpoint. It takes nobody's room, and no autoscaler
+    /// sees it.
     pub(crate) fn beyond_limits(pool: &Arc<PoolState>, endpoint: &Arc<EndpointState>) -> Self {
-        let counters = &endpoint.counters;
-        counters.in_flight.fetch_add(1, SeqCst);
-        Self { pool: pool.clone(), endpoint: endpoint.clone(), tokens: 0 }
+        Self { pool: pool.clone(), endpoint: endpoint.clone(), tokens: None }
     }
 
     /// Where it is.
@@ -67,8 +67,9 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
+        let Some(tokens) = self.tokens else { return };
         let counters = &self.endpoint.counters;
-        counters.tokens.fetch_sub(self.tokens.into(), Relaxed);
+        counters.tokens.fetch_sub(tokens.into(), Relaxed);
         counters.in_flight.fetch_sub(1, SeqCst);
         self.pool.queue.note_done();
         if self.pool.queue.is_waited_at() {

@@ -91,7 +91,6 @@ impl Queue {
     }
 
     /// Requests that were refused or gave up waiting, and those that waited and for how long in all.
-    #[expect(dead_code, reason = "metrics of it come next")]
     pub(crate) fn counts(&self) -> (u64, u64, Duration) {
         let waited = Duration::from_millis(self.waited_ms.load(Relaxed));
         (self.refused.load(Relaxed), self.waits.load(Relaxed), waited)
