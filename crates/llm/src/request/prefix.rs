@@ -26,7 +26,7 @@ const LONGER_MAX: usize = 32;
 pub struct Beginnings {
     /// Tools, system prompt, and the first turn of the user.
     pub first: u64,
-    /// At the ends of messages, or every 2 KiB of a prompt without any; the longest last. At most 32.
+    /// At the ends of messages from that turn on, or every 2 KiB of a prompt without any; the longest last. At most 32.
     pub longer: Vec<u64>,
 }
 
@@ -55,7 +55,10 @@ impl ParsedRequest {
                 first = Some(up_to(hash, message, &mut FIRST_TURN_BYTES.clone()));
             }
             hash = folded(hash, message);
-            longer.push(hash);
+            // What comes before is not of this conversation alone.
+            if first.is_some() {
+                longer.push(hash);
+            }
         }
         longer.drain(..longer.len().saturating_sub(LONGER_MAX));
         Beginnings { first: first.unwrap_or(hash), longer }
@@ -95,5 +98,71 @@ fn up_to(hash: u64, value: Value<'_>, room: &mut usize) -> u64 {
             *room -= raw.len();
             xxh3_64_with_seed(raw, hash)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::request::{ParseLimits, parse};
+
+    fn of(api: Api, body: &Value) -> Beginnings {
+        parse(api, &Bytes::from(body.to_string()), &ParseLimits::default()).unwrap().beginnings(7)
+    }
+
+    fn chat(messages: &[(&str, &str)]) -> Beginnings {
+        let messages: Vec<Value> =
+            messages.iter().map(|(role, text)| json!({"role": role, "content": text})).collect();
+        of(Api::ChatCompletions, &json!({"model": "m", "messages": messages}))
+    }
+
+    #[test]
+    fn the_next_turn_has_all_beginnings_of_the_one_before() {
+        let mut said = vec![("system", "be brief"), ("user", "hello")];
+        let before = chat(&said);
+        said.extend([("assistant", "hi"), ("user", "why?")]);
+        let after = chat(&said);
+        assert_eq!(after.first, before.first);
+        assert_eq!(after.longer[..before.longer.len()], before.longer);
+        assert_eq!((before.longer.len(), after.longer.len()), (1, 3));
+    }
+
+    /// Else the last conversation that ended there would draw all others to its endpoint.
+    #[test]
+    fn a_system_prompt_alone_is_no_beginning_of_a_conversation() {
+        let alone = chat(&[("system", "be brief")]);
+        let (one, other) = (
+            chat(&[("system", "be brief"), ("user", "hello")]),
+            chat(&[("system", "be brief"), ("user", "good evening")]),
+        );
+        assert!(alone.longer.iter().all(|hash| !one.longer.contains(hash)));
+        assert!(one.longer.iter().all(|hash| !other.longer.contains(hash)));
+        assert_ne!(one.first, other.first);
+    }
+
+    #[test]
+    fn where_a_client_wants_its_prefix_cached_is_not_said() {
+        let block = |marked: bool| {
+            let mut block = json!({"type": "text", "text": "a long document"});
+            if marked {
+                block["cache_control"] = json!({"type": "ephemeral"});
+            }
+            of(
+                Api::Messages,
+                &json!({"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": [block]}]}),
+            )
+        };
+        assert_eq!(block(true), block(false));
+    }
+
+    #[test]
+    fn a_prompt_without_messages_begins_with_its_blocks() {
+        let prompt = |length| of(Api::Completions, &json!({"model": "m", "prompt": "x".repeat(length)}));
+        let (short, long) = (prompt(3 * BLOCK_BYTES), prompt(100 * BLOCK_BYTES));
+        assert_eq!((short.first, short.longer.len()), (long.first, 3));
+        assert_eq!(long.longer.len(), LONGER_MAX);
     }
 }
