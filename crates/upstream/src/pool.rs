@@ -12,14 +12,15 @@ use refrain_core::{EndpointId, PoolId};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::admission::{self, Queue};
+use crate::admission::{self, Queue, Seat};
 use crate::balance::recent::Recent;
 use crate::balance::turns::Members;
+use crate::balance::{self, Choice};
 use crate::budget::RetryBudget;
 use crate::endpoint::{EndpointState, EndpointStats};
 use crate::scaling::{Load, Scale};
 use crate::tls::TlsAccess;
-use crate::{Millis, UpstreamError, identity};
+use crate::{Demand, Millis, UpstreamError, identity};
 
 /// Every pool of one configuration. Part of the live snapshot; shared by all workers.
 #[derive(Debug)]
@@ -283,6 +284,15 @@ impl PoolState {
     fn in_flight(&self) -> u64 {
         let in_flight = |endpoint: &Arc<EndpointState>| u64::from(endpoint.counters.in_flight.load(Relaxed));
         self.members.load().iter().map(in_flight).sum()
+    }
+
+    /// A seat for a request at this moment, by the pool's balance and limits, without waiting: none if there is no room or
+    /// nobody to ask. For simulations, which have their own clock; requests get theirs from [`crate::Client::send`].
+    pub fn try_seat(self: &Arc<Self>, demand: &Demand, now: Millis) -> Option<Seat> {
+        match balance::choose(self, demand, &[], now) {
+            Choice::Seat(seat) => Some(seat),
+            Choice::Full | Choice::Nobody => None,
+        }
     }
 
     /// Whether requests of it must be understood to be sent on: their model is renamed, or what they say decides where they go.

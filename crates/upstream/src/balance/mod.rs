@@ -186,10 +186,12 @@ impl<'p> Order<'p> {
         let away = u8::from(!candidate.is_resident);
         match self {
             Self::Keyed { key, sticky, .. } => {
-                if !field.total.admits(&candidate.part, tokens.into()) {
+                let is_kept = *sticky == Some(candidate.endpoint.key as u16);
+                let factor = if is_kept { bound::FACTOR_KEPT } else { bound::FACTOR };
+                if !field.total.admits(&candidate.part, tokens.into(), factor) {
                     return Rank(2, candidate.relative_load());
                 }
-                if *sticky == Some(candidate.endpoint.key as u16) {
+                if is_kept {
                     return Rank(0, 0.0);
                 }
                 let EndpointState { seed, config, .. } = &**candidate.endpoint;
