@@ -24,6 +24,7 @@ pub mod redis;
 mod refrain;
 mod scrape;
 mod tls;
+mod tls_front;
 pub mod wire;
 
 pub use ask::Ask;
@@ -40,3 +41,4 @@ pub use real_llm::RealLlm;
 pub use refrain::Refrain;
 pub use scrape::Metrics;
 pub use tls::Authority;
+pub use tls_front::{Greeting, TlsFront};

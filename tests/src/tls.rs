@@ -7,6 +7,7 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::client::WantsClientCert;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, ConfigBuilder, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
 /// An authority that signs certificates for names.
@@ -53,6 +54,23 @@ impl Authority {
         let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
         let builder = builder.unwrap().with_no_client_auth();
         Arc::new(builder.with_single_cert(vec![certificate], key).unwrap())
+    }
+
+    /// A server that proves these names, offers these HTTP versions by ALPN, and wants a certificate that `clients` issued.
+    pub fn server_for(&self, names: &[&str], alpn: &[&str], clients: &Self) -> Arc<ServerConfig> {
+        let dir = tempfile::tempdir().unwrap();
+        let certificate = self.issue(dir.path(), "server", names);
+        let key = PrivateKeyDer::from_pem_file(dir.path().join("server.key")).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(clients.root.clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build().unwrap();
+        let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
+        let builder = builder.unwrap().with_client_cert_verifier(verifier);
+        let mut config = builder.with_single_cert(vec![certificate], key).unwrap();
+        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        Arc::new(config)
     }
 
     /// A client that trusts it and shows `STEM.pem`, as [issued](Self::issue).
