@@ -112,6 +112,11 @@ impl<H: Clone> Cache<H> {
         }
     }
 
+    /// A key for salts of tenants (vLLM's `cache_salt`): the same for all proxies that share the secret.
+    pub fn salt_key(&self) -> [u8; 32] {
+        self.secret.salt_key()
+    }
+
     /// The digests of a request.
     pub fn key(&self, parts: &KeyParts<'_>) -> CacheKey {
         CacheKey::new(&self.secret, parts)

@@ -20,6 +20,7 @@ pub struct KeySecret {
     fingerprint: Zeroizing<[u8; 32]>,
     record: Zeroizing<[u8; 32]>,
     check: Zeroizing<[u8; 32]>,
+    salt: Zeroizing<[u8; 32]>,
 }
 
 impl KeySecret {
@@ -33,6 +34,7 @@ impl KeySecret {
             fingerprint: derive("refrain 2026 cache fingerprint v3"),
             record: derive("refrain 2026 cache record v1"),
             check: derive("refrain 2026 cache secret check v1"),
+            salt: derive("refrain 2026 prefix cache salt v1"),
         }
     }
 
@@ -99,6 +101,11 @@ impl KeySecret {
 
     pub(crate) fn record_key(&self) -> &[u8; 32] {
         &self.record
+    }
+
+    /// What salts of tenants are made with, the same for all proxies of this secret.
+    pub(crate) fn salt_key(&self) -> [u8; 32] {
+        *self.salt
     }
 
     /// Tells stores of one secret from those of another, without telling anything of the secret.

@@ -86,6 +86,11 @@ impl Api {
         }
     }
 
+    /// Whether an answer may come as a stream.
+    pub fn streams(self) -> bool {
+        !matches!(self, Self::Embeddings | Self::OllamaEmbed)
+    }
+
     /// The wire format family.
     pub fn dialect(self) -> Dialect {
         match self {

@@ -9,4 +9,5 @@ pub mod answer;
 pub mod error;
 pub mod json;
 pub mod request;
+pub mod response_id;
 pub mod stream;

@@ -316,7 +316,7 @@ fn refusals_name_the_field() {
 }
 
 fn upstream(body: &str, model: Option<&str>, include_usage: bool) -> String {
-    let rewrite = Rewrite { model: model.map(Into::into), include_usage };
+    let rewrite = Rewrite { model: model.map(Into::into), include_usage, ..Rewrite::default() };
     String::from_utf8(chat(body).upstream_body(&rewrite).to_vec()).unwrap()
 }
 
@@ -324,7 +324,7 @@ fn upstream(body: &str, model: Option<&str>, include_usage: bool) -> String {
 fn an_unchanged_body_is_the_same_bytes() {
     let body = Bytes::from_static(br#"{ "model":"m", "messages":[] }"#);
     let request = parse(Api::ChatCompletions, &body, &ParseLimits::default()).unwrap();
-    let rewrite = Rewrite { model: Some("m".into()), include_usage: true };
+    let rewrite = Rewrite { model: Some("m".into()), include_usage: true, ..Rewrite::default() };
     assert_eq!(request.upstream_body(&rewrite).as_ptr(), body.as_ptr());
 }
 

@@ -1,11 +1,13 @@
 //! What of a request decides which endpoint of its pool answers it.
 
 use http::HeaderMap;
-use refrain_core::TenantId;
 use refrain_core::settings::{Balance, HashBy, Sessions};
+use refrain_core::{Api, TenantId};
 use refrain_llm::request::{Beginnings, ParsedRequest};
 use refrain_upstream::{Affinity, Demand, Prefix};
+use serde::Deserialize;
 
+use crate::ask;
 use crate::plan::Planned;
 use crate::request::Admitted;
 
@@ -25,13 +27,47 @@ pub(crate) fn demand(admitted: &Admitted, planned: &Planned) -> Demand {
         model: Some(target.model.as_str().into()),
         tenant: Some(admitted.caller.identity.tenant.clone()),
         tokens: u32::try_from(tokens).unwrap_or(u32::MAX).max(1),
-        owner: None,
+        follows: followed(admitted, &sent.request),
     }
 }
 
-/// Of a request whose body nobody has read.
+/// Of a request whose body nobody has read: the path may name a response or a model.
 pub(crate) fn unread(admitted: &Admitted) -> Demand {
-    Demand { tenant: Some(admitted.caller.identity.tenant.clone()), ..Demand::default() }
+    let tenant = &admitted.caller.identity.tenant;
+    let path = admitted.routed.head.path();
+    let response = path.strip_prefix("/v1/responses/").and_then(|rest| rest.split('/').next());
+    Demand {
+        model: path.strip_prefix("/v1/models/").map(Box::from),
+        follows: response.map(|id| response_hash(tenant, id)),
+        tenant: Some(tenant.clone()),
+        ..Demand::default()
+    }
+}
+
+/// Of a request outside the APIs that are understood, such as Ollama's `/api/show`: the model that its body names.
+pub(crate) fn naming(admitted: &Admitted, body: &[u8]) -> Demand {
+    #[derive(Deserialize)]
+    struct Naming {
+        #[serde(alias = "name")]
+        model: String,
+    }
+    let naming: Option<Naming> = serde_json::from_slice(body).ok();
+    let pool = &admitted.state().pool;
+    let model = naming.map(|naming| ask::alias(pool, &naming.model).into());
+    Demand { model, ..unread(admitted) }
+}
+
+/// The response that a request goes on from.
+fn followed(admitted: &Admitted, request: &ParsedRequest) -> Option<u64> {
+    let is_responses = request.prompt.api == Api::Responses;
+    let id = request.json("/previous_response_id", VALUE_BYTES_MAX).filter(|_| is_responses)?;
+    Some(response_hash(&admitted.caller.identity.tenant, id.trim_matches('"')))
+}
+
+/// Stands for a response that a model server keeps.
+pub(crate) fn response_hash(tenant: &TenantId, id: &str) -> u64 {
+    let [a, b, c, d, e, f, g, h, ..] = digest(tenant, "response", id);
+    u64::from_le_bytes([a, b, c, d, e, f, g, h])
 }
 
 /// A policy's word first, then the conversation that the client names, then the prompt's own beginnings.

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 use refrain_core::{Code, Dialect};
+use refrain_llm::response_id::{ResponseId, ResponseIdFinder};
 use refrain_llm::stream::UsageFilter;
 use refrain_upstream::UpstreamStream;
 
@@ -47,6 +48,8 @@ pub(crate) struct Relay {
     source: Source,
     /// Hides the usage chunk that Refrain asked for.
     filter: Option<UsageFilter>,
+    /// Looks for the response's id.
+    watch: Option<ResponseIdWatch>,
     /// The dialect in which a stream says that it failed; none: a whole body, which can only break off.
     stream: Option<Dialect>,
     /// Bytes to come, if known.
@@ -54,6 +57,26 @@ pub(crate) struct Relay {
     /// What to say after what was already handed out.
     end: Option<End>,
     ended: bool,
+}
+
+/// Looks for the id of a stored response in what passes.
+struct ResponseIdWatch {
+    finder: ResponseIdFinder,
+    found: Box<dyn FnOnce(&str) + Send>,
+}
+
+impl ResponseIdWatch {
+    /// Gone once there is nothing more to look for.
+    fn look(mut self, chunk: &[u8]) -> Option<Self> {
+        match self.finder.feed(chunk) {
+            ResponseId::Awaited => Some(self),
+            ResponseId::Found(id) => {
+                (self.found)(&id);
+                None
+            }
+            ResponseId::Absent => None,
+        }
+    }
 }
 
 enum End {
@@ -87,12 +110,18 @@ impl Body {
 impl Relay {
     /// Relays `source`. `stream` is the dialect if it is a stream; `length` the announced length if it is passed on.
     pub(crate) fn new(source: Source, stream: Option<Dialect>, length: Option<u64>) -> Self {
-        Self { source, filter: None, stream, length, end: None, ended: false }
+        Self { source, filter: None, watch: None, stream, length, end: None, ended: false }
     }
 
     /// Hides the usage chunk.
     pub(crate) fn without_usage(mut self) -> Self {
         self.filter = Some(UsageFilter::new());
+        self
+    }
+
+    /// Tells the id of a stored response once it passes.
+    pub(crate) fn with_response_id(mut self, found: Box<dyn FnOnce(&str) + Send>) -> Self {
+        self.watch = Some(ResponseIdWatch { finder: ResponseIdFinder::default(), found });
         self
     }
 
@@ -133,6 +162,7 @@ impl Relay {
                 Poll::Ready(None) => self.end = Some(End::Complete),
                 Poll::Ready(Some(Err(code))) => self.end = Some(End::Failed(code)),
                 Poll::Ready(Some(Ok(chunk))) => {
+                    self.watch = self.watch.take().and_then(|watch| watch.look(&chunk));
                     let chunk = match &mut self.filter {
                         Some(filter) => filter.feed(chunk),
                         None => chunk,

@@ -11,8 +11,6 @@ use http::{HeaderMap, StatusCode};
 use refrain_cache::{Claim, ClaimGuard, FlightEnd, Found, Joined, Lead, Reader, unix_ms};
 use refrain_core::{Bypass, Code, Dialect};
 use refrain_llm::answer::Form;
-use refrain_llm::request::Rewrite;
-use refrain_upstream::UpstreamBody;
 use tokio::time::{Instant, sleep};
 
 use crate::affinity;
@@ -21,6 +19,7 @@ use crate::failure::Failure;
 use crate::key::Keyed;
 use crate::leader::Reading;
 use crate::lookup::{self, Hit, Miss, Takes};
+use crate::outgoing::{self, Usage};
 use crate::pump::Generation;
 use crate::request::Note;
 use crate::snapshot::AnswerCache;
@@ -156,7 +155,7 @@ fn stored_meanwhile(cache: &AnswerCache, miss: &Miss) -> Option<Hit> {
 
 /// Whether policies have a word about what is served: nobody has asked them about what turns up meanwhile.
 fn asks_policies(miss: &Miss) -> bool {
-    miss.keyed.planned.policed.as_ref().is_some_and(|policed| policed.chain.validates())
+    miss.keyed.planned.policed.as_deref().is_some_and(|policed| policed.chain.validates())
 }
 
 fn usable(found: Found, miss: &Miss) -> Option<Hit> {
@@ -224,13 +223,7 @@ pub(crate) fn generation(
     claim: Option<ClaimGuard>,
 ) -> Result<Generation, Failure> {
     let Keyed { admitted, planned, .. } = &miss.keyed;
-    let prompt = &planned.sent.request.prompt;
-    let rewrite = Rewrite {
-        model: planned.sent.renamed(&planned.target),
-        // So that a whole rendering of a streamed answer has its usage.
-        include_usage: prompt.stream && !prompt.include_usage,
-    };
-    let body = UpstreamBody::Full(planned.sent.request.upstream_body(&rewrite));
+    let body = outgoing::body(admitted, planned, Usage::Wanted);
     let mut request = upstream_headers::request(admitted, Encoding::Identity, body)?;
     request.demand = affinity::demand(admitted, planned);
     let keeper = Keeper::new(cache.clone(), miss.clone(), claim);

@@ -54,7 +54,7 @@ pub(crate) fn name(
         compared,
     };
     keyed.key = keyed.under(cache, &keyed.plan.scope)?;
-    let policed = keyed.planned.policed.as_ref();
+    let policed = keyed.planned.policed.as_deref();
     if policed.is_some_and(|policed| policed.chain.judges()) && keyed.plan.scope.is_wider_than(&Scope::User) {
         keyed.narrow = keyed.under(cache, &Scope::User).ok();
     }
@@ -83,7 +83,7 @@ impl Keyed {
             Some(Ok(compared)) => (&compared.partition_body, Some(compared.excised.as_str())),
             Some(Err(_)) | None => (&prompt.partition_body, usual),
         };
-        let policed = self.planned.policed.as_ref();
+        let policed = self.planned.policed.as_deref();
         let extra = policed.map_or(&[][..], |policed| &policed.key);
         let extra: Vec<(&str, Option<&[u8]>)> =
             extra.iter().map(|part| (part.name.as_str(), part.value.as_deref())).collect();

@@ -9,6 +9,7 @@ mod server;
 mod worker;
 
 mod snapshot;
+mod tenancy;
 mod tls;
 
 mod request;
@@ -24,6 +25,7 @@ mod key;
 mod leader;
 mod lookup;
 mod models;
+mod outgoing;
 mod pass;
 mod paths;
 mod plan;

@@ -97,7 +97,7 @@ pub(crate) async fn find(cache: &AnswerCache, keyed: Keyed, note: &mut Note) -> 
 /// Policies are asked about a fall-back before it is needed: what they are against is never served. Shadow mode serves none.
 async fn within_policies(exact: Exact, keyed: &Keyed, note: &mut Note) -> Exact {
     let Exact::IfError(entry, place) = exact else { return exact };
-    let policed = keyed.planned.policed.as_ref();
+    let policed = keyed.planned.policed.as_deref();
     if keyed.plan.shadow || choose_exact(policed, &entry, note).await == Choice::Miss {
         return Exact::Stale;
     }
@@ -112,7 +112,7 @@ enum Judged {
 }
 
 async fn judged(keyed: &Keyed, entry: Arc<Entry>, note: &mut Note) -> Judged {
-    if choose_exact(keyed.planned.policed.as_ref(), &entry, note).await == Choice::Miss {
+    if choose_exact(keyed.planned.policed.as_deref(), &entry, note).await == Choice::Miss {
         return Judged::Keep;
     }
     if keyed.plan.shadow {
@@ -271,7 +271,7 @@ fn acceptable(keyed: &Keyed, semantic: &SemanticPlan, usable: &[&Candidate]) -> 
             text: candidate.entry.meta.embed_text.as_deref().unwrap_or_default(),
         })
         .collect();
-    let policed = keyed.planned.policed.as_ref();
+    let policed = keyed.planned.policed.as_deref();
     if policed.is_some_and(|policed| policed.chain.validates()) {
         passing(question, &views, semantic)
     } else {
@@ -296,7 +296,7 @@ async fn chosen(
         };
         passed.iter().map(seen).collect()
     };
-    match choose(keyed.planned.policed.as_ref(), seen, note).await {
+    match choose(keyed.planned.policed.as_deref(), seen, note).await {
         Choice::Serve(index) => passed.get(index).copied().ok_or(Refusal::Policy),
         Choice::Miss => Err(Refusal::Policy),
     }

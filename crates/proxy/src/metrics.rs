@@ -66,6 +66,7 @@ pub(crate) struct RouteMetrics {
     stored: Counter,
     refusals: Vec<Counter>,
     shadow: Counter,
+    fallbacks: Counter,
     tokens_generated: Counter,
     tokens_saved: Counter,
     head_seconds: Histogram,
@@ -104,6 +105,7 @@ impl RouteMetrics {
                 Refusal::ALL.iter().map(|r| r.as_str()).collect(),
             ),
             stored: counter!("refrain_cache_stored_total", "route" => route.clone()),
+            fallbacks: counter!("refrain_upstream_fallbacks_total", "route" => route.clone()),
             shadow: counter!("refrain_semantic_shadow_hits_total", "route" => route.clone()),
             tokens_generated: counter!("refrain_upstream_output_tokens_total", "route" => route.clone()),
             tokens_saved: counter!("refrain_cache_saved_output_tokens_total", "route" => route.clone()),
@@ -146,6 +148,11 @@ impl RouteMetrics {
     /// Tokens that an upstream generated.
     pub(crate) fn generated(&self, usage: Usage) {
         self.tokens_generated.increment(usage.output_tokens.unwrap_or_default());
+    }
+
+    /// A request that another pool was asked for.
+    pub(crate) fn fell_back(&self) {
+        self.fallbacks.increment(1);
     }
 
     /// An answer from the cache: tokens that no upstream generated.

@@ -7,21 +7,24 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, Response};
+use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use refrain_core::settings::Limits;
-use refrain_llm::request::Rewrite;
-use refrain_upstream::{BoxError, Demand, PoolState, UpstreamBody, UpstreamResponse};
+use refrain_core::{Api, Code, Prompt};
+use refrain_llm::answer::Form;
+use refrain_upstream::{BoxError, Demand, PoolState, UpstreamBody, UpstreamRequest, UpstreamResponse};
 
 use crate::affinity;
 use crate::body::{Body, Relay, Source};
 use crate::failure::Failure;
 use crate::generate::form_of;
 use crate::ingest;
+use crate::outgoing::{self, Usage};
 use crate::paths::PathClass;
 use crate::plan::Planned;
 use crate::request::Admitted;
+use crate::respond::{self, Assembly, Wanted};
 use crate::upstream_headers::{self, Encoding};
 use crate::worker::Worker;
 
@@ -34,10 +37,22 @@ pub(crate) async fn whole(
     admitted: &Admitted,
     planned: &Planned,
 ) -> Result<Response<Body>, Failure> {
-    let Planned { sent, target, .. } = planned;
-    let rewrite = Rewrite { model: sent.renamed(target), include_usage: false };
-    let body = UpstreamBody::Full(sent.request.upstream_body(&rewrite));
-    send(worker, admitted, (&target.pool, affinity::demand(admitted, planned)), body).await
+    let body = outgoing::body(admitted, planned, Usage::AsAsked);
+    let encoding = if outgoing::is_assembled(planned) { Encoding::Identity } else { Encoding::AsAsked };
+    let mut request = upstream_headers::request(admitted, encoding, body)?;
+    request.demand = affinity::demand(admitted, planned);
+    let pool = &planned.target.pool;
+    let response = ask(worker, admitted, pool, request).await?;
+    if is_refused(pool, response.status) {
+        return Err(Failure::upstream(Code::Overloaded));
+    }
+    if planned.sent.request.prompt.api == Api::Responses && pool.has_choice() {
+        return Ok(relay_watched(response, admitted, pool));
+    }
+    if outgoing::is_assembled(planned) {
+        return assembled(response, admitted, &planned.sent.request.prompt).await;
+    }
+    Ok(relay(response, admitted))
 }
 
 /// Sends a request whose body nobody needs to read, as it comes in. Uploads to a server's admin paths (models of many
@@ -63,6 +78,11 @@ pub(crate) async fn streamed(
         let body = UpstreamBody::Full(ingest::whole(body, limits).await?);
         return send(worker, admitted, to, body).await;
     }
+    if names_its_model(admitted, &body) {
+        let body = ingest::whole(body, limits).await?;
+        let to = (to.0, affinity::naming(admitted, &body));
+        return send(worker, admitted, to, UpstreamBody::Full(body)).await;
+    }
     let over = Arc::new(AtomicBool::new(false));
     let left = bytes_max.map_or(u64::MAX, |max| max as u64);
     let bounded = UpstreamBody::stream(Bounded { body, left, over: over.clone() });
@@ -79,6 +99,12 @@ fn is_short_prompt(admitted: &Admitted, body: &Incoming) -> bool {
     is_short && matches!(admitted.routed.head.class, PathClass::Api(_))
 }
 
+/// Whether only some endpoints may know what is asked about.
+fn names_its_model(admitted: &Admitted, body: &Incoming) -> bool {
+    let is_short = body.size_hint().exact().is_some_and(|length| length <= SHORT_BYTES_MAX);
+    is_short && admitted.routed.head.class == PathClass::Plain && admitted.state().pool.has_choice()
+}
+
 async fn send(
     worker: &Worker,
     admitted: &Admitted,
@@ -87,18 +113,68 @@ async fn send(
 ) -> Result<Response<Body>, Failure> {
     let mut request = upstream_headers::request(admitted, Encoding::AsAsked, body)?;
     request.demand = demand;
+    Ok(relay(ask(worker, admitted, pool, request).await?, admitted))
+}
+
+async fn ask(
+    worker: &Worker,
+    admitted: &Admitted,
+    pool: &Arc<PoolState>,
+    request: UpstreamRequest,
+) -> Result<UpstreamResponse, Failure> {
     let response = worker.client.send(pool, request).await?;
     admitted.state().metrics.first_byte(response.timings.first_byte);
-    Ok(relay(response, admitted))
+    Ok(response)
+}
+
+/// Whether an answer only says that its pool has no room, and another pool stands in for it.
+pub(crate) fn is_refused(pool: &PoolState, status: StatusCode) -> bool {
+    status == StatusCode::SERVICE_UNAVAILABLE && pool.config().fallback.is_some()
+}
+
+/// A stream that stands for a whole answer; anything else is passed on as it is.
+async fn assembled(
+    response: UpstreamResponse,
+    admitted: &Admitted,
+    prompt: &Prompt,
+) -> Result<Response<Body>, Failure> {
+    if form_of(&response.headers, prompt.api.dialect()) != Some(Form::Stream) {
+        return Ok(relay(response, admitted));
+    }
+    let UpstreamResponse { headers, mut body, .. } = response;
+    let mut assembly = Assembly::new(prompt.api, Form::Stream, respond::CONVERTED_BYTES_MAX);
+    while let Some(chunk) = body.chunk().await {
+        assembly.feed(&chunk?)?;
+    }
+    assembly.finish(&headers, Wanted::by(prompt))
 }
 
 fn relay(response: UpstreamResponse, admitted: &Admitted) -> Response<Body> {
+    relay_as(response, admitted, |relay| relay)
+}
+
+/// Relays a response of the Responses API: who goes on from it later must reach the same endpoint.
+fn relay_watched(response: UpstreamResponse, admitted: &Admitted, pool: &Arc<PoolState>) -> Response<Body> {
+    let (pool, endpoint) = (pool.clone(), response.endpoint.clone());
+    let tenant = admitted.caller.identity.tenant.clone();
+    let found = move |id: &str| pool.note_owner(affinity::response_hash(&tenant, id), &endpoint);
+    relay_as(response, admitted, |relay| relay.with_response_id(Box::new(found)))
+}
+
+fn relay_as(
+    response: UpstreamResponse,
+    admitted: &Admitted,
+    with: impl FnOnce(Relay) -> Relay,
+) -> Response<Body> {
     let UpstreamResponse { status, headers, body, .. } = response;
     let dialect = admitted.routed.head.dialect;
-    let is_stream = form_of(&headers, dialect) == Some(refrain_llm::answer::Form::Stream);
+    let is_stream = form_of(&headers, dialect) == Some(Form::Stream);
     let length = announced(&headers);
-    let mut response =
-        Response::new(Body::relay(Relay::new(Source::Upstream(body), is_stream.then_some(dialect), length)));
+    let mut response = Response::new(Body::relay(with(Relay::new(
+        Source::Upstream(body),
+        is_stream.then_some(dialect),
+        length,
+    ))));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response

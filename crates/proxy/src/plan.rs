@@ -5,14 +5,16 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 use refrain_core::settings::{Route, RouteSemantic, Sampled, Store};
-use refrain_core::{Bypass, EmbedSource, Plan, Prompt, SemanticPlan};
+use refrain_core::{Bypass, EmbedSource, Plan, PoolId, Prompt, SemanticPlan};
 
-use crate::ask::{Asked, Target};
+use crate::ask::{self, Asked, Target};
+use crate::auth::Caller;
 use crate::directives;
 use crate::failure::Failure;
 use crate::policy::{self, Policed};
 use crate::request::{Admitted, Note};
 use crate::snapshot::Snapshot;
+use crate::tenancy;
 
 /// Proof that it is decided how the request meets the cache and where a miss goes.
 pub(crate) struct Planned {
@@ -23,7 +25,7 @@ pub(crate) struct Planned {
     /// Where a miss goes.
     pub(crate) target: Target,
     /// What the route's policies want beside that.
-    pub(crate) policed: Option<Policed>,
+    pub(crate) policed: Option<Arc<Policed>>,
 }
 
 impl Planned {
@@ -31,6 +33,27 @@ impl Planned {
     pub(crate) fn as_asked(asked: Arc<Asked>, target: Target) -> Arc<Self> {
         Arc::new(Self { sent: asked.clone(), asked, target, policed: None })
     }
+}
+
+/// The same request for the pool that stands in for one that can't answer. None if there is none, the caller may not use it,
+/// or it was asked before.
+pub(crate) fn fall_back(
+    snapshot: &Snapshot,
+    caller: &Caller,
+    planned: &Planned,
+    asked_before: &[PoolId],
+) -> Option<Arc<Planned>> {
+    let Planned { asked, sent, target, policed } = planned;
+    let id = target.pool.config().fallback.as_ref().filter(|id| !asked_before.contains(id))?;
+    let pool = snapshot.upstreams.pool(id)?.clone();
+    let may_use = caller.pools.is_empty() || caller.pools.contains(id);
+    let named = &asked.request.prompt.model;
+    let model = ask::alias(&pool, named).to_owned();
+    if !may_use || tenancy::admit(&pool, caller).is_err() || !ask::may_ask(caller, &[named, &model]) {
+        return None;
+    }
+    let target = Target { pool, model, routing_key: target.routing_key };
+    Some(Arc::new(Planned { asked: asked.clone(), sent: sent.clone(), target, policed: policed.clone() }))
 }
 
 /// How a request meets the cache, or why it doesn't.

@@ -10,7 +10,6 @@ use http::{HeaderMap, Method, Request};
 use refrain_cache::{CacheError, Evidence, Lexical, compare};
 use refrain_core::settings::{EmbeddedStore, Endpoint, Limits, Pool, Route, Store};
 use refrain_core::{Code, Identity, ListenerId, PoolId};
-use refrain_llm::request::Rewrite;
 use refrain_plugin::verdict::{Candidate, Decision, Failed, Outcome, Planned as Said, Verdict};
 use refrain_plugin::{
     CandidatesView, Chain, PluginError, PluginHost, RequestView, ResponseSummary, ResponseView,
@@ -22,12 +21,15 @@ use crate::auth::Caller;
 use crate::failure::Failure;
 use crate::key::Keyed;
 use crate::metrics::RouteMetrics;
+use crate::outgoing::{self, Usage};
 use crate::paths::PathClass;
+use crate::plan::Planned;
 use crate::policy::{Call, Decided};
 use crate::repeats::Repeats;
 use crate::request::Admitted;
 use crate::route::{RouteState, Routed};
 use crate::snapshot::AnswerCache;
+use crate::tenancy::Salts;
 use crate::{head, key, plan};
 
 /// A route whose policies are asked about requests that nobody made.
@@ -187,6 +189,7 @@ impl Rehearsal {
             pool,
             chain: Some(self.chain.clone()),
             repeats: Repeats::new(self.route.cache.regenerate),
+            salts: Salts::new(Some(self.cache.salt_key())),
             metrics: RouteMetrics::new(&self.route.id),
         };
         let caller = Caller { identity: Arc::new(identity), models: Arc::default(), pools: Arc::default() };
@@ -205,7 +208,6 @@ impl Rehearsal {
         let decided = Decided { upstreams: &upstreams, limits: &self.limits, admitted, asked, call };
         let (planned, plan) = decided.cached(&self.chain, said)?;
         let target = &planned.target;
-        let rewrite = Rewrite { model: planned.sent.renamed(target), include_usage: false };
         let mut followed = Followed {
             key: None,
             partition: None,
@@ -213,7 +215,7 @@ impl Rehearsal {
             pool: target.pool.id().clone(),
             model: target.model.clone(),
             embed_text: None,
-            upstream_body: planned.sent.request.upstream_body(&rewrite),
+            upstream_body: sent_body(admitted, &planned),
         };
         let is_semantic = plan.semantic.is_some();
         let keyed = key::name(&self.cache, admitted.clone(), Arc::new(planned), plan).ok();
@@ -224,6 +226,11 @@ impl Rehearsal {
         }
         Ok((followed, keyed))
     }
+}
+
+fn sent_body(admitted: &Admitted, planned: &Planned) -> Bytes {
+    let rewrite = outgoing::rewrite(admitted, planned, Usage::AsAsked);
+    planned.sent.request.upstream_body(&rewrite)
 }
 
 /// Pools of these names that nobody connects to.

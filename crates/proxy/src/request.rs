@@ -54,6 +54,7 @@ impl Admitted {
         let PathClass::Api(api) = self.routed.head.class else { return None };
         let state = self.state();
         let needed = state.route.cache.enabled
+            || (api == Api::Responses && state.pool.has_choice())
             || state.chain.is_some()
             || state.pool.reads_bodies()
             || !self.caller.models.is_empty();
@@ -111,7 +112,7 @@ pub(crate) async fn serve(
     finish(&snapshot, note, (response, error), origin, begun)
 }
 
-/// The path: head -> route -> auth -> body -> prompt -> plan (policies) -> key -> lookup -> generate -> respond.
+/// The path: head -> route -> auth -> body -> prompt -> plan (policies) -> answer.
 async fn path(
     worker: &Arc<Worker>,
     snapshot: &Snapshot,
@@ -146,18 +147,53 @@ async fn path(
     let asked = ask::understand(api, &body, &admitted, limits)?;
     let wanted = Wanted::by(&asked.0.request.prompt);
     let (planned, meeting) = plan::decide(snapshot, &admitted, asked, note).await?;
-    let (cache, keyed) = match key(snapshot, &admitted, (&planned, meeting)) {
+    answer_somewhere(worker, snapshot, (&admitted, planned), (meeting, wanted), note).await
+}
+
+/// The answer of the planned pool, or of the one that stands in for it, and so on. Each is another question to the cache.
+async fn answer_somewhere(
+    worker: &Arc<Worker>,
+    snapshot: &Snapshot,
+    (admitted, mut planned): (&Arc<Admitted>, Arc<Planned>),
+    (meeting, wanted): (Meeting, Wanted),
+    note: &mut Note,
+) -> Result<Response<Body>, Failure> {
+    let mut asked_before = Vec::new();
+    loop {
+        let answered = answer(worker, snapshot, (admitted, &planned), (meeting.clone(), wanted), note).await;
+        let Err(failure) = answered else { return answered };
+        if !matches!(failure.code, Code::UpstreamUnreachable | Code::Overloaded | Code::TenantOverloaded) {
+            return Err(failure);
+        }
+        asked_before.push(planned.target.pool.id().clone());
+        let Some(next) = plan::fall_back(snapshot, &admitted.caller, &planned, &asked_before) else {
+            return Err(failure);
+        };
+        admitted.state().metrics.fell_back();
+        planned = next;
+    }
+}
+
+/// Key -> lookup -> generate -> respond.
+async fn answer(
+    worker: &Arc<Worker>,
+    snapshot: &Snapshot,
+    (admitted, planned): (&Arc<Admitted>, &Arc<Planned>),
+    (meeting, wanted): (Meeting, Wanted),
+    note: &mut Note,
+) -> Result<Response<Body>, Failure> {
+    let (cache, keyed) = match key(snapshot, admitted, (planned, meeting)) {
         Ok(found) => found,
         Err(reason) => {
             note.bypass(reason);
-            return pass::whole(worker, &admitted, &planned).await;
+            return pass::whole(worker, admitted, planned).await;
         }
     };
     match lookup::find(cache, keyed, note).await {
-        Lookup::Hit(hit) => serve_hit(cache, &admitted, (&hit, wanted), note),
+        Lookup::Hit(hit) => serve_hit(cache, admitted, (&hit, wanted), note),
         Lookup::Stale(hit, miss) => {
             refresh::begin(worker, cache, *miss);
-            serve_hit(cache, &admitted, (&hit, wanted), note)
+            serve_hit(cache, admitted, (&hit, wanted), note)
         }
         Lookup::NotCached => {
             note.status = Some(CacheStatus::NotCached);
@@ -189,7 +225,10 @@ async fn generate(
             if flight.part == Part::Joined {
                 note.status = Some(CacheStatus::Collapsed);
             }
-            respond::generated(flight, wanted, miss.keyed.plan.entry_bytes_max).await
+            if pass::is_refused(&miss.keyed.planned.target.pool, flight.head.status) {
+                return Err(Failure::upstream(Code::Overloaded));
+            }
+            respond::generated(flight, wanted).await
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Ninth stage: the response to a hit, and to a generation under way.
 
 use http::header::{AGE, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, HeaderValue, SET_COOKIE};
-use http::{Response, StatusCode};
+use http::{HeaderMap, Response};
 use refrain_cache::unix_ms;
 use refrain_core::{Api, Code, Dialect, Prompt, Skip};
 use refrain_llm::answer::{AnswerReader, Form, Rendering, content_type};
@@ -12,6 +12,9 @@ use crate::generate::{Flight, FlightHead, Part, code_of};
 use crate::leader::Reading;
 use crate::lookup::Hit;
 use crate::snapshot::AnswerCache;
+
+/// Longest answer that is read whole to be put into another form, in bytes.
+pub(crate) const CONVERTED_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// How this client wants its answer.
 #[derive(Clone, Copy)]
@@ -70,15 +73,11 @@ pub(crate) fn ttl_s(hit: &Hit) -> i64 {
 ///
 /// # Cancel safety
 /// Safe: dropping the future leaves the flight.
-pub(crate) async fn generated(
-    flight: Flight,
-    wanted: Wanted,
-    bytes_max: usize,
-) -> Result<Response<Body>, Failure> {
+pub(crate) async fn generated(flight: Flight, wanted: Wanted) -> Result<Response<Body>, Failure> {
     let Flight { head, reading, part } = flight;
     let form_wanted = if wanted.stream { Form::Stream } else { Form::Whole };
     let mut response = match head.form {
-        Some(form) if form != form_wanted => converted(&head, form, reading, wanted, bytes_max).await?,
+        Some(form) if form != form_wanted => converted(&head, form, reading, wanted).await?,
         _ => relayed(&head, reading, wanted),
     };
     if part == Part::Joined {
@@ -106,32 +105,56 @@ fn relayed(head: &FlightHead, reading: Reading, wanted: Wanted) -> Response<Body
     response
 }
 
-/// Another client asked the same in the other form: the answer is read whole and rendered anew.
+/// The answer was asked for in another form than this client's, by another client or for the sake of a front that cuts silent
+/// connections: it is read whole and rendered anew.
 async fn converted(
     head: &FlightHead,
     form: Form,
     mut flight: Reading,
     wanted: Wanted,
-    bytes_max: usize,
 ) -> Result<Response<Body>, Failure> {
-    let mut reader = AnswerReader::new(wanted.api, form, bytes_max);
+    let mut assembly = Assembly::new(wanted.api, form, CONVERTED_BYTES_MAX);
     while let Some(chunk) = flight.chunk().await {
         let chunk = chunk.map_err(|end| Failure::upstream(code_of(end)))?;
-        reader.feed(&chunk).map_err(|error| unreadable(error.skip()))?;
+        assembly.feed(&chunk)?;
     }
-    let answer = reader.finish().map_err(|error| unreadable(error.skip()))?;
-    let rendering = wanted.rendering();
-    let mut response = Response::new(Body::full(answer.render(rendering)));
-    *response.status_mut() = StatusCode::OK;
-    *response.headers_mut() = head.headers.clone();
-    response.headers_mut().remove(CONTENT_LENGTH);
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, HeaderValue::from_static(content_type(wanted.api, rendering)));
-    Ok(response)
+    assembly.finish(&head.headers, wanted)
+}
+
+/// An answer on its way into another form.
+pub(crate) struct Assembly(AnswerReader);
+
+impl Assembly {
+    /// Of an answer that comes in this form.
+    pub(crate) fn new(api: Api, form: Form, bytes_max: usize) -> Self {
+        Self(AnswerReader::new(api, form, bytes_max))
+    }
+
+    /// Reads more of it.
+    ///
+    /// # Errors
+    /// It is none, or too long.
+    pub(crate) fn feed(&mut self, chunk: &[u8]) -> Result<(), Failure> {
+        self.0.feed(chunk).map_err(|error| unreadable(error.skip()))
+    }
+
+    /// The response, with the upstream's headers.
+    ///
+    /// # Errors
+    /// It broke off.
+    pub(crate) fn finish(self, headers: &HeaderMap, wanted: Wanted) -> Result<Response<Body>, Failure> {
+        let answer = self.0.finish().map_err(|error| unreadable(error.skip()))?;
+        let rendering = wanted.rendering();
+        let mut response = Response::new(Body::full(answer.render(rendering)));
+        *response.headers_mut() = headers.clone();
+        let headers = response.headers_mut();
+        headers.remove(CONTENT_LENGTH);
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type(wanted.api, rendering)));
+        Ok(response)
+    }
 }
 
 fn unreadable(skip: Skip) -> Failure {
-    tracing::debug!(reason = skip.as_str(), "a joined generation can't be read");
+    tracing::debug!(reason = skip.as_str(), "an answer can't be put into another form");
     Failure::upstream(Code::UpstreamBroken)
 }

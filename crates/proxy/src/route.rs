@@ -15,6 +15,7 @@ use crate::head::Head;
 use crate::metrics::RouteMetrics;
 use crate::paths::{PathClass, is_at_or_below};
 use crate::repeats::Repeats;
+use crate::tenancy::{self, Salts};
 
 /// A route with what it needs at hand.
 pub struct RouteState {
@@ -26,6 +27,8 @@ pub struct RouteState {
     pub(crate) chain: Option<Arc<Chain>>,
     /// Who asked what lately, where that means something.
     pub(crate) repeats: Repeats,
+    /// Keeps tenants apart behind it.
+    pub(crate) salts: Salts,
     /// Its counters.
     pub(crate) metrics: RouteMetrics,
 }
@@ -60,8 +63,9 @@ pub(crate) fn select(routes: &[Arc<RouteState>], head: Head) -> Result<Routed, F
     }
 }
 
-/// Refuses what only admins may do.
+/// Refuses what only admins may do, and pools that are for others alone.
 pub(crate) fn authorize(routed: &Routed, caller: &Caller) -> Result<(), Failure> {
+    tenancy::admit(&routed.state.pool, caller)?;
     match (routed.head.class, caller.identity.role) {
         (PathClass::Admin, Role::Caller) => Err(Failure::new(
             Code::Forbidden,

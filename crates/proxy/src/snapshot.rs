@@ -16,6 +16,7 @@ use crate::generate::FlightHead;
 use crate::metrics::RouteMetrics;
 use crate::repeats::Repeats;
 use crate::route::RouteState;
+use crate::tenancy::Salts;
 use crate::tls::{self, TlsError};
 
 /// The cache as the path uses it: answers in flight carry an HTTP head.
@@ -82,7 +83,8 @@ impl Snapshot {
             let metrics = RouteMetrics::new(&route.id);
             let repeats = Repeats::new(route.cache.regenerate);
             let chain = policies.get(&route.id).cloned();
-            Ok(Arc::new(RouteState { route: route.clone(), pool, chain, repeats, metrics }))
+            let salts = Salts::new(cache.as_ref().map(|cache| cache.salt_key()));
+            Ok(Arc::new(RouteState { route: route.clone(), pool, chain, repeats, salts, metrics }))
         });
         Ok(Self {
             routes: routes.collect::<Result<_, _>>()?,

@@ -104,7 +104,7 @@ impl Keeper {
 
     /// The policies, if they have a word about answers.
     fn judging(&self) -> Option<&Policed> {
-        self.miss.keyed.planned.policed.as_ref().filter(|policed| policed.chain.judges())
+        self.miss.keyed.planned.policed.as_deref().filter(|policed| policed.chain.judges())
     }
 
     fn keep(&self, answered: &Answered, said: Option<Keep>) {

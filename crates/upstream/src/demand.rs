@@ -1,6 +1,6 @@
 //! What of a request decides where it goes.
 
-use refrain_core::{EndpointId, TenantId};
+use refrain_core::TenantId;
 
 /// What of a request decides which endpoint is asked, and whose turn it is in the queue. The default goes anywhere.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,8 +13,9 @@ pub struct Demand {
     pub tenant: Option<TenantId>,
     /// About how many tokens the prompt has; 0: not known.
     pub tokens: u32,
-    /// The only endpoint that can answer, as long as it is there: it keeps what the request refers to.
-    pub owner: Option<EndpointId>,
+    /// What the request refers to, as [`crate::PoolState::note_owner`] was told: whoever keeps it is asked, and nobody else as
+    /// long as that endpoint is there.
+    pub follows: Option<u64>,
 }
 
 /// Which requests belong together: the same endpoint then has their common prefix in its cache.

@@ -13,10 +13,11 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::admission::{self, Queue, Seat};
-use crate::balance::recent::Recent;
+use crate::balance::recent::{self, Recent};
 use crate::balance::turns::Members;
 use crate::balance::{self, Choice};
 use crate::budget::RetryBudget;
+use crate::clock::Millis;
 use crate::endpoint::{EndpointState, EndpointStats};
 use crate::scaling::{Load, Scale};
 use crate::tls::TlsAccess;
@@ -42,7 +43,10 @@ pub struct PoolState {
     looked: Mutex<Option<Instant>>,
     pub(crate) budget: RetryBudget,
     pub(crate) disagreement: identity::Disagreement,
+    /// Where conversations went.
     pub(crate) recent: Arc<Recent>,
+    /// Who keeps what later requests refer to.
+    pub(crate) owners: Arc<Recent>,
     pub(crate) queue: Queue,
     scale: Arc<Scale>,
     model_wanted: Arc<Notify>,
@@ -181,7 +185,9 @@ impl PoolState {
             looked: Mutex::new(None),
             budget: RetryBudget::default(),
             disagreement: identity::Disagreement::default(),
-            recent: old.map_or_else(|| Arc::new(Recent::new()), |old| old.recent.clone()),
+            recent: old.map_or_else(|| Arc::new(Recent::new(recent::PREFIX_KEPT)), |old| old.recent.clone()),
+            owners: old
+                .map_or_else(|| Arc::new(Recent::new(recent::RESPONSE_KEPT)), |old| old.owners.clone()),
             queue: Queue::default(),
             scale: old.map_or_else(Arc::default, |old| old.scale.clone()),
             model_wanted: upstreams.model_wanted.clone(),
@@ -308,6 +314,13 @@ impl PoolState {
     /// Whether there is more than one endpoint.
     pub fn has_choice(&self) -> bool {
         self.members.load().len() > 1
+    }
+
+    /// Notes which endpoint keeps something that later requests may refer to, by a hash that is spread evenly.
+    pub fn note_owner(&self, hash: u64, endpoint: &EndpointId) {
+        if let Some(endpoint) = self.endpoint(endpoint) {
+            self.owners.note(hash, endpoint.key, Millis::now());
+        }
     }
 
     /// Takes the next turn.

@@ -162,7 +162,7 @@ impl State {
             return ollama::answer(&mut self.ollama, request, &mut self.generations);
         }
         let body = request.json();
-        self.generations += 1;
+        self.generations += u64::from(request.method == "POST");
         match request.path.as_str() {
             _ if body["model"] == "missing" => Answer::json(404, &openai::model_missing()),
             "/v1/chat/completions" => openai::chat(&body, self.generations),

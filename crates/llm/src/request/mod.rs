@@ -69,7 +69,7 @@ impl ParsedRequest {
     /// rewritten places changed.
     pub fn upstream_body(&self, rewrite: &Rewrite) -> Bytes {
         let model = rewrite.model.as_deref().filter(|model| *model != self.prompt.model);
-        self.places.apply(self.body(), model, rewrite.include_usage)
+        self.places.apply(self.body(), model, rewrite)
     }
 }
 
@@ -89,10 +89,11 @@ pub fn parse(api: Api, body: &Bytes, limits: &ParseLimits) -> Result<ParsedReque
         return Err(fields.refused("model", "a model's name", "an empty string"));
     }
     let question = read(api, fields)?;
-    let reports = question.include_usage || !question.stream;
-    let usage = if reports { None } else { Places::usage_edit(api, fields) };
-    let salt = fields.any("cache_salt").map(Value::span);
-    let places = Places { model: model.span(), usage, salt };
+    let usage = if question.include_usage { None } else { Places::usage_edit(api, fields) };
+    let salt = document.root().member("cache_salt").map(Value::span);
+    let stream = document.root().member("stream").map(Value::span);
+    let end = document.root().span().end - 1;
+    let places = Places { model: model.span(), usage, stream, end, salt };
     let has_tool_messages = question.has_tool_messages;
     let (prompt, embed) = prompt(api, name.into_owned(), question, document.root());
     let outline = document.into_outline();

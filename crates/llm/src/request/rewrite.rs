@@ -15,14 +15,22 @@ pub struct Rewrite {
     pub model: Option<String>,
     /// Ask an OpenAI stream for usage where the client didn't.
     pub include_usage: bool,
+    /// Ask for a stream where the client wants a whole answer.
+    pub stream: bool,
+    /// vLLM's `cache_salt`; none: none goes upstream, whatever the client says.
+    pub salt: Option<String>,
 }
 
 /// The places of a body that may be rewritten.
 #[derive(Clone, Debug)]
 pub(super) struct Places {
     pub(super) model: Range<usize>,
-    /// Where and what to write so that an OpenAI stream reports usage; none if it does, or isn't a stream.
+    /// Where and what to write so that an OpenAI stream reports usage; none if it does, or nothing can be asked.
     pub(super) usage: Option<(Range<usize>, &'static str)>,
+    /// Where `stream` stands.
+    pub(super) stream: Option<Range<usize>>,
+    /// Just before the end of the body's object.
+    pub(super) end: usize,
     /// A client's `cache_salt`: never goes upstream, since it chooses whose prefix cache the client shares.
     pub(super) salt: Option<Range<usize>>,
 }
@@ -47,23 +55,39 @@ impl Places {
     }
 
     /// The body with the edits in place, or the same bytes if there are none.
-    pub(super) fn apply(&self, body: &Bytes, model: Option<&str>, include_usage: bool) -> Bytes {
-        let model = model.map(|model| {
-            let mut json = String::with_capacity(model.len() + 2);
-            json::string(model, &mut json);
-            (self.model.clone(), json)
-        });
-        let usage = self.usage.as_ref().filter(|_| include_usage);
+    pub(super) fn apply(&self, body: &Bytes, model: Option<&str>, rewrite: &Rewrite) -> Bytes {
+        let model = model.map(|model| (self.model.clone(), quoted(model)));
+        let usage = self.usage.as_ref().filter(|_| rewrite.include_usage);
         let usage = usage.map(|(span, text)| (span.clone(), (*text).to_owned()));
-        // As `null` it is absent to the servers that know it, and the rest of the body keeps its bytes.
-        let salt = self.salt.clone().map(|span| (span, "null".to_owned()));
-        let mut edits: Vec<(Range<usize>, String)> = model.into_iter().chain(usage).chain(salt).collect();
+        let stream = rewrite.stream.then(|| self.set("stream", self.stream.as_ref(), "true"));
+        let salt = match (&rewrite.salt, &self.salt) {
+            (Some(salt), span) => Some(self.set("cache_salt", span.as_ref(), &quoted(salt))),
+            // As `null` it is absent to the servers that know it, and the rest of the body keeps its bytes.
+            (None, Some(span)) => Some((span.clone(), "null".to_owned())),
+            (None, None) => None,
+        };
+        let edits = model.into_iter().chain(usage).chain(stream).chain(salt);
+        let mut edits: Vec<(Range<usize>, String)> = edits.collect();
         if edits.is_empty() {
             return body.clone();
         }
         edits.sort_by_key(|(span, _)| span.start);
         splice(body, &edits)
     }
+
+    /// Gives a field this JSON value, where it stands or as the last one.
+    fn set(&self, name: &str, at: Option<&Range<usize>>, value: &str) -> (Range<usize>, String) {
+        match at {
+            Some(span) => (span.clone(), value.to_owned()),
+            None => (self.end..self.end, format!(",\"{name}\":{value}")),
+        }
+    }
+}
+
+fn quoted(text: &str) -> String {
+    let mut json = String::with_capacity(text.len() + 2);
+    json::string(text, &mut json);
+    json
 }
 
 /// The body with spans replaced. They come in order and don't overlap.

@@ -23,6 +23,7 @@ use crate::failure::Failure;
 use crate::plan::{Meeting, Planned};
 use crate::request::{Admitted, Note};
 use crate::snapshot::Snapshot;
+use crate::tenancy;
 
 pub(crate) use candidates::{Choice, Seen, choose, choose_exact};
 pub(crate) use parts::Part;
@@ -106,7 +107,7 @@ impl Decided<'_> {
         };
         let key = self.parts(&key_add, &asked, &target);
         let policed = Policed { chain: chain.clone(), call: self.call.clone(), contexts, key };
-        Ok((Planned { asked, sent, target, policed: Some(policed) }, plan))
+        Ok((Planned { asked, sent, target, policed: Some(Arc::new(policed)) }, plan))
     }
 
     /// The request with the edits, or the same one where they change nothing.
@@ -137,6 +138,7 @@ impl Decided<'_> {
                         "this key can't use the pool that the route chose",
                     ));
                 }
+                tenancy::admit(&pool, caller)?;
                 pool
             }
         };

@@ -99,9 +99,11 @@ impl<'m> Field<'m> {
         let mut candidates: SmallVec<[Candidate<'m>; USUAL]> = SmallVec::new();
         let model = demand.model.as_deref().map(crate::models::hash);
         let is_held = model.is_some_and(|model| members.iter().any(|one| one.holds(model) == Some(true)));
+        let owner = demand.follows.and_then(|hash| pool.owners.find(&[hash], now));
+        let owner = owner.filter(|owner| members.iter().any(|endpoint| endpoint.key as u16 == *owner));
         for endpoint in members.iter() {
             let lacks = is_held && model.is_some_and(|model| endpoint.holds(model) == Some(false));
-            let is_other = demand.owner.as_ref().is_some_and(|owner| owner != endpoint.id());
+            let is_other = owner.is_some_and(|owner| owner != endpoint.key as u16);
             let standing = endpoint.standing(now);
             if !lacks && !is_other && standing != Standing::Awaited && !tried.contains(&endpoint.key) {
                 candidates.push(Candidate::new(pool, endpoint, (standing, model), now));
