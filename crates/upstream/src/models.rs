@@ -86,6 +86,13 @@ impl Models {
         self.resident.contains(&model)
     }
 
+    /// Whether the names are the same, and so is what is in memory.
+    pub(crate) fn are_those_of(&self, other: &Self) -> bool {
+        let all_in = |these: &[u64], those: &[u64]| these.iter().all(|model| those.contains(model));
+        let same = |these: &[u64], those: &[u64]| these.len() == those.len() && all_in(these, those);
+        same(&self.held, &other.held) && same(&self.resident, &other.resident)
+    }
+
     /// Names, in order.
     pub(crate) fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = self.named.keys().cloned().collect();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
@@ -17,7 +17,6 @@ use crate::balance::recent::{self, Recent};
 use crate::balance::turns::Members;
 use crate::balance::{self, Choice};
 use crate::budget::RetryBudget;
-use crate::clock::Millis;
 use crate::endpoint::{EndpointState, EndpointStats};
 use crate::scaling::{Load, Scale};
 use crate::tls::TlsAccess;
@@ -43,6 +42,8 @@ pub struct PoolState {
     looked: Mutex<Option<Instant>>,
     pub(crate) budget: RetryBudget,
     pub(crate) disagreement: identity::Disagreement,
+    /// Whether all endpoints have the same models, as far as they say.
+    is_uniform: AtomicBool,
     /// Where conversations went.
     pub(crate) recent: Arc<Recent>,
     /// Who keeps what later requests refer to.
@@ -183,6 +184,7 @@ impl PoolState {
             turn: AtomicUsize::new(0),
             revision: config.revision.as_str().into(),
             looked: Mutex::new(None),
+            is_uniform: AtomicBool::new(old.is_none_or(|old| old.is_uniform.load(Relaxed))),
             budget: RetryBudget::default(),
             disagreement: identity::Disagreement::default(),
             recent: old.map_or_else(|| Arc::new(Recent::new(recent::PREFIX_KEPT)), |old| old.recent.clone()),
@@ -308,7 +310,7 @@ impl PoolState {
             || self.config.tenancy == Tenancy::Salted
             || self.config.assemble
             || self.config.fallback.is_some()
-            || (by_content && self.has_choice())
+            || (self.has_choice() && (by_content || !self.is_uniform.load(Relaxed)))
     }
 
     /// Whether there is more than one endpoint.
@@ -350,6 +352,14 @@ impl PoolState {
             *looked = Some(now);
         }
         is_due
+    }
+
+    /// An endpoint said what it has: whether that matters is found out.
+    pub(crate) fn note_models(&self) {
+        let members = self.members.load();
+        let mut known = members.iter().filter_map(|endpoint| endpoint.models.load_full());
+        let is_uniform = known.next().is_none_or(|first| known.all(|other| first.are_those_of(&other)));
+        self.is_uniform.store(is_uniform, Relaxed);
     }
 
     /// Its endpoints are looked at next.

@@ -121,6 +121,7 @@ async fn look(client: Client, pool: Arc<PoolState>, endpoint: Arc<EndpointState>
     let is_ready = match found {
         Ok(Found::Models(models)) => {
             endpoint.models.store(Some(Arc::new(models)));
+            pool.note_models();
             true
         }
         Ok(Found::Something) => true,

@@ -47,6 +47,8 @@ struct State {
     generations: u64,
     abandoned: usize,
     connections: usize,
+    /// Models that `/v1/models` lists; empty: one.
+    offered: Vec<String>,
     ollama: ollama::Models,
 }
 
@@ -121,6 +123,11 @@ impl FakeUpstream {
         self.shared.state.lock().connections
     }
 
+    /// Lists these models from now on, and answers for every name all the same, as llama.cpp does.
+    pub fn offer(&self, models: &[&str]) {
+        self.shared.state.lock().offered = models.iter().map(ToString::to_string).collect();
+    }
+
     /// Changes what stands behind an Ollama model, as `ollama pull` does.
     pub fn pull(&self, model: &str) {
         self.shared.state.lock().ollama.pull(model);
@@ -170,9 +177,7 @@ impl State {
             "/v1/embeddings" => openai::embeddings(&body, self.generations),
             "/v1/responses" => openai::response(&body, self.generations),
             "/v1/messages" => anthropic::message(&body, self.generations),
-            "/v1/models" => {
-                Answer::json(200, &json!({"object": "list", "data": [{"id": "m", "object": "model"}]}))
-            }
+            "/v1/models" => openai::models(&self.offered),
             _ => Answer::json(200, &json!({"echo": request.path})),
         }
     }

@@ -117,6 +117,14 @@ pub fn response(body: &Value, nth: u64) -> Answer {
     )
 }
 
+/// A list of models; of one if none are given.
+pub fn models(names: &[String]) -> Answer {
+    let one = ["m".to_owned()];
+    let names = if names.is_empty() { &one[..] } else { names };
+    let data: Vec<Value> = names.iter().map(|name| json!({"id": name, "object": "model"})).collect();
+    Answer::json(200, &json!({"object": "list", "data": data}))
+}
+
 /// vLLM's answer to a model that it doesn't serve.
 pub fn model_missing() -> Value {
     let message = "The model `missing` does not exist.";

@@ -16,6 +16,7 @@ mod directives;
 mod drain;
 mod exact;
 mod fidelity;
+mod fleet;
 mod fleet_connections;
 mod isolation;
 mod observability;
