@@ -37,6 +37,7 @@ impl Busy {
         first
     }
 
+    #[expect(clippy::disallowed_methods, reason = "a client, which nothing drains")]
     fn ask(&self, ask: Ask) -> JoinHandle<Reply> {
         let refrain = self.refrain.clone();
         tokio::spawn(async move { refrain.send(&ask).await })
