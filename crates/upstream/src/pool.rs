@@ -20,7 +20,7 @@ use crate::budget::RetryBudget;
 use crate::endpoint::{EndpointState, EndpointStats};
 use crate::scaling::{Load, Scale};
 use crate::tls::TlsAccess;
-use crate::{Demand, Millis, UpstreamError, identity};
+use crate::{Demand, Discoveries, Millis, UpstreamError, identity};
 
 /// Every pool of one configuration. Part of the live snapshot; shared by all workers.
 #[derive(Debug)]
@@ -29,6 +29,8 @@ pub struct Upstreams {
     /// Raised when somebody asked for a model of unknown identity; one for all reloads.
     pub(crate) model_wanted: Arc<Notify>,
     proxies: Arc<Proxies>,
+    /// What finds endpoints; one for all reloads.
+    discoveries: Arc<Discoveries>,
 }
 
 /// A pool's live state.
@@ -100,7 +102,13 @@ impl Upstreams {
     /// [`UpstreamError::Settings`] if an endpoint's host or headers can't be sent, [`UpstreamError::TlsFile`] or
     /// [`UpstreamError::ServerName`] if its certificates can't be used.
     pub fn new(pools: &BTreeMap<PoolId, Arc<Pool>>) -> Result<Self, UpstreamError> {
-        Self { pools: BTreeMap::new(), model_wanted: Arc::default(), proxies: Arc::default() }.reload(pools)
+        Self {
+            pools: BTreeMap::new(),
+            model_wanted: Arc::default(),
+            proxies: Arc::default(),
+            discoveries: Arc::default(),
+        }
+        .reload(pools)
     }
 
     /// Pools by new settings. A pool that did not change is the same one; in a changed pool, an endpoint that did not
@@ -121,7 +129,12 @@ impl Upstreams {
         for (endpoint, tls) in certificates(&pools)? {
             endpoint.tls.store(Some(tls));
         }
-        Ok(Self { pools, model_wanted: self.model_wanted.clone(), proxies: self.proxies.clone() })
+        Ok(Self {
+            pools,
+            model_wanted: self.model_wanted.clone(),
+            proxies: self.proxies.clone(),
+            discoveries: self.discoveries.clone(),
+        })
     }
 
     /// The pool of this name.
@@ -137,6 +150,11 @@ impl Upstreams {
     /// What [`Upstreams::set_proxies`] said last; 1 before.
     pub fn proxies(&self) -> u32 {
         self.proxies.0.load(Relaxed)
+    }
+
+    /// What finds endpoints that config does not list, if [`crate::keep_members`] runs.
+    pub fn discoveries(&self) -> &Discoveries {
+        &self.discoveries
     }
 
     /// All pools, by name.
@@ -210,7 +228,10 @@ impl PoolState {
         let others: Vec<Endpoint> =
             discovered.iter().filter(|one| own.iter().all(|own| own.id != one.id)).cloned().collect();
         let mut endpoints = kept(own, Some(&former), EndpointState::new)?;
-        endpoints.extend(kept(&others, Some(&former), EndpointState::discovered)?);
+        // Where nobody looks, nobody would ever find them ready.
+        let is_looked_at = self.config.health.interval.is_some();
+        let make = if is_looked_at { EndpointState::discovered } else { EndpointState::new };
+        endpoints.extend(kept(&others, Some(&former), make)?);
         self.members.store(Arc::new(Members::new(endpoints)));
         self.look_soon();
         admission::dispatch(self);

@@ -91,7 +91,7 @@ pub enum ServicePort {
     Number(u16),
 }
 
-/// A bearer token.
+/// A bearer token, without the word.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Token {
     /// It does not change.
@@ -127,7 +127,7 @@ pub struct RunPodSource {
 /// How pods of RunPod are reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum RunPodVia {
-    /// By RunPod's HTTPS proxy, which cuts answers that pause for some 100 s.
+    /// By RunPod's HTTPS proxy, which may cut answers that pause for a minute or two.
     #[default]
     Proxy,
     /// By public address and mapped TCP port.

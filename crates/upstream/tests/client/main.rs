@@ -4,6 +4,7 @@
 
 mod answers;
 mod authority;
+mod discovery;
 mod frames;
 mod http2;
 mod hyper_server;

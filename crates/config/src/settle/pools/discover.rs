@@ -112,7 +112,7 @@ impl Table<'_, '_> {
         let api = api.map(|api| self.vouched(api, ca_file));
         let token = match raw.token {
             Some(SecretSource::File(file)) => Some(Token::File(self.context.source.resolve(&file.0))),
-            Some(source) => self.bearer("token", source).map(Token::Fixed),
+            Some(source) => self.secret("token", source).map(Token::Fixed),
             None => Some(Token::File(PathBuf::from(SERVICE_ACCOUNT).join("token"))),
         };
         let port = raw.port.map(|port| match port {
@@ -186,16 +186,14 @@ impl Table<'_, '_> {
         default: &str,
         key: Option<SecretSource>,
     ) -> Option<Endpoint> {
-        let key = self.required("api_key", key).and_then(|key| self.bearer("api_key", key));
+        let key = self.required("api_key", key).and_then(|key| self.secret("api_key", key));
         let api = url.or_else(|| endpoint_of_url(default).ok())?;
-        Some(Endpoint { authorization: Some(key?), ..api })
+        Some(Endpoint { authorization: Some(Secret(format!("Bearer {}", key?.0))), ..api })
     }
 
-    /// A secret as the value of `Authorization`.
-    fn bearer(&mut self, key: &str, source: SecretSource) -> Option<Secret> {
-        let secret = header_value(self.context, source);
-        let secret = secret.map_err(|message| self.refuse(key, message)).ok()?;
-        Some(Secret(format!("Bearer {}", secret.0)))
+    /// A secret that a header can hold.
+    fn secret(&mut self, key: &str, source: SecretSource) -> Option<Secret> {
+        header_value(self.context, source).map_err(|message| self.refuse(key, message)).ok()
     }
 
     fn template(&mut self, kind: DiscoverKind, raw: &mut Discover) -> Option<Endpoint> {
