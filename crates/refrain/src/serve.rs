@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use refrain_config::{Loaded, Watcher};
 use refrain_core::{Drain, Settings, Tasks};
 use refrain_proxy::{AnswerCache, Live, Policies, Server, Snapshot};
-use refrain_upstream::{Client, ClientTls, Upstreams, keep_scaling, watch};
+use refrain_upstream::{Client, ClientTls, Upstreams, keep_members, keep_scaling, watch};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -29,6 +29,9 @@ use crate::telemetry::{self, Logs};
 
 /// How long the control side's own tasks may take to end.
 const CONTROL_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long the start waits for what sources of endpoints list.
+const MEMBERS_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long the start waits for what endpoints say of their models.
 const IDENTITIES_TIMEOUT: Duration = Duration::from_secs(2);
@@ -94,6 +97,7 @@ impl Side {
         let policies = self.control.policies.load(&settings).await?;
         let live = live(settings, cache, &policies)?;
         let client = Client::new(ClientTls::native(), self.tasks.clone());
+        self.find_members(&live, &client).await;
         // So that the first requests know their models. An Ollama that is away holds the start up no longer than this.
         let upstreams = live.load_full().upstreams.clone();
         if timeout(IDENTITIES_TIMEOUT, upstreams.look_at_all(&client)).await.is_err() {
@@ -125,6 +129,19 @@ impl Side {
         let address = listener.address();
         self.tasks.spawn(listener.run(self.control.clone(), self.tasks.clone(), self.tasks.draining()));
         Ok(Some(address))
+    }
+
+    /// Follows the sources of endpoints from now on. So that the first requests find some, the first look is waited for; a
+    /// source that is away holds the start up no longer than this.
+    async fn find_members(&self, live: &Live, client: &Client) {
+        let upstreams = live.load_full().upstreams.clone();
+        let (live, client, drain) = (live.clone(), client.clone(), self.tasks.draining());
+        self.tasks.spawn(keep_members(move || live.load().upstreams.clone(), client, drain));
+        if timeout(MEMBERS_TIMEOUT, upstreams.discoveries().settled()).await.is_err() {
+            tracing::warn!(
+                "not every source of endpoints has answered yet; its pool has no more than it lists itself"
+            );
+        }
     }
 
     fn start_upkeep(&self, live: &Live, client: Client) {
