@@ -44,6 +44,7 @@ struct State {
     requests: Vec<Recorded>,
     next: VecDeque<Answer>,
     always: Option<Responder>,
+    gets: Option<Responder>,
     generations: u64,
     abandoned: usize,
     connections: usize,
@@ -90,6 +91,11 @@ impl FakeUpstream {
     /// Answers every `POST` so from now on, but for those of [`next`](Self::next), and remembers no requests: for very many.
     pub fn always(&self, answer: impl FnMut(&Recorded) -> Answer + Send + 'static) {
         self.shared.state.lock().always = Some(Box::new(answer));
+    }
+
+    /// Answers every `GET` so from now on: to stand for an API that is no LLM's.
+    pub fn answers_gets(&self, answer: impl FnMut(&Recorded) -> Answer + Send + 'static) {
+        self.shared.state.lock().gets = Some(Box::new(answer));
     }
 
     /// What it was sent on a path so far.
@@ -156,7 +162,11 @@ impl State {
         if let (None, true, Some(always)) = (&scripted, is_post, &mut self.always) {
             return always(&request);
         }
-        let answer = scripted.unwrap_or_else(|| self.answer(&request));
+        let answer = match (scripted, &mut self.gets) {
+            (Some(scripted), _) => scripted,
+            (None, Some(gets)) if request.method == "GET" => gets(&request),
+            (None, _) => self.answer(&request),
+        };
         self.requests.push(request);
         answer
     }

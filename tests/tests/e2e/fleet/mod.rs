@@ -2,6 +2,7 @@
 
 mod affinity;
 mod assemble;
+mod discovery;
 mod fallback;
 mod overload;
 mod tenancy;
