@@ -1,5 +1,6 @@
 //! Cost of the shared store beside bare commands to the same Redis: `cargo xtask bench --only redis` starts the servers and
-//! runs it. By hand: `REDIS_URL=redis://... cargo bench -p refrain-cache --bench shared`. Everything in that Redis is removed.
+//! runs it. By hand: `REDIS_URL=redis://... cargo bench -p refrain-cache --bench shared`. Everything in that Redis is removed,
+//! unless `REUSE=1` says that a former run's vectors are there still: then the search alone is timed.
 //!
 //! One connection, one request at a time, both sides on this machine: medians of latency in microseconds. Bare commands go
 //! over a plain blocking connection.
@@ -44,14 +45,19 @@ fn main() {
     let worker = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut bare = redis::Client::open(url.as_str()).unwrap().get_connection().unwrap();
     let bench = Bench { settings: settings(&url), secret: Arc::new(KeySecret::from_bytes([3; 32])) };
-    let _: () = cmd("FLUSHALL").query(&mut bare).unwrap();
+    let reuses = std::env::var_os("REUSE").is_some();
+    if !reuses {
+        let _: () = cmd("FLUSHALL").query(&mut bare).unwrap();
+    }
     let writer = bench.open(&keeper);
     let stats = writer.stats().remote.unwrap();
     let mode = stats.vectors.unwrap().mode.as_str();
     println!("\n{url}: vectors by {mode}");
-    bench.exact(&keeper, &worker, &writer, &mut bare);
+    if !reuses {
+        bench.exact(&keeper, &worker, &writer, &mut bare);
+    }
     if mode != "local" {
-        bench.semantic(&keeper, &worker, &writer, &mut bare, (mode, vectors));
+        bench.semantic(&keeper, &worker, &writer, &mut bare, (mode, vectors, reuses));
     }
     writer.close();
 }
@@ -126,7 +132,7 @@ impl Bench {
         worker: &tokio::runtime::Runtime,
         writer: &Store,
         bare: &mut Connection,
-        (mode, vectors): (&str, usize),
+        (mode, vectors, reuses): (&str, usize, bool),
     ) {
         let mut rng = StdRng::seed_from_u64(1);
         let question = random(&mut rng);
@@ -134,7 +140,9 @@ impl Bench {
             writer.insert(entry(1_000_000 + number), Some(near(&question, &mut rng))).unwrap();
         }
         keeper.block_on(writer.flush()).unwrap();
-        fill(bare, mode, vectors, &mut rng);
+        if !reuses {
+            fill(bare, mode, vectors, &mut rng);
+        }
         let reader = self.open(keeper);
         let (mut bares, mut shared) = (Vec::new(), Vec::new());
         for _ in 0..LOOKUPS / 6 {
