@@ -40,7 +40,7 @@ pub(super) fn settle(
         routes.extend(route.map(|route| Route { plugins: on_route, ..route }));
         seen.push((name, matches));
     }
-    warn_of_idle_pools(context, &routes);
+    warn_of_idle_pools(context, &routes, pools);
     plugins::warn_of_idle(context, plugins, routes.iter().flat_map(|route| &route.plugins));
     // Sorting is stable, and the routes come by name.
     routes.sort_by_key(|route| (Reverse(route.matches.path.len()), Reverse(condition_count(&route.matches))));
@@ -132,12 +132,15 @@ fn sorted(items: impl IntoIterator<Item = String>) -> Vec<String> {
     items
 }
 
-fn warn_of_idle_pools(context: &mut Context<'_>, routes: &[Route]) {
+fn warn_of_idle_pools(context: &mut Context<'_>, routes: &[Route], pools: &BTreeMap<PoolId, Arc<Pool>>) {
     if plugins::may_choose_pools(routes.iter().flat_map(|route| &route.plugins)) {
         return;
     }
     for pool in context.names("pool") {
-        if routes.iter().all(|route| route.pool.as_str() != pool) {
+        let takes = routes.iter().any(|route| route.pool.as_str() == pool);
+        let stands_in =
+            pools.values().filter_map(|pool| pool.fallback.as_ref()).any(|id| id.as_str() == pool);
+        if !takes && !stands_in {
             context.warn(&["pool", pool], "no route uses it");
         }
     }
