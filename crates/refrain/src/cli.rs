@@ -3,6 +3,7 @@
 mod plugin;
 mod purge;
 mod store;
+mod upstreams;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ pub(crate) use plugin::{
 };
 pub(crate) use purge::PurgeArguments;
 pub(crate) use store::{CollectStoreArguments, DropStoreArguments, StoreCommand};
+pub(crate) use upstreams::{EndpointName, UpstreamsArguments, UpstreamsCommand};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -24,6 +26,7 @@ Examples:
   refrain key new --tenant acme --kind service      a new API key, and what to write into the file
   refrain plugin new tenant-scope --lang rust       a cache policy of your own: docs/plugins.md
   refrain purge --route chat --older-than 2h        how many stored answers that is; with --yes they are removed
+  refrain upstreams                                 the servers: who is well, how busy, what went wrong last
   refrain store ls --config /etc/refrain.toml       what proxies share in Redis
 
 While it runs:
@@ -102,6 +105,8 @@ pub enum Command {
         #[command(subcommand)]
         command: StoreCommand,
     },
+    /// Show the servers behind a running refrain, or take one out of service
+    Upstreams(UpstreamsArguments),
 }
 
 /// What to check.
@@ -233,6 +238,24 @@ mod tests {
         for wrong in ["refrain purge --older-than 2", "refrain purge --key 1234"] {
             assert_eq!(parse(wrong).unwrap_err(), ErrorKind::ValueValidation);
         }
+    }
+
+    #[test]
+    fn fleet_endpoints_are_named_with_their_pools() {
+        let Some(Command::Upstreams(shown)) = parse("refrain upstreams --json").unwrap().command else {
+            panic!("not upstreams");
+        };
+        assert!(shown.json && shown.command.is_none() && shown.admin.port() == 9090);
+        let line = "refrain upstreams drain gpu/k8s/a --admin 127.0.0.1:1";
+        let Some(Command::Upstreams(drain)) = parse(line).unwrap().command else {
+            panic!("not upstreams");
+        };
+        let Some(UpstreamsCommand::Drain(which)) = drain.command else { panic!("not a drain") };
+        assert_eq!(
+            (&*which.endpoint.pool, &*which.endpoint.endpoint, drain.admin.port()),
+            ("gpu", "k8s/a", 1)
+        );
+        assert_eq!(parse("refrain upstreams drain a").unwrap_err(), ErrorKind::ValueValidation);
     }
 
     #[test]

@@ -21,9 +21,11 @@ mod telemetry;
 mod check;
 mod columns;
 mod key;
+mod operator;
 mod plugin;
 mod purge;
 mod store;
+mod upstreams;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -44,6 +46,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Some(Command::Purge(arguments)) => purge::run(&arguments),
         Some(Command::Schema) => print(&refrain_config::schema_json()),
         Some(Command::Store { command }) => store::run(&command),
+        Some(Command::Upstreams(arguments)) => upstreams::run(&arguments),
     };
     done.unwrap_or_else(|error| report(&error))
 }

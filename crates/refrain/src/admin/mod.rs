@@ -2,10 +2,12 @@
 //!
 //! It asks for no credentials, so it belongs on loopback or a private network; [`guard`] keeps web pages out.
 
+mod body;
 mod guard;
 mod pages;
 mod purge;
 mod readiness;
+mod upstreams;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

@@ -8,6 +8,7 @@ use hyper::body::Incoming;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+use super::upstreams::{self, Service};
 use super::{guard, purge, readiness};
 use crate::control::{Control, Running};
 use crate::reload::{Refused, Report};
@@ -17,12 +18,15 @@ use crate::telemetry;
 const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 const INDEX: &str = "\
-GET  /livez    is the process alive?
-GET  /readyz   does it take requests, and is anything degraded?
-GET  /metrics  numbers for Prometheus
-GET  /config   the settings in force, without secrets
-POST /reload   read the configuration again
-POST /purge    remove stored answers, or let them expire (easier: refrain purge --help)
+GET  /livez      is the process alive?
+GET  /readyz     does it take requests, and is anything degraded?
+GET  /metrics    numbers for Prometheus
+GET  /config     the settings in force, without secrets
+GET  /upstreams  the servers of each pool (easier: refrain upstreams)
+GET  /scaling    how many servers each pool should have, for autoscalers
+POST /reload     read the configuration again
+POST /purge      remove stored answers, or let them expire (easier: refrain purge --help)
+POST /upstreams/drain, /upstreams/undrain  take a server out of service, put it back (refrain upstreams --help)
 ";
 
 /// What can be asked for.
@@ -33,8 +37,11 @@ enum Page {
     Readyz,
     Metrics,
     Config,
+    Upstreams,
+    Scaling,
     Reload,
     Purge,
+    Service(Service),
 }
 
 impl Page {
@@ -45,25 +52,31 @@ impl Page {
             "/readyz" => Self::Readyz,
             "/metrics" => Self::Metrics,
             "/config" => Self::Config,
+            "/upstreams" => Self::Upstreams,
+            "/scaling" => Self::Scaling,
             "/reload" => Self::Reload,
             "/purge" => Self::Purge,
+            "/upstreams/drain" => Self::Service(Service::Drain),
+            "/upstreams/undrain" => Self::Service(Service::Undrain),
             _ => return None,
         })
     }
 
     /// The methods it takes, as `Allow` lists them.
     fn allow(self) -> &'static str {
-        match self {
-            Self::Reload | Self::Purge => "POST",
-            _ => "GET, HEAD",
-        }
+        if self.is_act() { "POST" } else { "GET, HEAD" }
     }
 
     fn takes(self, method: &Method) -> bool {
-        match self {
-            Self::Reload | Self::Purge => method == Method::POST,
-            _ => method == Method::GET || method == Method::HEAD,
+        match self.is_act() {
+            true => method == Method::POST,
+            false => method == Method::GET || method == Method::HEAD,
         }
+    }
+
+    /// Whether it does something.
+    fn is_act(self) -> bool {
+        matches!(self, Self::Reload | Self::Purge | Self::Service(_))
     }
 }
 
@@ -90,12 +103,18 @@ pub(crate) async fn answer(
         Page::Readyz => readyz(control),
         Page::Metrics => metrics(control),
         Page::Config => with_running(control, config),
+        Page::Upstreams => with_running(control, upstreams::page),
+        Page::Scaling => with_running(control, upstreams::scaling),
         Page::Reload => match control.running() {
             Some(running) => reload(running).await,
             None => starting(),
         },
         Page::Purge => match control.running() {
             Some(running) => purge::answer(running, request.into_body()).await,
+            None => starting(),
+        },
+        Page::Service(service) => match control.running() {
+            Some(running) => upstreams::serve(running, service, request.into_body()).await,
             None => starting(),
         },
     }

@@ -1,23 +1,17 @@
 //! `POST /purge`: stored answers are removed, or expire, or are counted.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use http::{Response, StatusCode};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::Full;
 use hyper::body::Incoming;
 use metrics::counter;
 use refrain_cache::{Purge, PurgeError, PurgeMode, PurgeReport, unix_ms};
-use tokio::time::timeout;
 
+use super::body;
 use super::pages::{json_page, text};
 use crate::control::Running;
 use crate::purge::{PurgeAnswer, PurgeRequest};
 
-/// A request is a few names.
-const BODY_BYTES_MAX: usize = 16 * 1024;
-/// For the whole body.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 const EXAMPLE: &str = r#"{"tag": "price-list", "dry_run": true}"#;
 
 /// Does what the body says.
@@ -36,11 +30,7 @@ pub(super) async fn answer(running: &Running, body: Incoming) -> Response<Full<B
 }
 
 async fn read(body: Incoming) -> Result<(Purge, PurgeMode), String> {
-    let body = timeout(BODY_TIMEOUT, Limited::new(body, BODY_BYTES_MAX).collect()).await;
-    let body = body.map_err(|_| "the body did not come in time".to_owned())?;
-    let body = body.map_err(|_| format!("the body is broken, or longer than {BODY_BYTES_MAX} bytes"))?;
-    let request: PurgeRequest = serde_json::from_slice(&body.to_bytes())
-        .map_err(|error| format!("the body is a JSON object such as {EXAMPLE}: {error}"))?;
+    let request: PurgeRequest = body::read(body, EXAMPLE).await?;
     request.purge(unix_ms())
 }
 

@@ -250,3 +250,38 @@ async fn a_moved_listener_is_named_and_the_rest_is_applied() {
     assert_eq!(bench.routes(), ["second".into()]);
     assert_eq!(bench.control.running().unwrap().live.load().settings.listeners[0].address.port(), 0);
 }
+
+#[tokio::test]
+async fn fleet_upstreams_are_shown_and_drained_by_name() {
+    let bench = Bench::ready().await;
+    let (status, report) = bench.json("GET /upstreams").await;
+    let pool = &report["pools"][0];
+    assert_eq!((status, &report["proxies"], &pool["pool"]), (200, &1.into(), &"p".into()));
+    assert_eq!(pool["endpoints"][0]["state"], "healthy");
+    assert_eq!(pool["endpoints"][0]["url"], "http://127.0.0.1:1");
+    assert!(!report.to_string().contains("hush"), "{report}");
+    let (_, scaling) = bench.json("GET /scaling").await;
+    assert_eq!(scaling["pools"]["p"]["desired_replicas"], 1);
+    assert_eq!(scaling["pools"]["p"]["in_service"], 1);
+
+    let drain = async |act: &str, body: &str| {
+        let headers = format!("content-length: {}\r\n", body.len());
+        bench.ask_with_body(&format!("POST /upstreams/{act}"), "localhost", &headers, body).await
+    };
+    let which = r#"{"pool": "p", "endpoint": "127.0.0.1:1"}"#;
+    let (status, drained) = drain("drain", which).await;
+    assert!(status == 200 && drained.contains("draining"), "{drained}");
+    assert_eq!(bench.json("GET /scaling").await.1["pools"]["p"]["in_service"], 0);
+    let (status, back) = drain("undrain", which).await;
+    assert!(status == 200 && back.contains("healthy"), "{back}");
+
+    for (wrong, status, hint) in [
+        (r#"{"pool": "q", "endpoint": "a"}"#, 404, "known: p"),
+        (r#"{"pool": "p", "endpoint": "a"}"#, 404, "it has: 127.0.0.1:1"),
+        (r#"{"pool": "p"}"#, 400, "missing field `endpoint`"),
+        ("", 400, "such as"),
+    ] {
+        let (refused, said) = drain("drain", wrong).await;
+        assert!(refused == status && said.contains(hint), "{refused} {said}");
+    }
+}

@@ -3,41 +3,24 @@
 mod wire;
 
 use std::io::{self, Write as _};
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
-use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HOST};
-use http::{Request, StatusCode};
-use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
-use tokio::time::timeout;
-
 use crate::cli::PurgeArguments;
 use crate::columns::columns;
+use crate::operator::Operator;
 pub(crate) use wire::{PurgeAnswer, PurgeRequest, parse_age, parse_key};
 
-/// To connect to the admin listener.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// For the answer: every record of a large store is read, and the admin listener keeps a connection as long.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
-/// An answer has a line a route.
-const ANSWER_BYTES_MAX: usize = 1 << 20;
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Counts, and purges if that is what was said.
 ///
 /// # Errors
 /// Refrain can't be reached, or refuses.
 pub(crate) fn run(arguments: &PurgeArguments) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let request = request(arguments);
-    let answer = runtime.block_on(async { timeout(ANSWER_TIMEOUT, ask(arguments.admin, &request)).await });
-    let answer =
-        answer.context("no answer in five minutes; what was begun goes on: see the log of refrain")??;
+    let operator = Operator { admin: arguments.admin, patience: PATIENCE };
+    let answer: PurgeAnswer = operator.post("/purge", &request(arguments))?;
     io::stdout().write_all(page(&answer).as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }
@@ -47,31 +30,6 @@ fn request(arguments: &PurgeArguments) -> PurgeRequest {
         arguments.clone();
     let dry_run = !yes;
     PurgeRequest { tag, route, model, tenant, user, key, older_than, everything, soft, dry_run }
-}
-
-async fn ask(admin: SocketAddr, request: &PurgeRequest) -> anyhow::Result<PurgeAnswer> {
-    let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect(admin)).await.map_err(io::Error::from).flatten();
-    let stream = stream.with_context(|| {
-        format!("can't reach the admin listener on {admin}; is refrain running? --admin ADDR is admin.address of its file")
-    })?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let request = Request::post("/purge")
-        .header(HOST, admin.to_string())
-        .header(CONTENT_TYPE, "application/json")
-        .body(Full::new(Bytes::from(serde_json::to_vec(request)?)))?;
-    let exchange = async move {
-        let response = sender.send_request(request).await?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-        anyhow::Ok((status, body.map_err(|error| anyhow::anyhow!(error))?.to_bytes()))
-    };
-    let (answered, _closed) = tokio::join!(exchange, connection);
-    let (status, body) = answered.with_context(|| format!("{admin} broke off"))?;
-    if status != StatusCode::OK {
-        bail!("{admin} says: {}", String::from_utf8_lossy(&body).trim_end());
-    }
-    serde_json::from_slice(&body)
-        .with_context(|| format!("what listens on {admin} doesn't answer as refrain's admin listener does"))
 }
 
 /// What came of it, for people.

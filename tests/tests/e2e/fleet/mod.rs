@@ -4,6 +4,7 @@ mod affinity;
 mod assemble;
 mod discovery;
 mod fallback;
+mod operators;
 mod overload;
 mod tenancy;
 
