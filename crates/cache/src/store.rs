@@ -433,6 +433,25 @@ impl Store {
         }
     }
 
+    /// How many proxies share the store, this one included; none: it isn't shared, or that isn't known.
+    pub fn proxies(&self) -> Option<u32> {
+        match &self.behind {
+            Behind::Disk(_) => None,
+            Behind::Redis(remote) => remote.proxies(),
+        }
+    }
+
+    /// Tells other proxies that this one stops: the process ends, and not only the store.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn leave(&self) {
+        match &self.behind {
+            Behind::Disk(_) => {}
+            Behind::Redis(remote) => remote.leave().await,
+        }
+    }
+
     /// Writes what waits, closes the files and ends the threads. Blocks; call it off the reactor. Afterwards the store
     /// is in memory only. Without it, what was inserted in the last moments may be lost.
     pub fn close(&self) {

@@ -8,6 +8,7 @@ mod origin;
 mod policies;
 
 mod control;
+mod fleet;
 mod health;
 mod reload;
 mod restart;

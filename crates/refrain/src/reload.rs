@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing_subscriber::EnvFilter;
 
 use crate::control::Running;
+use crate::fleet;
 use crate::origin::Origin;
 use crate::policies::PolicyRunner;
 use crate::restart;
@@ -192,9 +193,9 @@ fn swap(
     let old = live.load_full();
     let restart_needed = restart::keep_running(&old.settings, &mut settings);
     let upstreams = old.upstreams.reload(&settings.pools).map_err(refused)?;
-    let snapshot =
-        Snapshot::build(settings, Arc::new(upstreams), cache.unwrap_or_else(|| old.cache.clone()), policies)
-            .map_err(refused)?;
+    let cache = cache.unwrap_or_else(|| old.cache.clone());
+    let snapshot = Snapshot::build(settings, Arc::new(upstreams), cache, policies).map_err(refused)?;
+    snapshot.upstreams.set_proxies(fleet::proxies(&snapshot.settings, snapshot.cache.as_deref()));
     live.store(Arc::new(snapshot));
     Ok(restart_needed)
 }

@@ -21,6 +21,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use crate::admin::AdminListener;
 use crate::cli::ServeArguments;
 use crate::control::Control;
+use crate::fleet;
 use crate::health;
 use crate::origin::Origin;
 use crate::reload::{self, Reloader, Triggers};
@@ -146,6 +147,7 @@ impl Side {
 
     fn start_upkeep(&self, live: &Live, client: Client) {
         let (live, drain) = (live.clone(), self.tasks.draining());
+        self.tasks.spawn(fleet::keep_proxies(live.clone(), drain.clone()));
         let current = move || live.load().upstreams.clone();
         self.tasks.spawn(watch(current.clone(), client, drain.clone()));
         self.tasks.spawn(keep_scaling(current, drain));
@@ -168,6 +170,7 @@ impl Side {
         let _ = tokio::task::spawn_blocking(move || server.drain()).await;
         let cache = self.control.running().and_then(|running| running.live.load().cache.clone());
         if let Some(cache) = cache {
+            cache.store.leave().await;
             let _ = tokio::task::spawn_blocking(move || cache.store.close()).await;
         }
         self.tasks.drain(CONTROL_DRAIN_TIMEOUT).await;
@@ -177,7 +180,7 @@ impl Side {
 
 fn live(settings: Settings, cache: Option<Arc<AnswerCache>>, policies: &Policies) -> anyhow::Result<Live> {
     let upstreams = Arc::new(Upstreams::new(&settings.pools)?);
-    upstreams.set_proxies(settings.fleet.proxies);
+    upstreams.set_proxies(fleet::proxies(&settings, cache.as_deref()));
     let snapshot = Snapshot::build(settings, upstreams, cache, policies)?;
     Ok(Arc::new(ArcSwap::from_pointee(snapshot)))
 }

@@ -10,6 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::charter::{self, Life};
 use super::news::{News, Reader};
+use super::presence::BEAT_INTERVAL;
 use super::probe::{self, VectorChoice, VectorMode};
 use super::trouble::{StoreTrouble, Trouble};
 use super::{Inner, Session, Status, search};
@@ -100,6 +101,8 @@ impl Keeper {
             let message = format!("the store failed its self-test ({test:?})");
             return Err(StoreTrouble::new(Trouble::Refused, message));
         }
+        store.presence.doubt(Instant::now());
+        self.beat().await?;
         let session = Session { vectors, self_test: test };
         // Open first: whoever is told of it may ask.
         link.open();
@@ -147,6 +150,8 @@ impl Keeper {
         tokio::pin!(rebuild);
         let mut is_rebuilding = needs_vectors;
         let mut counts = interval(COUNT_INTERVAL);
+        let mut beats = interval(BEAT_INTERVAL);
+        beats.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut ticks = interval(LISTEN_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -160,6 +165,7 @@ impl Keeper {
                     Err(trouble) => return trouble,
                 },
                 _ = counts.tick() => self.count().await,
+                _ = beats.tick() => if let Err(trouble) = self.beat().await { return trouble },
                 _ = ticks.tick() => {}
             }
             loop {
@@ -178,6 +184,16 @@ impl Keeper {
         if store.mode() == Some(VectorMode::QueryEngine) {
             // What is not known now is asked for later; trouble with the link shows soon.
             let _ = search::count_all(&store.link, &store.entries).await;
+        }
+    }
+
+    /// Says that this proxy is there, and counts the others.
+    async fn beat(&self) -> Result<(), StoreTrouble> {
+        let Inner { presence, link, entries, .. } = &*self.store;
+        match presence.beat(link, &entries.names).await {
+            // The rest of the store may do well without it.
+            Err(trouble) if trouble.trouble.is_of_one_command() => Ok(()),
+            beaten => beaten,
         }
     }
 

@@ -12,6 +12,7 @@ mod link;
 mod local;
 mod names;
 mod news;
+mod presence;
 mod probe;
 mod purge;
 mod scan;
@@ -48,6 +49,7 @@ use keeper::Keeper;
 use link::Link;
 use names::Names;
 use news::{Pointer, Reader};
+use presence::Presence;
 use server::Server;
 use writer::Queue;
 
@@ -84,6 +86,7 @@ struct Inner {
     /// This process, among others: random.
     me: String,
     near: Arc<Shared>,
+    presence: Presence,
     status: ArcSwap<Status>,
     told: watch::Sender<()>,
     began: Instant,
@@ -168,6 +171,7 @@ impl Remote {
             lease: settings.lease,
             me: hex(&rand::random::<[u8; 8]>()),
             near: near.clone(),
+            presence: Presence::default(),
             status: ArcSwap::from_pointee(Status::Away { trouble, since: Instant::now() }),
             told,
             began: Instant::now(),
@@ -281,6 +285,22 @@ impl Remote {
     pub(crate) async fn flush(&self) -> Result<(), Skip> {
         let flushed = self.queue.flush().await;
         if flushed && self.inner.link.is_up() { Ok(()) } else { Err(Skip::StoreDown) }
+    }
+
+    /// How many proxies share it, this one included; none: that isn't known, or not any more.
+    pub(crate) fn proxies(&self) -> Option<u32> {
+        self.inner.presence.count(Instant::now())
+    }
+
+    /// Tells the other proxies that this one stops. They find out by themselves where it can't be told.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub(crate) async fn leave(&self) {
+        let Inner { link, entries, presence, .. } = &*self.inner;
+        if link.is_up() {
+            let _ = presence.leave(link, &entries.names).await;
+        }
     }
 
     /// Writes what waits, for a second at most, and ends. Blocks; call it off the reactor.

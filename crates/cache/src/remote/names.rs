@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! {refrain:1}:meta      {refrain:1}:purges   {refrain:1}:changes   {refrain:1}:vectors     what proxies tell each other
+//! {refrain:1}:proxies       stream    who is there
 //! refrain:1:{PART}:e:KEY    hash      an entry: record, partition and vector
 //! refrain:1:{PART}:s:MODEL  vector set, with refrain:1:{PART}:x:MODEL, when its members expire
 //! refrain:1:{PART}:c:KEY    string    who generates the answer
@@ -54,6 +55,11 @@ impl Names {
     /// The stream of vectors, where the server can't search them.
     pub(super) fn vectors(&self) -> String {
         self.control("vectors")
+    }
+
+    /// The stream of who is there.
+    pub(super) fn proxies(&self) -> String {
+        self.control("proxies")
     }
 
     /// A stream that is never there, to try what may be done with those that are.
@@ -127,7 +133,7 @@ mod tests {
             names.claim(&[1; 32], &[2; 32]),
         ];
         assert!(of_part.iter().all(|name| tag(name) == tag(&of_part[0])));
-        let control = [names.meta(), names.purges(), names.changes(), names.vectors()];
+        let control = [names.meta(), names.purges(), names.changes(), names.vectors(), names.proxies()];
         assert!(control.iter().all(|name| tag(name) == tag(&control[0])));
         assert!(control.iter().all(|name| !name.starts_with(&names.entries())));
     }

@@ -285,3 +285,13 @@ async fn fleet_upstreams_are_shown_and_drained_by_name() {
         assert!(refused == status && said.contains(hint), "{refused} {said}");
     }
 }
+
+#[tokio::test]
+async fn fleet_proxies_are_those_of_config_after_a_reload_too() {
+    let bench = Bench::ready().await;
+    bench.write(&(config("first", "127.0.0.1:0") + "[fleet]\nproxies = 3\n"));
+    assert_eq!(bench.ask("POST /reload").await.0, 200);
+    assert_eq!(bench.json("GET /upstreams").await.1["proxies"], 3);
+    let (_, metrics) = bench.ask("GET /metrics").await;
+    assert!(metrics.lines().any(|line| line == "refrain_fleet_proxies 3"), "{metrics}");
+}

@@ -6,6 +6,7 @@ mod discovery;
 mod fallback;
 mod operators;
 mod overload;
+mod proxies;
 mod tenancy;
 
 use std::fmt::Write;
