@@ -8,7 +8,7 @@ use http::{Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use refrain_core::settings::Endpoint;
-use refrain_upstream::{EndpointState, EndpointStats, PoolState, Upstreams};
+use refrain_upstream::{EndpointState, EndpointStats, Listed, PoolState, SourceStatus, Upstreams};
 use serde_json::json;
 
 use super::body;
@@ -16,7 +16,7 @@ use super::pages::{json_page, text};
 use crate::control::Running;
 use crate::upstreams::{
     DrainAnswer, DrainRequest, EndpointReport, ErrorReport, PoolReport, QueueReport, ScalingOfPool,
-    ScalingReport, UpstreamsReport,
+    ScalingReport, SourceReport, UpstreamsReport,
 };
 
 const EXAMPLE: &str = r#"{"pool": "gpu", "endpoint": "10.0.0.2:8000"}"#;
@@ -24,7 +24,7 @@ const EXAMPLE: &str = r#"{"pool": "gpu", "endpoint": "10.0.0.2:8000"}"#;
 /// `GET /upstreams`.
 pub(super) fn page(running: &Running) -> Response<Full<Bytes>> {
     let upstreams = running.live.load().upstreams.clone();
-    let pools = upstreams.pools().map(|pool| pool_report(pool)).collect();
+    let pools = upstreams.pools().map(|pool| pool_report(&upstreams, pool)).collect();
     json_page(StatusCode::OK, &json!(UpstreamsReport { proxies: upstreams.proxies(), pools }))
 }
 
@@ -110,8 +110,10 @@ fn in_service(pool: &PoolState) -> usize {
     pool.stats().iter().filter(|stats| stats.state.is_asked()).count()
 }
 
-fn pool_report(pool: &PoolState) -> PoolReport {
+fn pool_report(upstreams: &Upstreams, pool: &PoolState) -> PoolReport {
     let stats = pool.summary();
+    let found = upstreams.discoveries().found(pool.id());
+    let sources = upstreams.discoveries().statuses().into_iter().filter(|source| source.pool == *pool.id());
     PoolReport {
         in_flight: stats.in_flight,
         prompt_tokens: stats.tokens,
@@ -124,13 +126,14 @@ fn pool_report(pool: &PoolState) -> PoolReport {
             refused: stats.refused,
         },
         desired_replicas: stats.desired_replicas,
-        endpoints: pool.stats().into_iter().map(|stats| endpoint_report(pool, stats)).collect(),
-        discovery: Vec::new(),
+        endpoints: pool.stats().into_iter().map(|stats| endpoint_report(pool, &found, stats)).collect(),
+        discovery: sources.map(source_report).collect(),
         pool: stats.pool.as_str().to_owned(),
     }
 }
 
-fn endpoint_report(pool: &PoolState, stats: EndpointStats) -> EndpointReport {
+fn endpoint_report(pool: &PoolState, found: &[Listed], stats: EndpointStats) -> EndpointReport {
+    let listed = found.iter().find(|listed| listed.endpoint.id == stats.endpoint);
     let last_error =
         stats.last_error.map(|(at, message)| ErrorReport { message, seconds_ago: seconds_since(at) });
     EndpointReport {
@@ -143,9 +146,21 @@ fn endpoint_report(pool: &PoolState, stats: EndpointStats) -> EndpointReport {
         requests: stats.requests,
         failures: stats.failures,
         models: stats.models,
-        price_per_hour: None,
-        uptime_seconds: None,
+        price_per_hour: listed.and_then(|listed| listed.price_per_hour),
+        uptime_seconds: listed.and_then(|listed| listed.started).map(seconds_since),
         last_error,
+    }
+}
+
+fn source_report(status: SourceStatus) -> SourceReport {
+    SourceReport {
+        source: status.source,
+        kind: status.kind.to_owned(),
+        members: status.members,
+        held_back: status.held_back,
+        unusable: status.unusable,
+        last_success_seconds_ago: status.last_success.map(seconds_since),
+        last_error: status.last_error.map(|error| error.to_string()),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::cli::{EndpointName, UpstreamsArguments, UpstreamsCommand};
 use crate::operator::Operator;
 pub(crate) use wire::{
     DrainAnswer, DrainRequest, EndpointReport, ErrorReport, PoolReport, QueueReport, ScalingOfPool,
-    ScalingReport, UpstreamsReport,
+    ScalingReport, SourceReport, UpstreamsReport,
 };
 
 /// Nothing is computed for these answers.

@@ -210,12 +210,36 @@ async fn the_key_of_the_account_is_seen_by_nobody_else() {
         ("config", config),
         ("metrics", refrain.metrics().await.text().to_owned()),
         ("readiness", refrain.readiness().await.to_string()),
+        ("upstreams", refrain.admin(&Ask::get("/upstreams")).await.text()),
         ("log", refrain.logs()),
     ] {
         assert!(!text.contains(KEY), "{place}: {text}");
     }
     let seen = a.requests("/v1/chat/completions");
     assert!(!seen.is_empty() && seen.iter().all(|request| request.header("authorization").is_empty()));
+}
+
+#[tokio::test]
+async fn operators_see_prices_uptimes_and_how_a_source_does() {
+    let a = FakeUpstream::start().await;
+    let vast = FakeVast::start(&[&a]).await;
+    let refrain = Refrain::start(&vast.config()).await;
+    let report = async || {
+        let report = refrain.admin(&Ask::get("/upstreams")).await.json();
+        let pools = report["pools"].as_array().unwrap().clone();
+        pools.into_iter().find(|pool| pool["pool"] == "fleet").unwrap()
+    };
+    let found = report().await;
+    let (endpoint, source) = (&found["endpoints"][0], &found["discovery"][0]);
+    assert_eq!((&endpoint["price_per_hour"], &source["kind"]), (&json!(0.25), &json!("vast")), "{found}");
+    assert!(endpoint["uptime_seconds"].as_u64().is_some_and(|seconds| seconds > 0), "{found}");
+    assert_eq!((&source["members"], &source["last_error"]), (&json!(1), &Value::Null), "{found}");
+    vast.says(|| Answer::json(500, &json!({})));
+    let failing = eventually("the source's trouble", async || {
+        Some(report().await).filter(|report| !report["discovery"][0]["last_error"].is_null())
+    })
+    .await;
+    assert_eq!(failing["discovery"][0]["members"], 1, "{failing}");
 }
 
 #[tokio::test]
