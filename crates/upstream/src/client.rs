@@ -90,7 +90,8 @@ impl Client {
         }
     }
 
-    /// Asks one endpoint of a pool, whatever its turn, state or load.
+    /// Asks one endpoint of a pool, whatever its turn, state or load. What comes of it is not held for or against it: that a
+    /// server lists its models says nothing of its answers, and one that still loads is not broken.
     ///
     /// # Errors
     /// The last try's.
@@ -104,8 +105,8 @@ impl Client {
         request: UpstreamRequest,
     ) -> Result<UpstreamResponse, UpstreamError> {
         let mut asking = Asking::new(pool, request);
-        let seat = Seat::beyond_limits(pool, endpoint);
-        self.ask(&mut asking, seat).await.map_err(|failure| failure.error)
+        asking.seat = Some(Seat::beyond_limits(pool, endpoint));
+        self.connect_and_ask(&mut asking, endpoint).await.map_err(|failure| failure.error)
     }
 
     /// One endpoint, and what its answer tells of its health.

@@ -172,6 +172,11 @@ impl Health {
 
     /// A look found it ready, or not. The first look decides alone, and so does the first that finds a new one ready.
     pub(crate) fn note_look(&self, is_ready: bool, now: Millis) {
+        // It can be connected to again; who was ejected for its answers stays so.
+        if is_ready && self.outage.load(Relaxed) & DOWN != 0 {
+            self.outage.store(0, Relaxed);
+            self.note_returned(now);
+        }
         let (was, is) = (self.readiness(), if is_ready { Readiness::Ready } else { Readiness::Unready });
         if was == is || (was == Readiness::Awaited && !is_ready) {
             self.doubts.store(0, Relaxed);
@@ -185,10 +190,6 @@ impl Health {
         self.doubts.store(0, Relaxed);
         self.readiness.store(is as u8, Relaxed);
         if is_ready && was != Readiness::Unknown {
-            // What could not be connected to can be now; who was ejected for its answers stays so.
-            if self.outage.load(Relaxed) & DOWN != 0 {
-                self.outage.store(0, Relaxed);
-            }
             self.note_returned(now);
         }
     }
@@ -310,6 +311,19 @@ mod tests {
         assert_eq!(health.standing(NOW), Standing::Down, "in a row");
         health.note_look(true, NOW);
         assert_eq!(health.standing(NOW), Standing::Good);
+    }
+
+    #[test]
+    fn a_look_at_one_that_could_not_be_connected_to_brings_it_back_and_at_one_that_failed_does_not() {
+        let health = Health::default();
+        health.note_look(true, NOW);
+        health.note_failed(Failed::Unreachable, NOW, EJECTION);
+        assert_eq!(health.standing(NOW), Standing::Down);
+        health.note_look(true, NOW);
+        assert_eq!(health.standing(NOW), Standing::Good);
+        failed(&health, 5, NOW);
+        health.note_look(true, NOW);
+        assert_eq!(health.standing(NOW), Standing::Ejected);
     }
 
     #[test]
