@@ -1,6 +1,8 @@
 //! Edits of a stream in flight.
 
 use bytes::{Bytes, BytesMut};
+use memchr::{memrchr, memrchr2_iter};
+use refrain_core::Dialect;
 
 use crate::json::{self, Kind};
 
@@ -58,6 +60,63 @@ impl UsageFilter {
             out.extend_from_slice(&self.held);
             self.held.clear();
         }
+    }
+}
+
+/// Passes a stream on event by event, so that what breaks off within one can be told by another: half an event is nothing to
+/// a client, and spoils what follows it.
+#[derive(Debug)]
+pub struct WholeEvents {
+    dialect: Dialect,
+    held: BytesMut,
+}
+
+impl WholeEvents {
+    /// At the start of a stream of this dialect.
+    pub fn new(dialect: Dialect) -> Self {
+        Self { dialect, held: BytesMut::new() }
+    }
+
+    /// Takes the upstream's next bytes and gives those to forward now (maybe none): whole events, and what is too long for one.
+    pub fn feed(&mut self, mut bytes: Bytes) -> Bytes {
+        if self.held.is_empty() {
+            let whole = bytes.split_to(self.end_of_last(&bytes));
+            self.held.extend_from_slice(&bytes);
+            return if self.held.len() > HELD_BYTES_MAX { self.joined(&whole) } else { whole };
+        }
+        self.held.extend_from_slice(&bytes);
+        let end = match self.end_of_last(&self.held) {
+            0 if self.held.len() > HELD_BYTES_MAX => self.held.len(),
+            end => end,
+        };
+        self.held.split_to(end).freeze()
+    }
+
+    /// What is still held when the upstream's body ends.
+    pub fn finish(self) -> Bytes {
+        self.held.freeze()
+    }
+
+    /// Whether nothing is held.
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty()
+    }
+
+    fn joined(&mut self, whole: &[u8]) -> Bytes {
+        let held = std::mem::take(&mut self.held);
+        [whole, &held].concat().into()
+    }
+
+    /// Where the last whole event ends.
+    fn end_of_last(&self, bytes: &[u8]) -> usize {
+        if self.dialect == Dialect::Ollama {
+            return memrchr(b'\n', bytes).map_or(0, |at| at + 1);
+        }
+        let is_blank = |&at: &usize| {
+            let (before, end) = (&bytes[..at], bytes[at]);
+            before.ends_with(&[end]) || (end == b'\n' && before.ends_with(b"\n\r"))
+        };
+        memrchr2_iter(b'\n', b'\r', bytes).find(is_blank).map_or(0, |at| at + 1)
     }
 }
 
@@ -154,5 +213,43 @@ mod tests {
         let out: usize = (0..1000).map(|_| filter.feed(piece.clone()).len()).sum();
         assert!(out >= 1000 * 1024 - HELD_BYTES_MAX);
         assert!(filter.finish().len() <= HELD_BYTES_MAX);
+    }
+
+    fn passed(dialect: Dialect, pieces: &[&str]) -> Vec<String> {
+        let mut events = WholeEvents::new(dialect);
+        let text = |bytes: Bytes| String::from_utf8(bytes.to_vec()).unwrap();
+        let mut passed: Vec<String> =
+            pieces.iter().map(|piece| text(events.feed(Bytes::copy_from_slice(piece.as_bytes())))).collect();
+        passed.push(text(events.finish()));
+        passed
+    }
+
+    #[test]
+    fn half_an_event_waits_for_its_other_half() {
+        let sse = ["data: a\n\ndata: b", "b\n", "\ndata: c\r\n\r\n: d\r\rdata", ": e\n\ndata: ["];
+        assert_eq!(
+            passed(Dialect::OpenAi, &sse),
+            ["data: a\n\n", "", "data: bb\n\ndata: c\r\n\r\n: d\r\r", "data: e\n\n", "data: ["]
+        );
+        assert_eq!(passed(Dialect::Ollama, &["{1}\n{", "2}\n", "{3"]), ["{1}\n", "{2}\n", "", "{3"]);
+    }
+
+    #[test]
+    fn whole_events_are_neither_delayed_nor_copied() {
+        let mut events = WholeEvents::new(Dialect::Anthropic);
+        let event = Bytes::from_static(b"event: ping\ndata: {}\n\n");
+        assert_eq!(events.feed(event.clone()).as_ptr(), event.as_ptr());
+        assert!(events.is_empty());
+    }
+
+    #[test]
+    fn what_is_too_long_for_an_event_passes() {
+        for dialect in [Dialect::OpenAi, Dialect::Ollama] {
+            let mut events = WholeEvents::new(dialect);
+            let long = Bytes::from(vec![b'x'; HELD_BYTES_MAX + 1]);
+            assert_eq!(events.feed(long.clone()).len(), long.len());
+            let out: usize = (0..1000).map(|_| events.feed(long.slice(..1000)).len()).sum();
+            assert_eq!(out + events.finish().len(), 1000 * 1000);
+        }
     }
 }

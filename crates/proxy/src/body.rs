@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 use refrain_core::{Code, Dialect};
 use refrain_llm::response_id::{ResponseId, ResponseIdFinder};
-use refrain_llm::stream::UsageFilter;
+use refrain_llm::stream::{UsageFilter, WholeEvents};
 use refrain_upstream::UpstreamStream;
 
 use crate::access::AccessLine;
@@ -46,8 +46,7 @@ pub(crate) enum Source {
 /// Passes an upstream's bytes on as they come.
 pub(crate) struct Relay {
     source: Source,
-    /// Hides the usage chunk that Refrain asked for.
-    filter: Option<UsageFilter>,
+    passing: Passing,
     /// Looks for the response's id.
     watch: Option<ResponseIdWatch>,
     /// The dialect in which a stream says that it failed; none: a whole body, which can only break off.
@@ -77,6 +76,16 @@ impl ResponseIdWatch {
             ResponseId::Absent => None,
         }
     }
+}
+
+/// What of the bytes is handed out, and when.
+enum Passing {
+    /// All, at once.
+    Whatever,
+    /// All, a stream's event once it is whole.
+    Events(WholeEvents),
+    /// All events but the usage chunk that Refrain asked for.
+    WithoutUsage(UsageFilter),
 }
 
 enum End {
@@ -110,12 +119,13 @@ impl Body {
 impl Relay {
     /// Relays `source`. `stream` is the dialect if it is a stream; `length` the announced length if it is passed on.
     pub(crate) fn new(source: Source, stream: Option<Dialect>, length: Option<u64>) -> Self {
-        Self { source, filter: None, watch: None, stream, length, end: None, ended: false }
+        let passing = stream.map_or(Passing::Whatever, |dialect| Passing::Events(WholeEvents::new(dialect)));
+        Self { source, passing, watch: None, stream, length, end: None, ended: false }
     }
 
     /// Hides the usage chunk.
     pub(crate) fn without_usage(mut self) -> Self {
-        self.filter = Some(UsageFilter::new());
+        self.passing = Passing::WithoutUsage(UsageFilter::new());
         self
     }
 
@@ -127,7 +137,7 @@ impl Relay {
 
     /// Whether nothing follows what was handed out.
     fn is_ended(&self) -> bool {
-        self.ended || (self.filter.is_none() && matches!(self.end, Some(End::Complete)))
+        self.ended || (self.passing.holds_nothing() && matches!(self.end, Some(End::Complete)))
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
@@ -142,7 +152,7 @@ impl Relay {
             None => Poll::Pending,
             Some(End::Complete) => {
                 self.ended = true;
-                let rest = self.filter.take().map(UsageFilter::finish).unwrap_or_default();
+                let rest = std::mem::replace(&mut self.passing, Passing::Whatever).finish();
                 if rest.is_empty() { Poll::Ready(None) } else { Poll::Ready(Some(Ok(Frame::data(rest)))) }
             }
             Some(End::Failed(code)) => {
@@ -163,10 +173,7 @@ impl Relay {
                 Poll::Ready(Some(Err(code))) => self.end = Some(End::Failed(code)),
                 Poll::Ready(Some(Ok(chunk))) => {
                     self.watch = self.watch.take().and_then(|watch| watch.look(&chunk));
-                    let chunk = match &mut self.filter {
-                        Some(filter) => filter.feed(chunk),
-                        None => chunk,
-                    };
+                    let chunk = self.passing.feed(chunk);
                     if ready.is_empty() && joined.is_empty() {
                         ready = chunk;
                         continue;
@@ -188,6 +195,34 @@ impl Relay {
                 Ok(Frame::data(error_response::event(code, message, dialect)))
             }
             None => Err(BrokenOff(code)),
+        }
+    }
+}
+
+impl Passing {
+    fn feed(&mut self, chunk: Bytes) -> Bytes {
+        match self {
+            Self::Whatever => chunk,
+            Self::Events(events) => events.feed(chunk),
+            Self::WithoutUsage(filter) => filter.feed(chunk),
+        }
+    }
+
+    /// What is left at a clean end.
+    fn finish(self) -> Bytes {
+        match self {
+            Self::Whatever => Bytes::new(),
+            Self::Events(events) => events.finish(),
+            Self::WithoutUsage(filter) => filter.finish(),
+        }
+    }
+
+    /// Whether it is known that nothing will be left.
+    fn holds_nothing(&self) -> bool {
+        match self {
+            Self::Whatever => true,
+            Self::Events(events) => events.is_empty(),
+            Self::WithoutUsage(_) => false,
         }
     }
 }
