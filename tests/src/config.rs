@@ -14,7 +14,7 @@ const QUIET: &str = "filter = \"warn\"\naccess_sample = 0";
 /// A config file to be. Addresses and the data folder are filled in when it is written.
 #[derive(Clone)]
 pub struct Config {
-    upstream: String,
+    upstreams: Vec<String>,
     kind: &'static str,
     pool: String,
     route: String,
@@ -37,7 +37,7 @@ impl Config {
     /// Exact caching in memory, in front of a server at this URL; anonymous callers are welcome.
     pub fn new(upstream: &str) -> Self {
         Self {
-            upstream: upstream.to_owned(),
+            upstreams: vec![upstream.to_owned()],
             kind: "generic",
             pool: String::new(),
             route: String::new(),
@@ -64,8 +64,13 @@ impl Config {
     }
 
     /// Another server.
-    pub fn upstream(mut self, url: &str) -> Self {
-        self.upstream = url.to_owned();
+    pub fn upstream(self, url: &str) -> Self {
+        self.upstreams(&[url.to_owned()])
+    }
+
+    /// Several servers in its place.
+    pub fn upstreams(mut self, urls: &[String]) -> Self {
+        self.upstreams = urls.to_vec();
         self
     }
 
@@ -175,12 +180,13 @@ impl Config {
     pub(crate) fn render(&self, data: SocketAddr, admin: SocketAddr, dir: &Path) -> String {
         let names: Vec<&str> = self.policies.iter().map(|(name, ..)| name.as_str()).collect();
         let plugins = if names.is_empty() { String::new() } else { format!("plugins = {names:?}\n") };
-        let Self { upstream, kind, pool, route, cache, listener, runtime, anonymous, tables, log, .. } = self;
+        let Self { upstreams, kind, pool, route, cache, listener, runtime, anonymous, tables, log, .. } =
+            self;
         let mut text = format!(
             "[listener.main]\naddress = \"{data}\"\nallow_anonymous = {anonymous}\n{listener}\n\
              [admin]\naddress = \"{admin}\"\n\n\
              [runtime]\nworkers = 2\n{runtime}\n\
-             [pool.llm]\nkind = {kind:?}\nendpoints = [{upstream:?}]\n{pool}\n\
+             [pool.llm]\nkind = {kind:?}\nendpoints = {upstreams:?}\n{pool}\n\
              [route.all]\npool = \"llm\"\n{plugins}{route}\n\
              [log]\n{log}\n\n"
         );

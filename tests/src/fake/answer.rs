@@ -1,6 +1,7 @@
 //! Scripts of answers: what is sent, where it waits, where it breaks.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -39,9 +40,12 @@ pub struct Answer {
 pub(super) enum Step {
     Send(Bytes),
     Wait(Gate),
+    Pause(Duration),
     /// Never goes on.
     Hang,
     Close,
+    /// Closes as a crash does.
+    Reset,
 }
 
 impl Answer {
@@ -124,6 +128,34 @@ impl Answer {
     pub fn hang(mut self, at_step: usize) -> Self {
         self.steps.truncate(at_step);
         self.steps.push(Step::Hang);
+        self
+    }
+
+    /// Takes its time before a step, as a model does.
+    pub fn pause(mut self, before_step: usize, pause: Duration) -> Self {
+        self.steps.insert(before_step, Step::Pause(pause));
+        self
+    }
+
+    /// Takes its time before every piece of the body.
+    pub fn paced(self, pause: Duration) -> Self {
+        let pieces = self.steps.len();
+        (1..pieces).rev().fold(self, |paced, step| paced.pause(step, pause))
+    }
+
+    /// Resets the connection after so many bytes, if there are more.
+    pub fn reset_after(mut self, bytes: usize) -> Self {
+        let mut left = bytes;
+        for at in 0..self.steps.len() {
+            let Step::Send(piece) = &mut self.steps[at] else { continue };
+            if piece.len() > left {
+                piece.truncate(left);
+                self.steps.truncate(at + 1);
+                self.steps.push(Step::Reset);
+                break;
+            }
+            left -= piece.len();
+        }
         self
     }
 }

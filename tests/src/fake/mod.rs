@@ -50,6 +50,8 @@ struct State {
     connections: usize,
     /// Models that `/v1/models` lists; empty: one.
     offered: Vec<String>,
+    in_flight: usize,
+    peak_in_flight: usize,
     ollama: ollama::Models,
 }
 
@@ -132,6 +134,21 @@ impl FakeUpstream {
     /// Lists these models from now on, and answers for every name all the same, as llama.cpp does.
     pub fn offer(&self, models: &[&str]) {
         self.shared.state.lock().offered = models.iter().map(ToString::to_string).collect();
+    }
+
+    /// `POST`s that are being answered.
+    pub fn in_flight(&self) -> usize {
+        self.shared.state.lock().in_flight
+    }
+
+    /// Most of them at once so far.
+    pub fn peak_in_flight(&self) -> usize {
+        self.shared.state.lock().peak_in_flight
+    }
+
+    /// Waits until it answers so many `POST`s at once.
+    pub async fn answers_at_once(&self, count: usize) {
+        self.until(&format!("{count} POSTs at once"), |state| state.in_flight >= count).await;
     }
 
     /// Changes what stands behind an Ollama model, as `ollama pull` does.
@@ -219,6 +236,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
     let mut buffer = Vec::new();
     while let Some(request) = request::read(&mut stream, &mut buffer).await {
+        let _in_flight = InFlight::of(&request, &shared).await;
         let answer = shared.state.lock().take(request);
         shared.changed.send_replace(());
         for step in answer.steps {
@@ -232,6 +250,31 @@ async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
                 }
             }
         }
+    }
+}
+
+/// A `POST` that is being answered.
+struct InFlight(Arc<Shared>);
+
+impl InFlight {
+    async fn of(request: &Recorded, shared: &Arc<Shared>) -> Option<Self> {
+        if request.method != "POST" {
+            return None;
+        }
+        // Clients that left just before are noticed first.
+        for _ in 0..3 {
+            tokio::task::yield_now().await;
+        }
+        let state = &mut *shared.state.lock();
+        state.in_flight += 1;
+        state.peak_in_flight = state.peak_in_flight.max(state.in_flight);
+        Some(Self(shared.clone()))
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.state.lock().in_flight -= 1;
     }
 }
 
@@ -251,11 +294,19 @@ async fn perform(stream: &mut TcpStream, buffer: &mut Vec<u8>, step: Step) -> Ou
             () = gate.opened() => Outcome::Done,
             () = client_left(stream, buffer) => Outcome::ClientLeft,
         },
+        Step::Pause(pause) => tokio::select! {
+            () = tokio::time::sleep(pause) => Outcome::Done,
+            () = client_left(stream, buffer) => Outcome::ClientLeft,
+        },
         Step::Hang => {
             client_left(stream, buffer).await;
             Outcome::ClientLeft
         }
         Step::Close => Outcome::Closed,
+        Step::Reset => {
+            stream.set_zero_linger().unwrap();
+            Outcome::Closed
+        }
     }
 }
 

@@ -83,6 +83,11 @@ fn embed(body: &Value, nth: u64) -> Answer {
     )
 }
 
+/// The fake's own answer to a chat.
+pub fn chat(body: &Value, nth: u64) -> Answer {
+    generate(true, body, nth)
+}
+
 /// Chat or generate.
 fn generate(is_chat: bool, body: &Value, nth: u64) -> Answer {
     let nothing_to_say = if is_chat {

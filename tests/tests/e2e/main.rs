@@ -18,6 +18,7 @@ mod exact;
 mod fidelity;
 mod fleet;
 mod fleet_connections;
+mod fleet_load;
 mod isolation;
 mod observability;
 mod paths;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use refrain_tests::fake::{Answer, FakeUpstream, Recorded, openai};
 use refrain_tests::redis::{Flavour, RedisOptions, RedisServer};
-use refrain_tests::{Ask, Client, Config, Connection, Person, Refrain, Reply, within_time};
+use refrain_tests::{Ask, Client, Config, Connection, Person, Random, Refrain, Reply, within_time};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -41,23 +41,6 @@ const TOPICS: [[&str; 2]; 4] = [
     ["Where is the nearest train station?", "Where's the nearest train station?"],
     ["What is the capital of France?", "What's the capital of France?"],
 ];
-
-/// SplitMix64: Vigna, <https://prng.di.unimi.it/splitmix64.c>.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.next() % bound as u64).unwrap()
-    }
-}
 
 /// Whose and about what an answer is.
 #[derive(Clone, Debug, PartialEq, Eq)]
