@@ -11,11 +11,12 @@ use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use refrain_core::settings::Limits;
-use refrain_core::{Api, Code, Prompt};
+use refrain_core::{Api, Bypass, Code, Prompt};
 use refrain_llm::answer::Form;
 use refrain_upstream::{BoxError, Demand, PoolState, UpstreamBody, UpstreamRequest, UpstreamResponse};
 
 use crate::affinity;
+use crate::ask::Target;
 use crate::body::{Body, Relay, Source};
 use crate::failure::Failure;
 use crate::generate::form_of;
@@ -27,6 +28,9 @@ use crate::request::Admitted;
 use crate::respond::{self, Assembly, Wanted};
 use crate::upstream_headers::{self, Encoding};
 use crate::worker::Worker;
+
+/// Longest answer to a load or unload call.
+const TOLD_BYTES_MAX: usize = 64 * 1024;
 
 /// Bodies up to this length are not streamed.
 const SHORT_BYTES_MAX: u64 = 64 * 1024;
@@ -46,6 +50,9 @@ pub(crate) async fn whole(
     if is_refused(pool, response.status) {
         return Err(Failure::upstream(Code::Overloaded));
     }
+    if planned.sent.request.prompt.bypass == Some(Bypass::LoadUnload) {
+        tell_others(worker, admitted, planned, &response)?;
+    }
     if planned.sent.request.prompt.api == Api::Responses && pool.has_choice() {
         return Ok(relay_watched(response, admitted, pool));
     }
@@ -53,6 +60,29 @@ pub(crate) async fn whole(
         return assembled(response, admitted, &planned.sent.request.prompt).await;
     }
     Ok(relay(response, admitted))
+}
+
+/// An Ollama's load or unload call concerns everybody who has the model in memory: how long it stays there, or that it goes.
+fn tell_others(
+    worker: &Worker,
+    admitted: &Admitted,
+    planned: &Planned,
+    response: &UpstreamResponse,
+) -> Result<(), Failure> {
+    let Target { pool, model, .. } = &planned.target;
+    for endpoint in pool.others_with(model, &response.endpoint) {
+        let body = outgoing::body(admitted, planned, Usage::AsAsked);
+        let request = upstream_headers::request(admitted, Encoding::Identity, body)?;
+        let (client, pool) = (worker.client.clone(), pool.clone());
+        worker.spawn(async move {
+            let told =
+                async { client.send_to(&pool, &endpoint, request).await?.body.collect(TOLD_BYTES_MAX).await };
+            if let Err(error) = told.await {
+                tracing::debug!(%error, "a server was not told to load or unload a model");
+            }
+        });
+    }
+    Ok(())
 }
 
 /// Sends a request whose body nobody needs to read, as it comes in. Uploads to a server's admin paths (models of many

@@ -346,6 +346,13 @@ impl PoolState {
         }
     }
 
+    /// Endpoints other than this one that have a model in memory, as far as they say.
+    pub fn others_with(&self, model: &str, endpoint: &EndpointId) -> Vec<Arc<EndpointState>> {
+        let model = crate::models::hash(model);
+        let members = self.members.load();
+        members.iter().filter(|other| other.id() != endpoint && other.is_resident(model)).cloned().collect()
+    }
+
     /// Takes the next turn.
     pub(crate) fn turn(&self) -> usize {
         self.turn.fetch_add(1, Relaxed)

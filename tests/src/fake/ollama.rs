@@ -1,7 +1,7 @@
 //! A fake Ollama: routes, streaming by default, load and unload, digests and error lines, after `server/routes.go` and
 //! `api/types.go` of ollama/ollama.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
@@ -10,27 +10,49 @@ use super::{Answer, Recorded, pieces};
 const NDJSON: &str = "application/x-ndjson";
 const CREATED_AT: &str = "2026-08-21T10:00:00.123456789Z";
 
-/// Which models it has: name -> how often it was pulled.
-pub(super) struct Models(BTreeMap<String, u32>);
+/// Which models it has.
+pub(super) struct Models {
+    /// Name -> how often it was pulled.
+    pulled: BTreeMap<String, u32>,
+    /// In memory.
+    resident: BTreeSet<String>,
+}
 
 impl Default for Models {
     fn default() -> Self {
-        Self(["m:latest", "gemma3:270m"].map(|name| (name.to_owned(), 1)).into())
+        let pulled = ["m:latest", "gemma3:270m"].map(|name| (name.to_owned(), 1)).into();
+        Self { pulled, resident: BTreeSet::new() }
     }
 }
 
 impl Models {
     pub(super) fn pull(&mut self, model: &str) {
-        *self.0.entry(full(model)).or_default() += 1;
+        *self.pulled.entry(full(model)).or_default() += 1;
     }
 
     fn has(&self, model: &str) -> bool {
-        self.0.contains_key(&full(model))
+        self.pulled.contains_key(&full(model))
+    }
+
+    /// A call loads its model, or unloads it.
+    fn note(&mut self, model: &str, stays: bool) {
+        if stays {
+            self.resident.insert(full(model));
+        } else {
+            self.resident.remove(&full(model));
+        }
+    }
+
+    fn resident(&self) -> Vec<Value> {
+        self.resident
+            .iter()
+            .map(|name| json!({"name": name, "model": name, "size_vram": 253_000_000}))
+            .collect()
     }
 
     fn list(&self) -> Vec<Value> {
         let details = json!({"format": "gguf", "family": "gemma3", "parameter_size": "270M", "quantization_level": "Q4_K_M"});
-        let models = self.0.iter().map(|(name, pulled)| {
+        let models = self.pulled.iter().map(|(name, pulled)| {
             json!({
                 "name": name, "model": name, "modified_at": CREATED_AT, "size": 253_000_000,
                 "digest": format!("{pulled:064x}"), "details": details,
@@ -48,13 +70,14 @@ pub(super) fn answer(models: &mut Models, request: &Recorded, generations: &mut 
     match (request.method.as_str(), request.path.as_str()) {
         ("GET" | "HEAD", "/api/version") => Answer::json(200, &json!({"version": "0.11.6"})),
         ("GET" | "HEAD", "/api/tags") => Answer::json(200, &json!({"models": models.list()})),
-        ("GET", "/api/ps") => Answer::json(200, &json!({"models": []})),
+        ("GET", "/api/ps") => Answer::json(200, &json!({"models": models.resident()})),
         ("POST", "/api/chat" | "/api/generate" | "/api/embed" | "/api/show") => {
             let body = request.json();
             let model = body["model"].as_str().unwrap_or_default();
             if !models.has(model) {
                 return Answer::json(404, &json!({"error": format!("model '{model}' not found")}));
             }
+            models.note(model, body["keep_alive"] != 0);
             *generations += 1;
             match request.path.as_str() {
                 "/api/embed" => embed(&body, *generations),

@@ -1,6 +1,6 @@
 //! Which server of a pool is asked.
 
-use refrain_tests::{Ask, Person, Refrain};
+use refrain_tests::{Ask, Client, Person, Refrain};
 use serde_json::json;
 
 use super::{fakes, fleet, pool_of, posts};
@@ -139,4 +139,22 @@ async fn a_model_is_asked_where_it_is() {
         refrain.send(&Ask::post("/api/show", json!({"model": "small"}))).await;
     }
     assert_eq!(fakes[0].requests("/api/show").len(), 2);
+}
+
+#[tokio::test]
+async fn a_model_is_unloaded_wherever_it_is_in_memory() {
+    let fakes = fakes(3).await;
+    for fake in &fakes[..2] {
+        let load = Ask::post("/api/generate", json!({"model": "m", "prompt": ""}));
+        Client::http(fake.address()).send(&load).await;
+    }
+    // Where the models are is known from the start.
+    let refrain = fleet(&fakes, "kind = \"ollama\"").await;
+    let unload = Ask::post("/api/generate", json!({"model": "m", "prompt": "", "keep_alive": 0}));
+    refrain.send(&unload).await;
+    for fake in &fakes[..2] {
+        fake.posted(2).await;
+        assert_eq!(fake.last_post().json()["keep_alive"], 0);
+    }
+    assert_eq!(fakes[2].posts(), 0);
 }
