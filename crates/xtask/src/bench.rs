@@ -116,11 +116,35 @@ fn http(bench: &Bench, rounds: usize) -> Result<()> {
         }
     }
     print_table(&figures);
+    latency(bench, &stage, rounds)?;
     println!(
         "\nmemory after the load: refrain {} MiB, nginx {} MiB",
         stage.refrain_mib()?,
         stage.nginx_mib()?
     );
+    Ok(())
+}
+
+/// What each path adds to the time of a request that is alone.
+fn latency(bench: &Bench, stage: &cases::Stage, rounds: usize) -> Result<()> {
+    let mut added: Vec<Vec<f64>> = Case::ALL.iter().map(|_| Vec::new()).collect();
+    let mut direct = Vec::new();
+    for _ in 0..rounds {
+        let upstream = stage.alone(bench, None)?;
+        direct.push(upstream);
+        for (case, added) in Case::ALL.into_iter().zip(&mut added) {
+            added.push(stage.alone(bench, Some(case))? - upstream);
+        }
+    }
+    println!(
+        "\n| one request at a time; the upstream alone: {:.0} us | added p50 us | x nginx |",
+        median(direct.into_iter())
+    );
+    println!("|---|---|---|");
+    for (case, rounds) in Case::ALL.into_iter().zip(&added) {
+        let ratio = median(rounds.iter().zip(&added[0]).map(|(case, nginx)| case / nginx));
+        println!("| {} | {:.0} | {ratio:.2} |", case.title(), median(rounds.iter().copied()));
+    }
     Ok(())
 }
 

@@ -75,7 +75,9 @@ pub(super) fn run(bench: &Bench) -> Result<()> {
 fn beside_hostile(bench: &Bench, stage: &Stage) -> Result<()> {
     println!("\n| others' p99, hits | alone ms | beside an endless loop ms | ratio |\n|---|---|---|---|");
     let script = wrk::script(&bench.dir, "quiet", "quiet", Unique::No)?;
-    let load = || wrk::run(&bench.wrk, super::cases::LOAD_CORE, &script, &stage.url(), bench.load);
+    let load = || {
+        wrk::run((&bench.wrk, super::cases::LOAD_CORE), wrk::CONNECTIONS, (&script, &stage.url()), bench.load)
+    };
     for round in 1..=HOSTILE_ROUNDS {
         let alone = load()?.p99_ms;
         let over = AtomicBool::new(false);
@@ -125,7 +127,12 @@ impl Stage {
         let script = wrk::plain(&bench.dir, "policy", policy, &body(bytes))?;
         let before = self.calls(policy)?;
         loop {
-            wrk::run(&bench.wrk, super::cases::LOAD_CORE, &script, &self.url(), bench.load)?;
+            wrk::run(
+                (&bench.wrk, super::cases::LOAD_CORE),
+                wrk::CONNECTIONS,
+                (&script, &self.url()),
+                bench.load,
+            )?;
             let calls = self.calls(policy)?.since(&before);
             if calls.count() >= f64::from(calls_min) {
                 return Ok(calls);

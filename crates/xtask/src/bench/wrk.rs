@@ -10,12 +10,14 @@ use anyhow::{Context, Result, bail};
 use crate::command;
 
 /// Connections: enough that the proxy is never idle for want of requests.
-const CONNECTIONS: usize = 64;
+pub(super) const CONNECTIONS: usize = 64;
 
 /// What wrk counted.
 pub(super) struct Counted {
     pub(super) requests: u64,
     pub(super) rate: f64,
+    /// Half of the requests took less, in ms.
+    pub(super) p50_ms: f64,
     /// 99 of 100 requests took less, in ms.
     pub(super) p99_ms: f64,
 }
@@ -68,11 +70,16 @@ pub(super) enum Unique {
     No,
 }
 
-/// Runs wrk on one core.
-pub(super) fn run(wrk: &Path, core: usize, script: &Path, url: &str, time: Duration) -> Result<Counted> {
+/// Runs wrk on one core, over so many connections.
+pub(super) fn run(
+    (wrk, core): (&Path, usize),
+    connections: usize,
+    (script, url): (&Path, &str),
+    time: Duration,
+) -> Result<Counted> {
     let mut command = Command::new("taskset");
     command.args(["-c", &core.to_string()]).arg(wrk);
-    command.args(["-t1", "--latency", &format!("-c{CONNECTIONS}"), &format!("-d{}s", time.as_secs())]);
+    command.args(["-t1", "--latency", &format!("-c{connections}"), &format!("-d{}s", time.as_secs())]);
     command.arg("-s").arg(script).arg(url).stdin(Stdio::null());
     parse(&command::stdout(&mut command)?)
 }
@@ -83,9 +90,12 @@ fn parse(output: &str) -> Result<Counted> {
     }
     let requests = output.lines().find_map(|line| line.split_once(" requests in ")?.0.trim().parse().ok());
     let rate = output.lines().find_map(|line| line.strip_prefix("Requests/sec:")?.trim().parse().ok());
-    let p99 = output.lines().find_map(|line| milliseconds(line.trim().strip_prefix("99%")?.trim()));
-    match (requests, rate, p99) {
-        (Some(requests), Some(rate), Some(p99_ms)) if requests > 0 => Ok(Counted { requests, rate, p99_ms }),
+    let under =
+        |share: &str| output.lines().find_map(|line| milliseconds(line.trim().strip_prefix(share)?.trim()));
+    match (requests, rate, under("50%"), under("99%")) {
+        (Some(requests), Some(rate), Some(p50_ms), Some(p99_ms)) if requests > 0 => {
+            Ok(Counted { requests, rate, p50_ms, p99_ms })
+        }
         _ => bail!("wrk said something else:\n{output}"),
     }
 }
@@ -111,7 +121,8 @@ mod tests {
     fn wrks_words_are_understood_and_failed_requests_fail_the_bench() {
         let good = "Running 2s test\n     50%    1.10ms\n     99%  812.00us\n  12345 requests in 2.00s, 3MB read\nRequests/sec:   6172.5\n";
         let counted = parse(good).unwrap();
-        assert_eq!((counted.requests, counted.rate, counted.p99_ms), (12345, 6172.5, 0.812));
+        assert_eq!((counted.requests, counted.rate), (12345, 6172.5));
+        assert_eq!((counted.p50_ms, counted.p99_ms), (1.1, 0.812));
         assert_eq!(milliseconds("1.5s"), Some(1500.0));
         assert!(parse(&format!("{good}  Non-2xx or 3xx responses: 3\n")).is_err());
         assert!(parse("unable to connect").is_err());
