@@ -288,7 +288,7 @@ impl PoolState {
             capacity: asked * u64::from(self.limit()),
             output_tokens,
             output_tokens_per_second,
-            desired_replicas: self.scale.replicas(self.load()),
+            desired_replicas: self.scale.replicas(self.load_at(now)),
         }
     }
 
@@ -299,14 +299,15 @@ impl PoolState {
 
     /// Remembers its load of now.
     pub(crate) fn note_load(&self, now: Millis) {
-        self.scale.note(now, self.load());
+        self.scale.note(now, self.load_at(now));
     }
 
-    fn load(&self) -> Load {
+    fn load_at(&self, now: Millis) -> Load {
         Load {
             requests: self.in_flight() + self.queue.waiting() as u64,
             concurrency: self.config.admission.concurrency,
             proxies: self.proxies.0.load(Relaxed),
+            is_served: self.members.load().iter().any(|endpoint| endpoint.condition(now).is_asked()),
         }
     }
 

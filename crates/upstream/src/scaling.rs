@@ -49,6 +49,8 @@ pub(crate) struct Load {
     pub(crate) concurrency: u32,
     /// How many proxies there are.
     pub(crate) proxies: u32,
+    /// Whether any endpoint is asked: where none is, requests are refused at once, and nobody sees how many are wanted.
+    pub(crate) is_served: bool,
 }
 
 impl Load {
@@ -91,7 +93,8 @@ impl Scale {
     /// Notes the load of now.
     pub(crate) fn note(&self, now: Millis, load: Load) {
         let mut seen = self.seen.lock();
-        seen.replicas.note(now, load.replicas());
+        let least = if load.is_served { 1 } else { seen.replicas.most() };
+        seen.replicas.note(now, load.replicas().max(least));
         seen.tokens.note(now, self.output_tokens.load(Relaxed));
     }
 
@@ -150,7 +153,7 @@ mod tests {
     use super::*;
 
     fn load(requests: u64) -> Load {
-        Load { requests, concurrency: 10, proxies: 1 }
+        Load { requests, concurrency: 10, proxies: 1, is_served: true }
     }
 
     fn second(nth: usize) -> Millis {
@@ -165,6 +168,17 @@ mod tests {
         );
         assert_eq!(Load { proxies: 2, ..load(9) }.replicas(), 2, "the other proxy has as much to do");
         assert_eq!(load(u64::MAX).replicas(), u32::MAX);
+    }
+
+    #[test]
+    fn fleet_replicas_stay_while_nobody_is_in_service() {
+        let scale = Scale::default();
+        scale.note(second(0), load(90));
+        let outage = Load { is_served: false, ..load(0) };
+        (1..600).for_each(|nth| scale.note(second(nth), outage));
+        assert_eq!(scale.replicas(outage), 10);
+        (600..600 + CALM.as_secs() as usize).for_each(|nth| scale.note(second(nth), load(0)));
+        assert_eq!(scale.replicas(load(0)), 1);
     }
 
     #[test]
@@ -205,7 +219,7 @@ mod tests {
         fn fleet_replicas_suffice_and_one_less_would_not(
             requests in 0u64..1_000_000, concurrency in 1u32..1000, proxies in 1u32..20,
         ) {
-            let load = Load { requests, concurrency, proxies };
+            let load = Load { requests, concurrency, proxies, is_served: true };
             let room = |replicas: u32| f64::from(replicas) * UTILISATION * f64::from(concurrency);
             let all = requests as f64 * f64::from(proxies);
             let replicas = load.replicas();
