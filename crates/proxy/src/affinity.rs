@@ -22,9 +22,10 @@ const BYTES_A_TOKEN: usize = 4;
 pub(crate) fn demand(admitted: &Admitted, planned: &Planned) -> Demand {
     let Planned { sent, target, .. } = planned;
     let tokens = sent.request.body().len() / BYTES_A_TOKEN;
+    let has_choice = target.pool.has_choice();
     Demand {
         affinity: affinity(admitted, planned),
-        model: Some(target.model.as_str().into()),
+        model: has_choice.then(|| target.model.as_str().into()),
         tenant: Some(admitted.caller.identity.tenant.clone()),
         tokens: u32::try_from(tokens).unwrap_or(u32::MAX).max(1),
         follows: followed(admitted, &sent.request),

@@ -109,32 +109,58 @@ async fn wait(pool: &Arc<PoolState>, demand: &Demand, tried: &[u64]) -> Result<S
     let ticket = pool.queue.join(waiter, pool.config().admission.queue_max);
     let _place = ticket.map_err(|turned| overloaded(pool, turned))?;
     dispatch(pool);
-    let deadline = begun + pool.config().admission.queue_timeout;
-    let seated = loop {
+    let seated = match at_once(pool, demand, tried, &mut answer) {
+        Some(seated) => seated,
+        None => served(pool, begun + pool.config().admission.queue_timeout, &mut answer).await,
+    };
+    pool.queue.note_wait(begun.elapsed());
+    seated.map_err(|turned| match turned {
+        Turned::NobodyLeft => nobody(pool),
+        Turned::Late => {
+            pool.queue.note_late();
+            overloaded(pool, turned)
+        }
+        Turned::Full | Turned::Share => overloaded(pool, turned),
+    })
+}
+
+/// What the queue has said already, or a seat that nobody before this request could use: they may all wait for another model.
+fn at_once(
+    pool: &Arc<PoolState>,
+    demand: &Demand,
+    tried: &[u64],
+    answer: &mut oneshot::Receiver<Result<Seat, Turned>>,
+) -> Option<Result<Seat, Turned>> {
+    if let Ok(answer) = answer.try_recv() {
+        return Some(answer);
+    }
+    match balance::choose(pool, demand, tried, Millis::now()) {
+        Choice::Seat(seat) => Some(Ok(seat)),
+        Choice::Full | Choice::Nobody => None,
+    }
+}
+
+/// What the queue says, by its deadline.
+async fn served(
+    pool: &Arc<PoolState>,
+    deadline: Instant,
+    answer: &mut oneshot::Receiver<Result<Seat, Turned>>,
+) -> Result<Seat, Turned> {
+    loop {
         let look = (Instant::now() + LOOK_INTERVAL).min(deadline);
         tokio::select! {
             biased;
-            seated = &mut answer => break seated,
+            // Whoever serves the queue always answers.
+            served = &mut *answer => return served.unwrap_or(Err(Turned::Late)),
             () = sleep_until(look) => {}
         }
-        dispatch(pool);
+        if pool.queue.takes_look(Instant::now(), LOOK_INTERVAL) {
+            dispatch(pool);
+        }
         if Instant::now() >= deadline {
             answer.close();
-            break answer.try_recv().or(Ok(Err(Turned::Late)));
+            return answer.try_recv().unwrap_or(Err(Turned::Late));
         }
-    };
-    pool.queue.note_wait(begun.elapsed());
-    match seated {
-        Ok(Ok(seat)) => Ok(seat),
-        Ok(Err(Turned::NobodyLeft)) => Err(nobody(pool)),
-        Ok(Err(turned)) => {
-            if turned == Turned::Late {
-                pool.queue.note_late();
-            }
-            Err(overloaded(pool, turned))
-        }
-        // Whoever serves the queue always answers.
-        Err(_) => Err(overloaded(pool, Turned::Late)),
     }
 }
 
@@ -160,5 +186,102 @@ fn overloaded(pool: &PoolState, turned: Turned) -> UpstreamError {
         pool: pool.id().clone(),
         by_tenant: turned == Turned::Share,
         retry_after: pool.queue.retry_after(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use futures_util::FutureExt;
+    use refrain_core::settings::{Admission, Pool, PoolKind};
+
+    use super::*;
+    use crate::Upstreams;
+    use crate::models::Models;
+
+    /// Two endpoints with a model each; every one takes one request at a time.
+    fn pool(queue_max: usize) -> Arc<PoolState> {
+        let plain = crate::pool::tests::pool("p", PoolKind::Generic, &["a", "b"]);
+        let admission = Admission { concurrency: 1, parallelism: 1, queue_max, ..Admission::default() };
+        let config = Arc::new(Pool { admission, ..(*plain).clone() });
+        let upstreams = Upstreams::new(&BTreeMap::from([(config.id.clone(), config)])).unwrap();
+        let pool = upstreams.pools().next().unwrap().clone();
+        for (endpoint, list) in pool.endpoints().iter().zip([r#"[{"id":"x"}]"#, r#"[{"id":"y"}]"#]) {
+            let models = Models::of_openai(format!(r#"{{"data":{list}}}"#).as_bytes());
+            endpoint.models.store(models.map(Arc::new));
+        }
+        pool
+    }
+
+    fn wants(model: &str, tenant: &str) -> Demand {
+        Demand { model: Some(model.into()), tenant: Some(tenant.into()), ..Demand::default() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_for_another_model_passes_all_that_wait_for_a_full_one() {
+        let pool = pool(100);
+        let held = seat(&pool, &wants("x", "t"), &[]).await.unwrap();
+        let demand = wants("x", "t");
+        let mut waiting: Vec<_> = (0..50).map(|_| Box::pin(seat(&pool, &demand, &[]))).collect();
+        assert!(waiting.iter_mut().all(|waiter| waiter.as_mut().now_or_never().is_none()));
+        let other = seat(&pool, &wants("y", "t"), &[]).now_or_never().unwrap().unwrap();
+        assert_eq!(other.endpoint().id().as_str(), "b");
+        drop(held);
+        let served = waiting.remove(0).await.unwrap();
+        assert_eq!(served.endpoint().id().as_str(), "a");
+        drop(waiting);
+        assert_eq!(pool.queue.waiting(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn tenants_are_served_in_turn_and_the_longest_line_gives_way() {
+        let pool = pool(4);
+        let held = seat(&pool, &wants("x", "many"), &[]).await.unwrap();
+        let (many, few) = (wants("x", "many"), wants("x", "few"));
+        let mut of_many: Vec<_> = (0..4).map(|_| Box::pin(seat(&pool, &many, &[]))).collect();
+        assert!(of_many.iter_mut().all(|waiter| waiter.as_mut().now_or_never().is_none()));
+        let mut of_few = Box::pin(seat(&pool, &few, &[]));
+        assert!(of_few.as_mut().now_or_never().is_none());
+        let pushed_out = of_many.pop().unwrap().await.unwrap_err();
+        assert!(matches!(pushed_out, UpstreamError::Overloaded { by_tenant: true, .. }));
+        drop(held);
+        drop(of_many.remove(0).await.unwrap());
+        let second = of_few.now_or_never().expect("it is the other tenant's turn").unwrap();
+        assert!(of_many[0].as_mut().now_or_never().is_none());
+        drop(second);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_ever_and_no_seat_is_lost() {
+        let pool = pool(4);
+        let held = seat(&pool, &wants("x", "t"), &[]).await.unwrap();
+        let begun = Instant::now();
+        let late = seat(&pool, &wants("x", "t"), &[]).await.unwrap_err();
+        assert!(matches!(late, UpstreamError::Overloaded { by_tenant: false, .. }));
+        assert_eq!(begun.elapsed().as_secs(), pool.config().admission.queue_timeout.as_secs());
+        let demand = wants("x", "t");
+        let mut leaves = Box::pin(seat(&pool, &demand, &[]));
+        assert!(leaves.as_mut().now_or_never().is_none());
+        // Its seat is on the way to it when it leaves.
+        drop(held);
+        drop(leaves);
+        assert_eq!(pool.stats().iter().map(|endpoint| endpoint.in_flight).sum::<u32>(), 0);
+        assert!(seat(&pool, &wants("x", "t"), &[]).now_or_never().unwrap().is_ok());
+        assert!(pool.queue.retry_after() >= Duration::from_secs(1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_endpoint_that_returns_is_noticed_though_nobody_left() {
+        let pool = pool(4);
+        let _held = seat(&pool, &wants("x", "t"), &[]).await.unwrap();
+        let demand = Demand::default();
+        let first = pool.endpoints()[1].clone();
+        first.set_draining(true);
+        let mut waits = Box::pin(seat(&pool, &demand, &[]));
+        assert!(waits.as_mut().now_or_never().is_none());
+        first.set_draining(false);
+        assert_eq!(waits.await.unwrap().endpoint().id().as_str(), "b");
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use refrain_core::TenantId;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::Seat;
 use super::drain_rate::DrainRate;
@@ -56,6 +57,8 @@ pub(crate) struct Queue {
     waits: AtomicU64,
     refused: AtomicU64,
     rate: Mutex<DrainRate>,
+    /// When it was looked at last though nobody left.
+    looked: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug, Default)]
@@ -156,6 +159,16 @@ impl Queue {
         drop(lines);
         self.rate.lock().note(now, self.done.load(Relaxed));
         left
+    }
+
+    /// Whether it is time to look at it though nobody left; says so to one of those that wait.
+    pub(crate) fn takes_look(&self, now: Instant, interval: Duration) -> bool {
+        let mut looked = self.looked.lock();
+        let is_due = looked.is_none_or(|looked| now >= looked + interval / 2);
+        if is_due {
+            *looked = Some(now);
+        }
+        is_due
     }
 
     /// A request ended.
