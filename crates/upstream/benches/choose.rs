@@ -24,14 +24,14 @@ fn main() {
 }
 
 /// Prompts that nobody has seen.
-#[divan::bench(args = [8, 128])]
+#[divan::bench(args = [8, 128], sample_size = 1000)]
 fn new_conversation(bencher: Bencher<'_, '_>, endpoints: usize) {
     let fleet = Fleet::new(Balance::Prefix, endpoints);
     fleet.measure(bencher, Duration::from_secs(2));
 }
 
 /// Prompts whose former turns went somewhere.
-#[divan::bench(args = [8, 128])]
+#[divan::bench(args = [8, 128], sample_size = 1000)]
 fn next_turn(bencher: Bencher<'_, '_>, endpoints: usize) {
     let fleet = Fleet::new(Balance::Prefix, endpoints);
     for prompt in prompts(1) {
@@ -41,7 +41,7 @@ fn next_turn(bencher: Bencher<'_, '_>, endpoints: usize) {
 }
 
 /// In turn, to compare with.
-#[divan::bench(args = [8, 128])]
+#[divan::bench(args = [8, 128], sample_size = 1000)]
 fn round_robin(bencher: Bencher<'_, '_>, endpoints: usize) {
     Fleet::new(Balance::RoundRobin, endpoints).measure(bencher, Duration::ZERO);
 }

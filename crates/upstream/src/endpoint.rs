@@ -15,7 +15,7 @@ use crate::UpstreamError;
 use crate::balance::rendezvous;
 use crate::clock::Millis;
 use crate::health::{Failed, Health, Standing};
-use crate::models::Models;
+use crate::models::{Held, Models};
 use crate::tls::TlsAccess;
 
 /// An endpoint's live state. Kept over reloads that leave the endpoint as it is.
@@ -188,14 +188,9 @@ impl EndpointState {
         if self.drains.load(Relaxed) { Standing::Awaited } else { self.health.standing(now) }
     }
 
-    /// Whether it has a model, by [`crate::models::hash`]; none: it never said.
-    pub(crate) fn holds(&self, model: u64) -> Option<bool> {
-        self.models.load().as_ref().map(|models| models.holds(model))
-    }
-
-    /// Whether it has a model in memory.
-    pub(crate) fn is_resident(&self, model: u64) -> bool {
-        self.models.load().as_ref().is_some_and(|models| models.is_resident(model))
+    /// What it says of a model, by [`crate::models::hash`].
+    pub(crate) fn held(&self, model: u64) -> Held {
+        self.models.load().as_ref().map_or(Held::Unknown, |models| models.held(model))
     }
 
     /// Whether a connection that is opened now is likely to be one that requests share.

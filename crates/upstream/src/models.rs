@@ -22,6 +22,17 @@ pub(crate) struct Models {
     resident: Vec<u64>,
 }
 
+/// What an endpoint says of one model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// It never said which it has.
+    Unknown,
+    Not,
+    /// It has it, and would load it first, as far as is known.
+    OnDisk,
+    InMemory,
+}
+
 #[derive(Deserialize)]
 struct OpenAiList {
     data: Vec<OpenAiModel>,
@@ -78,12 +89,13 @@ impl Models {
         self.named.get(bare(model))?.as_ref()
     }
 
-    pub(crate) fn holds(&self, model: u64) -> bool {
-        self.held.contains(&model)
-    }
-
-    pub(crate) fn is_resident(&self, model: u64) -> bool {
-        self.resident.contains(&model)
+    /// What is said of a model, by [`hash`].
+    pub(crate) fn held(&self, model: u64) -> Held {
+        match self.held.contains(&model) {
+            false => Held::Not,
+            true if self.resident.contains(&model) => Held::InMemory,
+            true => Held::OnDisk,
+        }
     }
 
     /// Whether the names are the same, and so is what is in memory.
@@ -121,15 +133,14 @@ mod tests {
     fn lists_of_both_kinds_are_read() {
         let models = Models::of_openai(br#"{"object":"list","data":[{"id":"b","x":1},{"id":"a"}]}"#).unwrap();
         assert_eq!(models.names(), ["a", "b"]);
-        assert!(models.holds(hash("a")) && !models.holds(hash("c")) && models.digest("a").is_none());
+        assert_eq!((models.held(hash("a")), models.held(hash("c"))), (Held::OnDisk, Held::Not));
+        assert!(models.digest("a").is_none());
 
         let models =
             Models::of_ollama(br#"{"models":[{"name":"gemma:latest","digest":"d1"},{"name":"q:4b"}]}"#);
         let models = models.unwrap().with_resident(br#"{"models":[{"name":"q:4b","size_vram":1}]}"#);
-        assert!(
-            models.holds(hash("gemma")) && models.digest("gemma").is_some_and(|digest| **digest == *"d1")
-        );
-        assert!(models.is_resident(hash("q:4b")) && !models.is_resident(hash("gemma")));
+        assert_eq!(models.digest("gemma").map(|digest| &**digest), Some("d1"));
+        assert_eq!((models.held(hash("q:4b")), models.held(hash("gemma"))), (Held::InMemory, Held::OnDisk));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::balance::turns::Members;
 use crate::balance::{self, Choice};
 use crate::budget::RetryBudget;
 use crate::endpoint::{EndpointState, EndpointStats};
+use crate::models::Held;
 use crate::scaling::{Load, Scale};
 use crate::tls::TlsAccess;
 use crate::{Demand, Discoveries, Millis, UpstreamError, identity};
@@ -351,7 +352,11 @@ impl PoolState {
     pub fn others_with(&self, model: &str, endpoint: &EndpointId) -> Vec<Arc<EndpointState>> {
         let model = crate::models::hash(model);
         let members = self.members.load();
-        members.iter().filter(|other| other.id() != endpoint && other.is_resident(model)).cloned().collect()
+        members
+            .iter()
+            .filter(|other| other.id() != endpoint && other.held(model) == Held::InMemory)
+            .cloned()
+            .collect()
     }
 
     /// Takes the next turn.

@@ -6,6 +6,7 @@
 
 mod cases;
 mod cpu;
+mod fleet;
 mod nginx;
 mod policies;
 mod redis;
@@ -49,6 +50,8 @@ enum Part {
     Semantic,
     /// The shared store, beside bare commands to Redis.
     Redis,
+    /// Choosing an endpoint, and hashing a prompt's beginnings.
+    Fleet,
     /// Cache policies: calls by size of body, mixed calls, memory over reloads.
     Policies,
 }
@@ -67,6 +70,10 @@ struct Bench {
 pub(crate) fn run(args: &Args) -> Result<()> {
     if cpu::cores() < 2 {
         bail!("two cores are needed: one for the proxy, one for the load and the upstream");
+    }
+    if args.only == Some(Part::Fleet) {
+        // It needs nothing but the code.
+        return fleet::run();
     }
     setup::run(&setup::Args::to_bench())?;
     let manifest = Manifest::load(&workspace::setup_dir())?;
@@ -88,6 +95,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let wants = |part| args.only.is_none_or(|only| only == part);
     if wants(Part::Http) {
         http(&bench, args.rounds)?;
+    }
+    if wants(Part::Fleet) {
+        fleet::run()?;
     }
     if wants(Part::Policies) {
         policies::run(&bench)?;

@@ -20,6 +20,7 @@ use crate::clock::Millis;
 use crate::demand::{Affinity, Demand};
 use crate::endpoint::EndpointState;
 use crate::health::Standing;
+use crate::models::Held;
 use crate::pool::PoolState;
 use bound::{Part, Total};
 use turns::Members;
@@ -43,16 +44,20 @@ pub(crate) enum Choice {
 /// An endpoint as this choice sees it.
 struct Candidate<'m> {
     endpoint: &'m Arc<EndpointState>,
+    /// Its place among the members.
+    place: usize,
     standing: Standing,
     part: Part,
-    /// Whether the model is in its memory, where that is known.
-    is_resident: bool,
+    /// What it says of the model.
+    model: Held,
 }
 
 /// Who may be asked.
 struct Field<'m> {
     candidates: SmallVec<[Candidate<'m>; USUAL]>,
     total: Total,
+    /// All have the same weight.
+    is_even: bool,
 }
 
 /// Smaller is better.
@@ -95,26 +100,35 @@ fn tokens(demand: &Demand) -> u32 {
 }
 
 impl<'m> Field<'m> {
+    /// One look at each member.
     fn of(pool: &PoolState, members: &'m Members, demand: &Demand, tried: &[u64], now: Millis) -> Self {
-        let mut candidates: SmallVec<[Candidate<'m>; USUAL]> = SmallVec::new();
+        let mut candidates: SmallVec<[Candidate<'m>; USUAL]> = SmallVec::with_capacity(members.len());
+        let (floor, slow_start) = (f64::from(pool.floor()), pool.config().health.slow_start);
         let model = demand.model.as_deref().map(crate::models::hash);
-        let is_held = model.is_some_and(|model| members.iter().any(|one| one.holds(model) == Some(true)));
         let owner = demand.follows.and_then(|hash| pool.owners.find(&[hash], now));
         let owner = owner.filter(|owner| members.iter().any(|endpoint| endpoint.key as u16 == *owner));
-        for endpoint in members.iter() {
-            let lacks = is_held && model.is_some_and(|model| endpoint.holds(model) == Some(false));
+        let mut is_held = false;
+        for (place, endpoint) in members.iter().enumerate() {
+            let held = model.map_or(Held::Unknown, |model| endpoint.held(model));
+            is_held |= matches!(held, Held::OnDisk | Held::InMemory);
             let is_other = owner.is_some_and(|owner| owner != endpoint.key as u16);
             let standing = endpoint.standing(now);
-            if !lacks && !is_other && standing != Standing::Awaited && !tried.contains(&endpoint.key) {
-                candidates.push(Candidate::new(pool, endpoint, (standing, model), now));
+            if !is_other && standing != Standing::Awaited && !tried.contains(&endpoint.key) {
+                let part = part(endpoint, floor, endpoint.health.share(now, slow_start));
+                candidates.push(Candidate { endpoint, place, standing, part, model: held });
             }
+        }
+        if is_held {
+            candidates.retain(|one| one.model != Held::Not);
         }
         keep_fit(&mut candidates);
         let mut total = Total::default();
         for candidate in &candidates {
             total.add(candidate.part.load, candidate.part.weight);
         }
-        Self { candidates, total }
+        let weight = |one: &Candidate<'_>| one.endpoint.config.weight;
+        let is_even = candidates.windows(2).all(|two| weight(&two[0]) == weight(&two[1]));
+        Self { candidates, total, is_even }
     }
 }
 
@@ -131,24 +145,17 @@ fn keep_fit(candidates: &mut SmallVec<[Candidate<'_>; USUAL]>) {
     candidates.retain(|one| is_good(one.standing) || (panics && one.standing == Standing::Ejected));
 }
 
-impl<'m> Candidate<'m> {
-    fn new(
-        pool: &PoolState,
-        endpoint: &'m Arc<EndpointState>,
-        (standing, model): (Standing, Option<u64>),
-        now: Millis,
-    ) -> Self {
-        let share = endpoint.health.share(now, pool.config().health.slow_start);
-        let part = Part {
-            in_flight: endpoint.counters.in_flight.load(Relaxed),
-            floor: (f64::from(pool.floor()) * share).ceil() as u32,
-            load: endpoint.counters.tokens.load(Relaxed),
-            weight: f64::from(endpoint.config.weight.max(1)) * share,
-        };
-        let is_resident = model.is_some_and(|model| endpoint.is_resident(model));
-        Self { endpoint, standing, part, is_resident }
+/// An endpoint's part of the load. `share`: how much of its weight a slow start has reached.
+fn part(endpoint: &EndpointState, floor: f64, share: f64) -> Part {
+    Part {
+        in_flight: endpoint.counters.in_flight.load(Relaxed),
+        floor: (floor * share).ceil() as u32,
+        load: endpoint.counters.tokens.load(Relaxed),
+        weight: f64::from(endpoint.config.weight.max(1)) * share,
     }
+}
 
+impl Candidate<'_> {
     /// Outstanding tokens for its weight, more if it lately failed: who fails fast looks idle.
     fn relative_load(&self) -> f64 {
         let failures = f64::from(self.endpoint.health.failures_in_a_row());
@@ -185,7 +192,7 @@ impl<'p> Order<'p> {
     /// The place of a candidate in the order.
     fn rank(&self, field: &Field<'_>, at: usize, tokens: u32) -> Rank {
         let candidate = &field.candidates[at];
-        let away = u8::from(!candidate.is_resident);
+        let away = u8::from(candidate.model != Held::InMemory);
         match self {
             Self::Keyed { key, sticky, .. } => {
                 let is_kept = *sticky == Some(candidate.endpoint.key as u16);
@@ -197,9 +204,10 @@ impl<'p> Order<'p> {
                     return Rank(0, 0.0);
                 }
                 let EndpointState { seed, config, .. } = &**candidate.endpoint;
-                Rank(away, rendezvous::distance(*key, *seed, config.weight))
+                let distance = if field.is_even { rendezvous::even_distance } else { rendezvous::distance };
+                Rank(away, distance(*key, *seed, config.weight))
             }
-            Self::Turn { first, members } => Rank(away, members.distance(*first, candidate.endpoint) as f64),
+            Self::Turn { first, members } => Rank(away, members.distance(*first, candidate.place) as f64),
             Self::LeastLoad { draw } => {
                 let count = field.candidates.len() as u64;
                 let one = draw % count;

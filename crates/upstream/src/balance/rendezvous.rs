@@ -22,6 +22,11 @@ pub(crate) fn distance(key: u64, seed: u64, weight: u32) -> f64 {
     -unit(key ^ seed).ln() / weight
 }
 
+/// In the same order as [`distance`] among endpoints of one weight, without the logarithm.
+pub(crate) fn even_distance(key: u64, seed: u64, _weight: u32) -> f64 {
+    1.0 - unit(key ^ seed)
+}
+
 /// A number between 0 and 1, neither included.
 fn unit(bits: u64) -> f64 {
     const BITS: u32 = 53;
@@ -82,6 +87,18 @@ mod tests {
             orders,
             ["gpu-b gpu-c gpu-a", "gpu-b gpu-c gpu-a", "gpu-b gpu-a gpu-c", "gpu-a gpu-b gpu-c"]
         );
+    }
+
+    #[test]
+    fn endpoints_of_one_weight_have_the_same_order_without_the_logarithm() {
+        let by = |far: fn(u64, u64, u32) -> f64, key| {
+            let mut all = ["a", "b", "c", "d", "e"].map(|name| (far(key, seed(name), 3), name));
+            all.sort_by(|a, b| a.0.total_cmp(&b.0));
+            all.map(|(_, name)| name)
+        };
+        for number in 0..1_000 {
+            assert_eq!(by(even_distance, key(number)), by(distance, key(number)), "{number}");
+        }
     }
 
     fn fleets() -> impl Strategy<Value = Vec<(&'static str, u32)>> {

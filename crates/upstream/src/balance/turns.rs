@@ -27,13 +27,13 @@ impl Members {
         self.schedule.get(turn % self.schedule.len().max(1)).copied().unwrap_or_default()
     }
 
-    /// How many come before this one if that one is first.
-    pub(crate) fn distance(&self, first: usize, endpoint: &Arc<EndpointState>) -> usize {
+    /// How many come before the one at `place` if the one at `first` is first.
+    pub(crate) fn distance(&self, first: usize, place: usize) -> usize {
         let count = self.endpoints.len();
-        let at = self.endpoints.iter().position(|other| Arc::ptr_eq(other, endpoint)).unwrap_or_default();
         // Those without a turn of their own come last.
-        let without = if endpoint.config.weight == 0 { count } else { 0 };
-        without + (at + count - first) % count
+        let has_turn = self.endpoints.get(place).is_some_and(|endpoint| endpoint.config.weight > 0);
+        let without = if has_turn { 0 } else { count };
+        without + (place + count - first) % count
     }
 }
 
