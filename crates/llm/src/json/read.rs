@@ -212,10 +212,7 @@ impl Reader<'_> {
         let index = self.open(Kind::PlainString)?;
         self.at += 1;
         loop {
-            let rest = &self.bytes[self.at..];
-            let run = memchr::memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
-            self.refuse_controls(run)?;
-            self.at += run;
+            self.plain_run()?;
             match self.peek() {
                 Some(b'"') => break,
                 Some(_) => self.escape()?,
@@ -225,6 +222,21 @@ impl Reader<'_> {
         }
         self.at += 1;
         self.close(index);
+        Ok(())
+    }
+
+    /// Goes to the next quote or backslash, or to the end.
+    fn plain_run(&mut self) -> Result<(), Error> {
+        let rest = &self.bytes[self.at..];
+        let (run, ends) = short_plain_run(rest);
+        self.at += run;
+        if ends && rest[run] >= b' ' {
+            return Ok(());
+        }
+        let rest = &rest[run..];
+        let run = memchr::memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
+        self.refuse_controls(run)?;
+        self.at += run;
         Ok(())
     }
 
@@ -380,6 +392,30 @@ impl Reader<'_> {
             Cow::Owned(decode_string(inside, usize::MAX))
         }
     }
+}
+
+/// Bytes at the start that stand for themselves, of the first few words, and whether one that doesn't comes next. Eight at
+/// a time: names and most values are too short for vector code to pay.
+fn short_plain_run(bytes: &[u8]) -> (usize, bool) {
+    const WORDS: usize = 4;
+    let (words, _) = bytes.as_chunks::<8>();
+    let mut run = 0;
+    for word in words.iter().take(WORDS) {
+        let special = special_bytes(u64::from_le_bytes(*word));
+        if special != 0 {
+            return (run + special.trailing_zeros() as usize / 8, true);
+        }
+        run += 8;
+    }
+    (run, false)
+}
+
+/// The top bit of the first byte that is a quote, a backslash or a control character; higher ones may be wrong.
+fn special_bytes(word: u64) -> u64 {
+    const ONES: u64 = u64::MAX / 255;
+    let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word;
+    let is = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+    (is(b'"') | is(b'\\') | below(word, 0x20)) & (ONES * 0x80)
 }
 
 /// The code unit of a `\uXXXX` that starts at `at`.

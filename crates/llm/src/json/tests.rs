@@ -26,6 +26,27 @@ fn the_canonical_form_has_sorted_names_and_one_escape_style() {
 }
 
 #[test]
+fn strings_end_wherever_their_quote_stands() {
+    for plain in ["a", "\u{7f}", "é", "😀", " ", "!", "#", "[", "]"] {
+        for length in 0..70 {
+            let inside = plain.repeat(length);
+            let read_inside =
+                |end: &str| read(format!("[\"{inside}{end}\",1]").as_bytes(), LIMITS).map(|_| ());
+            check(&format!("[\"{inside}\",1]"), Ok(&format!("[\"{inside}\",1]")));
+            check(&format!("[\"{inside}\\u0041{inside}\",1]"), Ok(&format!("[\"{inside}A{inside}\",1]")));
+            let offset = 2 + inside.len();
+            for (end, kind) in [
+                ("\u{1f}\\", ErrorKind::ControlCharacter),
+                ("\0", ErrorKind::ControlCharacter),
+                ("\\x", ErrorKind::Escape),
+            ] {
+                assert_eq!(read_inside(end), Err(Error { kind, offset }), "{inside}");
+            }
+        }
+    }
+}
+
+#[test]
 fn numbers_keep_their_lexemes() {
     for number in
         ["1", "1.0", "1e0", "-0", "1E+2", "9007199254740993", "0.10", "123456789012345678901234567890"]
