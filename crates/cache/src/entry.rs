@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use refrain_core::{Api, RouteId, TenantId, Usage, UserId};
-use refrain_llm::answer::{Answer, DecodeError, Rendering};
+use refrain_llm::answer::{Answer, DecodeError, Encoded, Rendering, as_it_came};
 
 use crate::key::CacheKey;
 use crate::purge::Epoch;
@@ -79,8 +79,18 @@ pub struct EntryMeta {
 
 impl Entry {
     /// Puts an answer under its key.
-    pub fn new(key: CacheKey, meta: EntryMeta, answer: &Answer) -> Self {
-        Self::of_encoded(key, meta, answer.usage(), answer.encode().into())
+    pub fn new(key: CacheKey, meta: EntryMeta, answer: impl Into<Encoded>) -> Self {
+        let answer = answer.into();
+        let record_bytes = answer.bytes().len() + meta.bytes();
+        Self {
+            key,
+            meta,
+            usage: answer.usage(),
+            encoded: answer.into_bytes(),
+            record_bytes,
+            rendered: Default::default(),
+            cleared: AtomicU64::new(0),
+        }
     }
 
     /// Puts an answer that was encoded before under its key.
@@ -88,21 +98,7 @@ impl Entry {
     /// # Errors
     /// It is not an answer of this version.
     pub(crate) fn decode(key: CacheKey, meta: EntryMeta, encoded: &[u8]) -> Result<Self, DecodeError> {
-        let usage = Answer::decode(encoded)?.usage();
-        Ok(Self::of_encoded(key, meta, usage, Bytes::copy_from_slice(encoded)))
-    }
-
-    fn of_encoded(key: CacheKey, meta: EntryMeta, usage: Usage, encoded: Bytes) -> Self {
-        let record_bytes = encoded.len() + meta.bytes();
-        Self {
-            key,
-            meta,
-            usage,
-            encoded,
-            record_bytes,
-            rendered: Default::default(),
-            cleared: AtomicU64::new(0),
-        }
+        Ok(Self::new(key, meta, Encoded::decode(encoded)?))
     }
 
     /// The answer.
@@ -177,9 +173,10 @@ impl Entry {
         self.record_bytes
     }
 
-    /// A body that was kept.
-    pub(crate) fn kept(&self, rendering: Rendering) -> Option<&Bytes> {
-        self.rendered[form(rendering)].get()
+    /// A body that is there: one that was kept, or the answer as it came.
+    pub(crate) fn body(&self, rendering: Rendering) -> Option<Bytes> {
+        let kept = || self.rendered[form(rendering)].get().cloned();
+        as_it_came(&self.encoded, rendering).or_else(kept)
     }
 
     /// Keeps a rendered body. The caller accounts for its bytes: see [`Entry::charge`].

@@ -1,7 +1,8 @@
 use proptest::prelude::*;
+use refrain_llm::answer::Encoded;
 
 use super::*;
-use crate::test_support::{answer, key, vector};
+use crate::test_support::{answer, encoded, key, vector};
 
 const PLACE: [u8; 40] = [5; 40];
 
@@ -49,9 +50,13 @@ prop_compose! {
 }
 
 prop_compose! {
-    /// Small ones and some that are worth compressing.
-    fn entries()(meta in metas(), number: u64, words in prop_oneof![0usize..5, 500usize..700]) -> Entry {
-        Entry::new(key(1, number), meta, &answer(&"so it goes ".repeat(words)))
+    /// Small ones and some that are worth compressing, as records and as they came.
+    fn entries()(
+        meta in metas(), number: u64, words in prop_oneof![0usize..5, 500usize..700], as_it_came: bool,
+    ) -> Entry {
+        let text = "so it goes ".repeat(words);
+        let answer = if as_it_came { encoded(&text) } else { Encoded::from(&answer(&text)) };
+        Entry::new(key(1, number), meta, answer)
     }
 }
 
@@ -68,6 +73,8 @@ proptest! {
         let back = decode(&secret(), &entry.key.key, &record).unwrap();
         prop_assert_eq!(back.key, entry.key);
         prop_assert_eq!(&back.meta, &entry.meta);
+        prop_assert_eq!(back.encoded(), entry.encoded());
+        prop_assert_eq!(back.usage, entry.usage);
         prop_assert_eq!(back.answer().unwrap(), entry.answer().unwrap());
     }
 

@@ -406,13 +406,14 @@ impl Store {
         if removed { Ok(()) } else { Err(Skip::StoreBusy) }
     }
 
-    /// The body for a client; kept with the entry, within its memory bound, for the next one.
+    /// The body for a client. What had to be written for it is kept with the entry, within its memory bound, for the next
+    /// one.
     ///
     /// # Errors
     /// See [`Entry::answer`].
     pub fn render(&self, entry: &Arc<Entry>, rendering: Rendering) -> Result<Bytes, DecodeError> {
-        if let Some(body) = entry.kept(rendering) {
-            return Ok(body.clone());
+        if let Some(body) = entry.body(rendering) {
+            return Ok(body);
         }
         let body = entry.answer()?.render(rendering);
         self.shared.keep(entry, rendering, &body);

@@ -2,10 +2,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use refrain_core::settings::EmbeddedStore;
+use refrain_llm::answer::as_it_came;
 
 use super::*;
 use crate::entry::EntryMeta;
-use crate::test_support::{NOW_MS, answer, entry, key, meta, vector};
+use crate::test_support::{NOW_MS, answer, encoded, entry, key, meta, vector};
 
 const MODEL: Option<[u8; 32]> = Some([8; 32]);
 
@@ -229,6 +230,20 @@ async fn kept_bodies_are_charged() {
     let body = store.render(&stored, Rendering::Whole).unwrap();
     assert_eq!(store.stats().bytes, before + body.len() as u64);
     assert_eq!(store.render(&stored, Rendering::Whole).unwrap().as_ptr(), body.as_ptr());
+}
+
+#[tokio::test]
+async fn an_answer_that_is_wanted_as_it_came_takes_no_more_memory() {
+    let store = open(&settings(None));
+    let stored = store.insert(Entry::new(key(1, 1), meta(NOW_MS + 1000), encoded("yes")), None).unwrap();
+    let before = store.stats().bytes;
+    let came = as_it_came(encoded("yes").bytes(), Rendering::Whole);
+    assert_eq!(store.render(&stored, Rendering::Whole).ok(), came);
+    assert_eq!(store.stats().bytes, before);
+    let streamed = Rendering::Stream { include_usage: true };
+    let body = store.render(&stored, streamed).unwrap();
+    assert_eq!(body, answer("yes").render(streamed));
+    assert_eq!(store.stats().bytes, before + body.len() as u64);
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Entries for tests: a real answer, read by the reader that reads upstreams'.
 
 use refrain_core::{Api, RouteId, TenantId, UserId};
-use refrain_llm::answer::{Answer, AnswerReader, Form};
+use refrain_llm::answer::{Answer, AnswerReader, Encoded, Form};
 
 use crate::embedder::{DIMENSIONS, Embedding};
 use crate::entry::{Entry, EntryMeta};
@@ -13,12 +13,21 @@ pub(crate) const NOW_MS: u64 = 4_102_444_800_000;
 
 /// An answer that says `text`.
 pub(crate) fn answer(text: &str) -> Answer {
+    upstreams(text).finish().unwrap()
+}
+
+/// The same, as it is stored when it came whole.
+pub(crate) fn encoded(text: &str) -> Encoded {
+    upstreams(text).finish_encoded().unwrap()
+}
+
+fn upstreams(text: &str) -> AnswerReader {
     let body = format!(
         r#"{{"id":"c1","object":"chat.completion","created":1,"model":"m","choices":[{{"index":0,"message":{{"role":"assistant","content":"{text}"}},"finish_reason":"stop"}}],"usage":{{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}}}"#
     );
     let mut reader = AnswerReader::new(Api::ChatCompletions, Form::Whole, 64 << 20);
     reader.feed(body.as_bytes()).unwrap();
-    reader.finish().unwrap()
+    reader
 }
 
 /// A key that only `number` and `partition` tell apart.

@@ -1,4 +1,4 @@
-//! What reads one upstream answer: to the flight at once, along to a record, and to the store at its end.
+//! What reads one upstream answer: to the flight at once, along to a reader, and to the store at its end.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use refrain_cache::Lead;
 use refrain_core::{Api, Dialect, Skip};
-use refrain_llm::answer::{Answer, AnswerReader};
+use refrain_llm::answer::{AnswerReader, Encoded};
 use refrain_upstream::{Client, UpstreamError, UpstreamRequest, UpstreamResponse, UpstreamStream};
 
 use crate::generate::{FlightHead, form_of};
@@ -110,7 +110,7 @@ impl Tee {
     }
 
     /// Takes the next bytes; gives the outcome once, as soon as it is known that nothing of meaning follows.
-    fn feed(&mut self, chunk: &Bytes) -> Option<Result<Answer, Skip>> {
+    fn feed(&mut self, chunk: &Bytes) -> Option<Result<Encoded, Skip>> {
         self.received += chunk.len() as u64;
         let Reading::Open(reader) = &mut self.reading else { return None };
         if let Err(error) = reader.feed(chunk) {
@@ -122,9 +122,9 @@ impl Tee {
     }
 
     /// The outcome, if it was not given yet.
-    fn finish(&mut self) -> Option<Result<Answer, Skip>> {
+    fn finish(&mut self) -> Option<Result<Encoded, Skip>> {
         match std::mem::replace(&mut self.reading, Reading::Settled) {
-            Reading::Open(reader) => Some(reader.finish().map_err(|error| error.skip())),
+            Reading::Open(reader) => Some(reader.finish_encoded().map_err(|error| error.skip())),
             Reading::Lost(skip) => Some(Err(skip)),
             Reading::Settled => None,
         }

@@ -8,7 +8,7 @@ use http::StatusCode;
 use parking_lot::Mutex;
 use refrain_cache::{CacheKey, ClaimGuard, Entry, EntryMeta, Epoch, unix_ms};
 use refrain_core::{EndpointId, Freshness, Skip, Usage};
-use refrain_llm::answer::Answer;
+use refrain_llm::answer::Encoded;
 use refrain_plugin::ResponseView;
 use refrain_plugin::verdict::{Keep, Outcome};
 
@@ -68,7 +68,7 @@ impl Keeper {
 
     /// Stores the answer if it may be; counts what became of it. Where policies have a word about it, it waits for
     /// [`Keeper::conclude`]. `took`: how long the upstream took.
-    pub(crate) fn settle(&self, answer: Result<Answer, Skip>, from: &Provenance, took: Duration) {
+    pub(crate) fn settle(&self, answer: Result<Encoded, Skip>, from: &Provenance, took: Duration) {
         self.is_settled.store(true, Ordering::Relaxed);
         if let Ok(answer) = &answer {
             let pool = &self.miss.keyed.planned.target.pool;
@@ -76,10 +76,19 @@ impl Keeper {
         }
         match answer {
             Err(skip) => self.skipped(skip, from),
-            Ok(answer) if self.judging().is_some() => {
-                *self.pending.lock() = Some(Arc::new(Answered { answer, from: from.clone(), took }));
+            Ok(encoded) if self.judging().is_some() => self.wait(encoded, from.clone(), took),
+            Ok(encoded) => self.keep(encoded, from, took, None),
+        }
+    }
+
+    /// Has an answer wait for the policies' word.
+    fn wait(&self, encoded: Encoded, from: Provenance, took: Duration) {
+        match encoded.answer() {
+            Ok(answer) => *self.pending.lock() = Some(Arc::new(Answered { answer, encoded, from, took })),
+            Err(error) => {
+                tracing::error!(%error, "an answer that was judged can't be read");
+                self.skipped(Skip::Malformed, &from);
             }
-            Ok(answer) => self.keep(&Answered { answer, from: from.clone(), took }, None),
         }
     }
 
@@ -88,10 +97,11 @@ impl Keeper {
         let (Some(answered), Some(policed)) = (self.pending.lock().take(), self.judging()) else { return };
         let view: Arc<dyn ResponseView> = answered.clone();
         let plan = &self.miss.keyed.plan;
+        let Answered { answer: _, encoded, from, took } = &*answered;
         match policed.chain.on_response(&policed.call, &policed.contexts, plan, &view).await {
-            Outcome::Keep(keep) => self.keep(&answered, Some(keep)),
-            Outcome::Skip { .. } => self.skipped(Skip::Policy, &answered.from),
-            Outcome::Failed { .. } => self.skipped(Skip::PolicyFailed, &answered.from),
+            Outcome::Keep(keep) => self.keep(encoded.clone(), from, *took, Some(keep)),
+            Outcome::Skip { .. } => self.skipped(Skip::Policy, from),
+            Outcome::Failed { .. } => self.skipped(Skip::PolicyFailed, from),
         }
     }
 
@@ -107,10 +117,10 @@ impl Keeper {
         self.miss.keyed.planned.policed.as_deref().filter(|policed| policed.chain.judges())
     }
 
-    fn keep(&self, answered: &Answered, said: Option<Keep>) {
-        let kept = self.judge(answered).and_then(|()| {
+    fn keep(&self, answer: Encoded, from: &Provenance, took: Duration, said: Option<Keep>) {
+        let kept = self.judge(&answer, from).and_then(|()| {
             let exact_only = said.as_ref().is_some_and(|said| said.exact_only);
-            let entry = self.entry(answered, said)?;
+            let entry = self.entry(answer, from, took, said)?;
             let usage: Usage = entry.usage;
             let embedding = self.miss.embedding.clone().filter(|_| !exact_only);
             self.cache.store.insert(entry, embedding)?;
@@ -118,11 +128,11 @@ impl Keeper {
         });
         match kept {
             Ok(usage) => self.state().metrics.stored(usage),
-            Err(skip) => self.skipped(skip, &answered.from),
+            Err(skip) => self.skipped(skip, from),
         }
     }
 
-    fn judge(&self, answered: &Answered) -> Result<(), Skip> {
+    fn judge(&self, answer: &Encoded, from: &Provenance) -> Result<(), Skip> {
         let keyed = &self.miss.keyed;
         let prompt = &keyed.planned.asked.request.prompt;
         if keyed.plan.directives.no_store || !keyed.plan.store {
@@ -132,11 +142,11 @@ impl Keeper {
             return Err(Skip::ToolsOffered);
         }
         let target = &keyed.planned.target;
-        let model_there = target.pool.model_identity_at(&answered.from.endpoint, &target.model);
+        let model_there = target.pool.model_identity_at(&from.endpoint, &target.model);
         if model_there.as_deref() != Some(&*keyed.model_identity) {
             return Err(Skip::ModelChanged);
         }
-        answered.answer.storable()
+        answer.storable()
     }
 
     fn skipped(&self, skip: Skip, from: &Provenance) {
@@ -148,10 +158,15 @@ impl Keeper {
         }
     }
 
-    fn entry(&self, answered: &Answered, said: Option<Keep>) -> Result<Entry, Skip> {
+    fn entry(
+        &self,
+        answer: Encoded,
+        from: &Provenance,
+        took: Duration,
+        said: Option<Keep>,
+    ) -> Result<Entry, Skip> {
         let keyed = &self.miss.keyed;
         let target = &keyed.planned.target;
-        let Answered { answer, from, took } = answered;
         let (identity, state) = (&keyed.admitted.caller.identity, self.state());
         let said = said.unwrap_or_else(|| as_planned(keyed.plan.freshness));
         let key = self.key(&said)?;
@@ -164,7 +179,7 @@ impl Keeper {
             stale_while_revalidate_until_ms: after(ttl.saturating_add(stale_while_revalidate)),
             stale_if_error_until_ms: after(ttl.saturating_add(stale_if_error)),
             seen: self.seen,
-            upstream_ms: millis(*took),
+            upstream_ms: millis(took),
             route: state.route.id.clone(),
             tenant: identity.tenant.clone(),
             user: identity.user.clone(),

@@ -97,7 +97,7 @@ impl Builder {
         let part_kind = match &*kind {
             "text" => PartKind::Text,
             "thinking" => PartKind::Reasoning,
-            kind if kind.ends_with("tool_use") => PartKind::ToolCall,
+            kind if is_tool_use(kind) => PartKind::ToolCall,
             _ => PartKind::Other,
         };
         let part = self.choices[place].part(part_kind, &kind, index);
@@ -158,4 +158,9 @@ impl Builder {
         frame.literal("}");
         Ok(())
     }
+}
+
+/// Whether a block of this type calls a tool, the client's or the server's.
+pub(super) fn is_tool_use(kind: &str) -> bool {
+    kind.ends_with("tool_use")
 }

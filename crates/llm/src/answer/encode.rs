@@ -1,12 +1,17 @@
-//! The record as bytes: a version, then every field in its order; lengths and numbers as LEB128.
+//! The record as bytes: a version, then every field in its order; lengths and numbers as LEB128. Or, under a version of its
+//! own, the API's number and the text of a whole answer, from which the record is read when it is asked for.
 
 use refrain_core::Api;
 
-use super::Form;
 use super::record::{Answer, Choice, Fields, Original, Part, PartKind, Skeleton, Slot, Step};
+use super::{AnswerError, AnswerReader, Form};
 
 /// Changes whenever the format does: old records are then misses, never misread.
 const VERSION: u8 = 1;
+/// Of whole answers that are kept as they came.
+const VERSION_WHOLE: u8 = 2;
+/// Bytes before the text of a whole answer.
+pub(super) const WHOLE_HEADER_BYTES: usize = 2;
 const KINDS: [PartKind; 5] =
     [PartKind::Text, PartKind::Reasoning, PartKind::Refusal, PartKind::ToolCall, PartKind::Other];
 
@@ -14,7 +19,7 @@ const KINDS: [PartKind; 5] =
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// Written by another version.
-    #[error("the record is of version {0}, not {VERSION}")]
+    #[error("the record is of the unknown version {0}")]
     Version(u8),
     /// Cut short or damaged.
     #[error("the record is damaged")]
@@ -42,11 +47,15 @@ impl Answer {
         out
     }
 
-    /// Reads what [`Answer::encode`] wrote. Never panics, and allocates no more than a small multiple of the input.
+    /// Reads what [`Answer::encode`] wrote, or an [`Encoded`](super::Encoded) holds. Never panics, and allocates no more
+    /// than a small multiple of the input.
     ///
     /// # Errors
     /// See [`DecodeError`].
     pub fn decode(record: &[u8]) -> Result<Self, DecodeError> {
+        if let Some((api, text)) = split_whole(record) {
+            return read_whole(api, text).map_err(|_| DecodeError::Damaged);
+        }
         let mut decoder = Decoder { rest: record };
         let version = decoder.byte().ok_or(DecodeError::Damaged)?;
         if version != VERSION {
@@ -56,6 +65,23 @@ impl Answer {
         let is_whole = decoder.rest.is_empty() && pieces_fit(&answer);
         if is_whole { Ok(answer) } else { Err(DecodeError::Damaged) }
     }
+}
+
+/// What stands before the text of a whole answer.
+pub(super) fn whole_header(api: Api) -> [u8; WHOLE_HEADER_BYTES] {
+    [VERSION_WHOLE, position(&Api::ALL, &api) as u8]
+}
+
+/// The API and the text of a whole answer that is kept as it came; none for a record.
+pub(super) fn split_whole(encoded: &[u8]) -> Option<(Api, &[u8])> {
+    let (header, text) = encoded.split_first_chunk::<WHOLE_HEADER_BYTES>()?;
+    Some((Api::ALL.into_iter().find(|api| whole_header(*api) == *header)?, text))
+}
+
+fn read_whole(api: Api, text: &[u8]) -> Result<Answer, AnswerError> {
+    let mut reader = AnswerReader::new(api, Form::Whole, text.len());
+    reader.feed(text)?;
+    reader.finish()
 }
 
 fn position<T: PartialEq>(all: &[T], one: &T) -> usize {

@@ -49,30 +49,10 @@ impl Answer {
 
     /// Token counts as the upstream reported them. Anthropic counts cached prompt tokens apart; here they are included.
     pub fn usage(&self) -> Usage {
-        let none = Fields::default();
-        let usage = self.usage.as_ref().unwrap_or(&none);
-        match self.api.dialect() {
-            Dialect::OpenAi => Usage {
-                input_tokens: usage.integer("prompt_tokens"),
-                output_tokens: usage.integer("completion_tokens"),
-                cached_tokens: usage.get("prompt_tokens_details").and_then(cached_tokens),
-            },
-            Dialect::Ollama => Usage {
-                input_tokens: self.head.integer("prompt_eval_count"),
-                output_tokens: self.head.integer("eval_count"),
-                cached_tokens: None,
-            },
-            Dialect::Anthropic => {
-                let cached = usage.integer("cache_read_input_tokens");
-                let written = usage.integer("cache_creation_input_tokens").unwrap_or(0);
-                let add = |input: u64| input.saturating_add(cached.unwrap_or(0)).saturating_add(written);
-                Usage {
-                    input_tokens: usage.integer("input_tokens").map(add),
-                    output_tokens: usage.integer("output_tokens"),
-                    cached_tokens: cached,
-                }
-            }
-        }
+        let counted =
+            if self.api.dialect() == Dialect::Ollama { Some(&self.head) } else { self.usage.as_ref() };
+        let cached = || counted?.get("prompt_tokens_details").and_then(cached_tokens);
+        usage(self.api, |name| counted?.integer(name), cached)
     }
 
     /// Whether the answer itself may be stored: every choice came to a natural stop and none calls tools.
@@ -88,11 +68,46 @@ fn storable_choice(choice: &Choice) -> Result<(), Skip> {
     if choice.calls_tools() {
         return Err(Skip::ToolCalls);
     }
-    match choice.finish.as_deref() {
+    storable_finish(choice.finish.as_deref())
+}
+
+/// Whether what ended for this reason may be stored, if it calls no tool.
+pub(super) fn storable_finish(reason: Option<&str>) -> Result<(), Skip> {
+    match reason {
         Some("stop" | "end_turn" | "stop_sequence") => Ok(()),
         Some("length" | "max_tokens") => Err(Skip::Length),
         Some("tool_calls" | "tool_use" | "function_call") => Err(Skip::ToolCalls),
         _ => Err(Skip::FinishReason),
+    }
+}
+
+/// Token counts in the words of the API's dialect; `count` gives the number under a name, `cached` OpenAI's detail.
+pub(super) fn usage(
+    api: Api,
+    count: impl Fn(&str) -> Option<u64>,
+    cached: impl FnOnce() -> Option<u64>,
+) -> Usage {
+    match api.dialect() {
+        Dialect::OpenAi => Usage {
+            input_tokens: count("prompt_tokens"),
+            output_tokens: count("completion_tokens"),
+            cached_tokens: cached(),
+        },
+        Dialect::Ollama => Usage {
+            input_tokens: count("prompt_eval_count"),
+            output_tokens: count("eval_count"),
+            cached_tokens: None,
+        },
+        Dialect::Anthropic => {
+            let cached = count("cache_read_input_tokens");
+            let written = count("cache_creation_input_tokens").unwrap_or(0);
+            let add = |input: u64| input.saturating_add(cached.unwrap_or(0)).saturating_add(written);
+            Usage {
+                input_tokens: count("input_tokens").map(add),
+                output_tokens: count("output_tokens"),
+                cached_tokens: cached,
+            }
+        }
     }
 }
 

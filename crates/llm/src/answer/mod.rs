@@ -5,11 +5,13 @@
 
 mod anthropic;
 mod encode;
+mod encoded;
 mod frame;
 mod judge;
 mod ndjson;
 mod ollama;
 mod openai;
+mod plain;
 mod reader;
 mod record;
 mod render;
@@ -18,6 +20,7 @@ mod sse;
 use refrain_core::{Api, Dialect, Skip};
 
 pub use encode::DecodeError;
+pub use encoded::{Encoded, as_it_came};
 pub use reader::AnswerReader;
 pub use record::{Answer, Choice, Fields, Part, PartKind};
 

@@ -11,7 +11,7 @@ use super::{AnswerError, Form};
 use crate::json::{Kind, Value};
 
 /// Most choices of one answer.
-const CHOICES_MAX: usize = 128;
+pub(super) const CHOICES_MAX: usize = 128;
 
 impl Builder {
     /// A chat or text completion, whole or a chunk.

@@ -2,13 +2,14 @@
 
 use refrain_core::{Api, Dialect};
 
+use super::encode::{WHOLE_HEADER_BYTES, whole_header};
 use super::frame::{Frame, Recording};
 use super::record::{Answer, Choice, Fields, PartKind};
 use super::sse::{Event, EventReader};
-use super::{AnswerError, Form, ndjson};
+use super::{AnswerError, Encoded, Form, ndjson};
 use crate::json::{self, Kind, Value};
 
-const DEPTH_MAX: usize = 128;
+pub(super) const DEPTH_MAX: usize = 128;
 
 /// Reads an upstream's answer as it arrives. After an error every further call gives that error again.
 #[derive(Debug)]
@@ -22,6 +23,7 @@ pub struct AnswerReader {
 
 #[derive(Debug)]
 enum Framing {
+    /// With the header of an [`Encoded`] before the first byte.
     Whole(Vec<u8>),
     Events(EventReader),
     Lines(ndjson::LineReader),
@@ -57,6 +59,10 @@ impl AnswerReader {
         let builder = &mut self.builder;
         match &mut self.framing {
             Framing::Whole(body) => {
+                if body.is_empty() {
+                    body.reserve_exact(WHOLE_HEADER_BYTES + bytes.len());
+                    body.extend_from_slice(&whole_header(builder.api));
+                }
                 body.extend_from_slice(bytes);
                 Ok(())
             }
@@ -81,7 +87,7 @@ impl AnswerReader {
         match &mut self.framing {
             Framing::Whole(body) => {
                 let body = std::mem::take(body);
-                self.builder.document(&body, String::new())?;
+                self.builder.document(body.get(WHOLE_HEADER_BYTES..).unwrap_or_default(), String::new())?;
             }
             Framing::Lines(lines) => {
                 let builder = &mut self.builder;
@@ -90,6 +96,19 @@ impl AnswerReader {
             Framing::Events(_) => {}
         }
         self.builder.finish()
+    }
+
+    /// The answer as it is stored, without its record where that can be done.
+    ///
+    /// # Errors
+    /// As [`AnswerReader::finish`].
+    pub fn finish_encoded(mut self) -> Result<Encoded, AnswerError> {
+        if let (Framing::Whole(body), None) = (&mut self.framing, &self.failed)
+            && let Some(encoded) = Encoded::of_whole(body)
+        {
+            return Ok(encoded);
+        }
+        Ok(Encoded::from(&self.finish()?))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::header::SET_COOKIE;
-use refrain_llm::answer::Answer;
+use refrain_llm::answer::{Answer, Encoded};
 use refrain_plugin::{ResponseSummary, ResponseView};
 
 use crate::store::Provenance;
@@ -12,6 +12,8 @@ use crate::store::Provenance;
 pub(crate) struct Answered {
     /// The answer.
     pub(crate) answer: Answer,
+    /// The same, as it would be stored.
+    pub(crate) encoded: Encoded,
     /// How it came.
     pub(crate) from: Provenance,
     /// How long it took.
