@@ -16,7 +16,7 @@ fn main() {
 }
 
 /// By the length of a message.
-#[divan::bench(args = [256, 2048, 16 * 1024])]
+#[divan::bench(args = [256, 2048, 16 * 1024], sample_size = 100)]
 fn beginnings(bencher: Bencher<'_, '_>, message_bytes: usize) {
     let body = conversation(message_bytes);
     let count = BytesCount::new(body.len());
