@@ -206,15 +206,21 @@ async fn client(address: SocketAddr, mut random: Random) -> Vec<Seen> {
             1 => ollama,
             _ => message,
         };
-        let ask = if random.below(3) > 0 { ask.streamed() } else { ask };
-        seen.push(one(address, &ask, random.below(8) == 0).await);
+        let is_streamed = random.below(3) > 0;
+        let ask = if is_streamed { ask.streamed() } else { ask };
+        seen.push(one(address, &ask, is_streamed, random.below(8) == 0).await);
     }
     seen
 }
 
-/// Asks once; `Err` of a client's own would be a response that never came.
-async fn one(address: SocketAddr, ask: &Ask, leaves: bool) -> Seen {
-    let mut stream = Client::http(address).open(ask).await;
+/// Asks once.
+async fn one(address: SocketAddr, ask: &Ask, is_streamed: bool, leaves: bool) -> Seen {
+    let mut stream = match Client::http(address).try_open(ask).await {
+        Ok(stream) => stream,
+        // A whole answer that breaks off at once may take its head with it.
+        Err(_) if !is_streamed => return Seen::BrokenOff,
+        Err(error) => panic!("no head of a stream: {error}"),
+    };
     if leaves {
         // Whatever comes first.
         let _ = stream.try_chunk().await;
