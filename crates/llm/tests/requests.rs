@@ -338,6 +338,27 @@ fn a_clients_cache_salt_never_goes_upstream_and_makes_no_other_question() {
 }
 
 #[test]
+fn a_stream_and_a_salt_are_set_where_they_stand_or_at_the_end() {
+    let edited = |body: &str, expected: &str| {
+        let salt = Some("s1".to_owned());
+        let rewrite = Rewrite { stream: true, include_usage: true, salt, ..Rewrite::default() };
+        assert_eq!(chat(body).upstream_body(&rewrite), expected);
+    };
+    edited(
+        r#"{"model":"m","messages":[] }"#,
+        r#"{"model":"m","messages":[] ,"stream_options":{"include_usage":true},"stream":true,"cache_salt":"s1"}"#,
+    );
+    edited(
+        r#"{"cache_salt":"mine","stream":false,"model":"m","messages":[],"stream_options":{"include_usage":true}}"#,
+        r#"{"cache_salt":"s1","stream":true,"model":"m","messages":[],"stream_options":{"include_usage":true}}"#,
+    );
+    edited(
+        r#"{"stream":null,"cache_salt":null,"model":"m","messages":[],"stream_options":{}}"#,
+        r#"{"stream":true,"cache_salt":"s1","model":"m","messages":[],"stream_options":{"include_usage":true}}"#,
+    );
+}
+
+#[test]
 fn rewrites_touch_only_their_places() {
     let edited = |body: &str, expected: &str| assert_eq!(upstream(body, Some("a\"b"), true), expected);
     edited(

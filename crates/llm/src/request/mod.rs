@@ -93,7 +93,7 @@ pub fn parse(api: Api, body: &Bytes, limits: &ParseLimits) -> Result<ParsedReque
     let salt = document.root().member("cache_salt").map(Value::span);
     let stream = document.root().member("stream").map(Value::span);
     let end = document.root().span().end - 1;
-    let places = Places { model: model.span(), usage, stream, end, salt };
+    let places = Places { model: model.span(), usage, streams: question.stream, stream, end, salt };
     let has_tool_messages = question.has_tool_messages;
     let (prompt, embed) = prompt(api, name.into_owned(), question, document.root());
     let outline = document.into_outline();

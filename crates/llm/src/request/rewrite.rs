@@ -27,6 +27,8 @@ pub(super) struct Places {
     pub(super) model: Range<usize>,
     /// Where and what to write so that an OpenAI stream reports usage; none if it does, or nothing can be asked.
     pub(super) usage: Option<(Range<usize>, &'static str)>,
+    /// Whether the client asks for a stream.
+    pub(super) streams: bool,
     /// Where `stream` stands.
     pub(super) stream: Option<Range<usize>>,
     /// Just before the end of the body's object.
@@ -57,7 +59,8 @@ impl Places {
     /// The body with the edits in place, or the same bytes if there are none.
     pub(super) fn apply(&self, body: &Bytes, model: Option<&str>, rewrite: &Rewrite) -> Bytes {
         let model = model.map(|model| (self.model.clone(), quoted(model)));
-        let usage = self.usage.as_ref().filter(|_| rewrite.include_usage);
+        let streams = self.streams || rewrite.stream;
+        let usage = self.usage.as_ref().filter(|_| rewrite.include_usage && streams);
         let usage = usage.map(|(span, text)| (span.clone(), (*text).to_owned()));
         let stream = rewrite.stream.then(|| self.set("stream", self.stream.as_ref(), "true"));
         let salt = match (&rewrite.salt, &self.salt) {
