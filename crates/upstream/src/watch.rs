@@ -96,6 +96,8 @@ impl Upstreams {
     pub async fn look_at_all(&self, client: &Client) {
         let mut looks = JoinSet::new();
         for pool in self.pools().filter(|pool| interval(pool).is_some()) {
+            // Else the next look would follow at once, and two failures count.
+            pool.takes_look(Instant::now(), Duration::ZERO);
             for endpoint in pool.endpoints().iter() {
                 looks.spawn(look(client.clone(), pool.clone(), endpoint.clone()));
             }
