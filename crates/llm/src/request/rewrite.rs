@@ -33,7 +33,8 @@ pub(super) struct Places {
     pub(super) stream: Option<Range<usize>>,
     /// Just before the end of the body's object.
     pub(super) end: usize,
-    /// A client's `cache_salt`: never goes upstream, since it chooses whose prefix cache the client shares.
+    /// A client's `cache_salt`: never goes upstream with a body that is read, since it chooses whose prefix cache the client
+    /// shares.
     pub(super) salt: Option<Range<usize>>,
 }
 
