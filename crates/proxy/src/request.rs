@@ -258,7 +258,10 @@ fn is_down(generated: &Result<Generated, Failure>) -> bool {
     match generated {
         Ok(Generated::Stored(_)) => false,
         Ok(Generated::Flight(flight)) => flight.head.status.is_server_error(),
-        Err(failure) => failure.code.fault() == Fault::Upstream,
+        Err(failure) => {
+            let is_full = matches!(failure.code, Code::Overloaded | Code::TenantOverloaded);
+            is_full || failure.code.fault() == Fault::Upstream
+        }
     }
 }
 
@@ -416,5 +419,17 @@ fn debug_header(note: &Note, response: &mut Response<Body>) {
     let value = format!("similarity={similarity}; refusal={refusal}; key={key}");
     if let Ok(value) = HeaderValue::try_from(value) {
         response.headers_mut().insert(DEBUG, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stale_answer_serves_where_no_server_can_answer_or_has_room() {
+        let fails = |code| is_down(&Err(Failure::upstream(code)));
+        assert!([Code::UpstreamUnreachable, Code::UpstreamTimeout, Code::Overloaded].map(fails) == [true; 3]);
+        assert!([Code::BadRequest, Code::NotCached, Code::PolicyRefused].map(fails) == [false; 3]);
     }
 }

@@ -214,9 +214,10 @@ impl EndpointState {
             status,
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
         );
-        if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS)
-            && let Some(wait) = retry_after(headers)
-        {
+        // Under a client's own credentials, 429 is about that client alone.
+        let is_about_all = status == StatusCode::SERVICE_UNAVAILABLE
+            || (status == StatusCode::TOO_MANY_REQUESTS && !self.headers.is_empty());
+        if is_about_all && let Some(wait) = retry_after(headers) {
             // It is well, and says when it has room again.
             self.note_trouble(format!("busy for {} s: {status}", wait.as_secs()));
             self.health.note_busy(now, wait);

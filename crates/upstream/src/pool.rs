@@ -404,7 +404,7 @@ impl PoolState {
     /// What stands behind `model` (the upstream's name for it) on this pool: part of every cache key. The configured
     /// revision, or for Ollama the model's digest if every endpoint that holds the model says the same one.
     ///
-    /// None means unknown: nothing may be cached. It also asks for a look soon, if [`crate::keep_identities`] runs.
+    /// None means unknown: nothing may be cached. It also asks for a look soon, if [`crate::watch()`] runs.
     pub fn model_identity(&self, model: &str) -> Option<Arc<str>> {
         match self.config.kind {
             PoolKind::Generic => Some(self.revision.clone()),

@@ -2,6 +2,7 @@
 
 use http::Method;
 use refrain_core::Retry;
+use refrain_core::settings::Secret;
 use refrain_upstream::{Affinity, Demand, EndpointCondition, UpstreamBody, UpstreamRequest};
 use tokio::join;
 use tokio::net::TcpSocket;
@@ -201,6 +202,22 @@ async fn a_server_that_says_that_it_is_busy_is_left_alone_and_another_one_asked(
         text.unwrap();
     }
     assert_eq!(fleet.stats()[0].requests, 1);
+}
+
+/// Else one client that asks too much under its own credentials would take the server from all others.
+#[tokio::test]
+async fn too_many_requests_concern_all_only_under_credentials_of_config() {
+    const TOO_MANY: &str = "HTTP/1.1 429 Slow\r\nretry-after: 9\r\ncontent-length: 2\r\n\r\nno";
+    for (authorization, state) in [
+        (None, EndpointCondition::Healthy),
+        (Some(Secret("Bearer own".to_owned())), EndpointCondition::Ejected),
+    ] {
+        let (a, b) = (Server::bind().await, Server::bind().await);
+        let fleet = Fleet::with(&[&a, &b], |pool| pool.endpoints[0].authorization = authorization);
+        let (response, _peer) = join!(fleet.send(post("{}")), a.answers(TOO_MANY));
+        assert_eq!(response.unwrap().status.as_u16(), 429);
+        assert_eq!(fleet.stats()[0].state, state);
+    }
 }
 
 #[tokio::test]
