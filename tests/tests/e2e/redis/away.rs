@@ -383,7 +383,9 @@ async fn writes_wait_for_a_redis_that_comes_back_soon() {
     let [a, b] = fleet.pair().await;
     relay.set(Passage::Refused).await;
     relay.cut().await;
+    // Both: one that has yet to notice looks as if it were up again.
     away(&a, "unreachable").await;
+    away(&b, "unreachable").await;
     let ask = Ask::chat("what now?");
     let answer = a.send(&ask).await.answer();
     relay.set(Passage::Open).await;
