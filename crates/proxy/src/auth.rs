@@ -7,7 +7,7 @@ use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use parking_lot::RwLock;
 use refrain_core::settings::{ApiKey, KeyHash, KeyKind, Listener};
-use refrain_core::{Code, Identity, PoolId, Role};
+use refrain_core::{Code, Identity, KeyId, PoolId, Role};
 use subtle::ConstantTimeEq;
 
 use crate::failure::Failure;
@@ -23,6 +23,8 @@ const CREDENTIAL_BYTES_MAX: usize = 1024;
 pub struct Caller {
     /// Who it is.
     pub identity: Arc<Identity>,
+    /// The API key that it presented; none: another kind of credential, or none at all.
+    pub key: Option<KeyId>,
     /// Models it may ask for; empty: all.
     pub models: Arc<[String]>,
     /// Pools that a policy may choose for it, beside the route's own; empty: all.
@@ -108,17 +110,27 @@ fn credential(headers: &HeaderMap) -> Option<&str> {
 }
 
 fn anonymous(role: Role) -> Caller {
-    Caller { identity: Arc::new(Identity::anonymous(role)), models: Arc::default(), pools: Arc::default() }
+    Caller {
+        identity: Arc::new(Identity::anonymous(role)),
+        key: None,
+        models: Arc::default(),
+        pools: Arc::default(),
+    }
 }
 
 fn caller(key: &ApiKey) -> Caller {
-    let ApiKey { id: _, tenant, kind, user, role, models, pools, claims, hash: _ } = key;
+    let ApiKey { id, tenant, kind, user, role, models, pools, claims, hash: _ } = key;
     let user = match kind {
         KeyKind::Personal => user.clone(),
         KeyKind::Service => None,
     };
     let identity = Identity { tenant: tenant.clone(), user, claims: claims.clone(), role: *role };
-    Caller { identity: Arc::new(identity), models: models.clone().into(), pools: pools.clone().into() }
+    Caller {
+        identity: Arc::new(identity),
+        key: Some(id.clone()),
+        models: models.clone().into(),
+        pools: pools.clone().into(),
+    }
 }
 
 #[cfg(test)]
@@ -126,7 +138,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use refrain_core::{KeyId, TenantId, UserId};
+    use refrain_core::{TenantId, UserId};
 
     fn key(name: &str, token: &str, kind: KeyKind) -> ApiKey {
         ApiKey {

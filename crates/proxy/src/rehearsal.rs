@@ -192,7 +192,8 @@ impl Rehearsal {
             salts: Salts::new(Some(self.cache.salt_key())),
             metrics: RouteMetrics::new(&self.route.id),
         };
-        let caller = Caller { identity: Arc::new(identity), models: Arc::default(), pools: Arc::default() };
+        let identity = Arc::new(identity);
+        let caller = Caller { identity, key: None, models: Arc::default(), pools: Arc::default() };
         let admitted = Admitted { routed: Routed { head, state: Arc::new(state) }, caller };
         let (asked, _) = ask::understand(api, &body, &admitted, &self.limits)?;
         Ok((Arc::new(admitted), Arc::new(asked)))
