@@ -1,10 +1,11 @@
 //! The access line: one event a sampled request, written when its response has ended, and never a prompt in it.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Instant;
+use std::time::Duration;
 
-use http::StatusCode;
-use refrain_core::{Code, RouteId};
+use refrain_core::Usage;
+
+use crate::tally::{Ending, Tally};
 
 /// Which requests have a line: errors always, of the others one of so many.
 pub(crate) struct Sampler {
@@ -25,64 +26,40 @@ impl Sampler {
     }
 }
 
-/// What one request's line says. Written on drop, so that a client that leaves half-way has its line too.
-pub(crate) struct AccessLine {
-    /// Who took it; none: nobody.
-    pub(crate) route: Option<RouteId>,
-    /// The path's class or API, never the path itself (it may hold names).
-    pub(crate) api: &'static str,
-    /// What became of it.
-    pub(crate) outcome: &'static str,
-    /// Why, if there is something to say.
-    pub(crate) detail: &'static str,
-    /// What policies say of it: the reason of one of them, and labels.
-    pub(crate) policy: String,
-    /// The error's code, if it is one of Refrain's own.
-    pub(crate) error: Option<Code>,
-    /// Status of the response.
-    pub(crate) status: StatusCode,
-    /// When its head had been read.
-    pub(crate) begun: Instant,
-    /// Bytes of body so far.
-    bytes: usize,
+/// Writes a request's line: what it was (the path's class, never the path itself, which may hold names), what became of it,
+/// and what it took.
+pub(crate) fn log(tally: &Tally, usage: Option<Usage>) {
+    let note = &tally.note;
+    let head = tally.answered;
+    let dispatched = tally.origin.dispatched();
+    let usage = usage.unwrap_or_default();
+    let error = match (head.and_then(|head| head.error), tally.ending()) {
+        (Some(code), _) | (None, Ending::Failed(code)) => code.as_str(),
+        (None, Ending::Complete | Ending::Left) => "-",
+    };
+    tracing::info!(
+        target: "refrain::access",
+        route = note.state.as_ref().map_or("-", |state| state.route.id.as_str()),
+        api = note.class.map_or("", |class| class.as_str()),
+        status = head.map(|head| head.status.as_u16()),
+        outcome = head.map_or("left", |head| head.outcome.as_str()),
+        detail = note.detail,
+        policy = note.policy_line(),
+        error,
+        ended = tally.ending().as_str(),
+        endpoint = dispatched.map(|dispatched| dispatched.endpoint.as_str()),
+        attempts = dispatched.map(|dispatched| dispatched.attempts),
+        upstream_ms = dispatched.map(|dispatched| millis(dispatched.timings.first_byte)),
+        head_ms = head.map(|head| millis(head.at - tally.begun)),
+        ms = millis(tally.begun.elapsed()),
+        first_byte_ms = tally.pace.first().map(|first| millis(first - tally.begun)),
+        bytes = tally.pace.bytes,
+        input_tokens = usage.input_tokens,
+        output_tokens = usage.output_tokens,
+        "request"
+    );
 }
 
-impl AccessLine {
-    /// A line for a response whose head is ready.
-    pub(crate) fn new(status: StatusCode, begun: Instant) -> Self {
-        Self {
-            route: None,
-            api: "",
-            outcome: "",
-            detail: "",
-            policy: String::new(),
-            error: None,
-            status,
-            begun,
-            bytes: 0,
-        }
-    }
-
-    /// So many bytes more were handed to the connection.
-    pub(crate) fn sent(&mut self, bytes: usize) {
-        self.bytes += bytes;
-    }
-}
-
-impl Drop for AccessLine {
-    fn drop(&mut self) {
-        tracing::info!(
-            target: "refrain::access",
-            route = self.route.as_ref().map_or("-", RouteId::as_str),
-            api = self.api,
-            status = self.status.as_u16(),
-            outcome = self.outcome,
-            detail = self.detail,
-            policy = self.policy,
-            error = self.error.map_or("-", Code::as_str),
-            ms = (self.begun.elapsed().as_secs_f64() * 1e6).round() / 1e3,
-            bytes = self.bytes,
-            "request"
-        );
-    }
+fn millis(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
 }

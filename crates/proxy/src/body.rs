@@ -10,10 +10,11 @@ use refrain_llm::response_id::{ResponseId, ResponseIdFinder};
 use refrain_llm::stream::{UsageFilter, WholeEvents};
 use refrain_upstream::UpstreamStream;
 
-use crate::access::AccessLine;
 use crate::error_response;
 use crate::generate::code_of;
 use crate::leader::Reading;
+use crate::origin::Origin;
+use crate::tally::{Ending, Tally};
 
 /// Chunks that are ready at once are joined up to this size: fewer frames and fewer writes for the same bytes.
 const JOIN_BYTES_MAX: usize = 64 * 1024;
@@ -21,8 +22,10 @@ const JOIN_BYTES_MAX: usize = 64 * 1024;
 /// What a client is sent.
 pub struct Body {
     content: Content,
-    /// Written when the body ends or is dropped.
-    line: Option<Box<AccessLine>>,
+    /// Where it comes from, until its record knows.
+    origin: Origin,
+    /// Settled when the body has ended or is dropped.
+    tally: Option<Box<Tally>>,
 }
 
 enum Content {
@@ -56,6 +59,8 @@ pub(crate) struct Relay {
     /// What to say after what was already handed out.
     end: Option<End>,
     ended: bool,
+    /// Why it broke off, if it did.
+    failed: Option<Code>,
 }
 
 /// Looks for the id of a stored response in what passes.
@@ -96,7 +101,7 @@ enum End {
 impl Body {
     /// A body that is known.
     pub(crate) fn full(bytes: Bytes) -> Self {
-        Self { content: Content::Full(bytes), line: None }
+        Self { content: Content::Full(bytes), origin: Origin::Own, tally: None }
     }
 
     /// No body.
@@ -106,13 +111,37 @@ impl Body {
 
     /// A body that is on its way.
     pub(crate) fn relay(relay: Relay) -> Self {
-        Self { content: Content::Relay(Box::new(relay)), line: None }
+        Self { content: Content::Relay(Box::new(relay)), origin: Origin::Own, tally: None }
     }
 
-    /// Writes this line when the body has ended.
-    pub(crate) fn with_line(mut self, line: Box<AccessLine>) -> Self {
-        self.line = Some(line);
+    /// Says where it comes from.
+    pub(crate) fn from(mut self, origin: Origin) -> Self {
+        self.origin = origin;
         self
+    }
+
+    /// Where it comes from.
+    pub(crate) fn take_origin(&mut self) -> Origin {
+        std::mem::take(&mut self.origin)
+    }
+
+    /// Keeps this record from now on.
+    pub(crate) fn with_tally(mut self, tally: Box<Tally>) -> Self {
+        self.tally = Some(tally);
+        self
+    }
+}
+
+impl Content {
+    /// How it ended, once all of it was handed out.
+    fn ending(&self) -> Option<Ending> {
+        match self {
+            Self::Full(bytes) => bytes.is_empty().then_some(Ending::Complete),
+            Self::Relay(relay) => match relay.failed {
+                Some(code) => Some(Ending::Failed(code)),
+                None => relay.is_ended().then_some(Ending::Complete),
+            },
+        }
     }
 }
 
@@ -120,7 +149,7 @@ impl Relay {
     /// Relays `source`. `stream` is the dialect if it is a stream; `length` the announced length if it is passed on.
     pub(crate) fn new(source: Source, stream: Option<Dialect>, length: Option<u64>) -> Self {
         let passing = stream.map_or(Passing::Whatever, |dialect| Passing::Events(WholeEvents::new(dialect)));
-        Self { source, passing, watch: None, stream, length, end: None, ended: false }
+        Self { source, passing, watch: None, stream, length, end: None, ended: false, failed: None }
     }
 
     /// Hides the usage chunk.
@@ -157,7 +186,8 @@ impl Relay {
             }
             Some(End::Failed(code)) => {
                 self.ended = true;
-                Poll::Ready(Some(self.failed(code)))
+                self.failed = Some(code);
+                Poll::Ready(Some(self.broken_off(code)))
             }
         }
     }
@@ -188,7 +218,7 @@ impl Relay {
         if joined.is_empty() { ready } else { joined.freeze() }
     }
 
-    fn failed(&self, code: Code) -> Result<Frame<Bytes>, BrokenOff> {
+    fn broken_off(&self, code: Code) -> Result<Frame<Bytes>, BrokenOff> {
         match self.stream {
             Some(dialect) => {
                 let message = "the model server broke off its answer";
@@ -254,8 +284,13 @@ impl http_body::Body for Body {
             Content::Full(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Content::Relay(relay) => relay.poll(cx),
         };
-        if let (Some(line), Poll::Ready(Some(Ok(frame)))) = (&mut this.line, &frame) {
-            line.sent(frame.data_ref().map_or(0, Bytes::len));
+        if let (Some(tally), Poll::Ready(polled)) = (&mut this.tally, &frame) {
+            if let Some(Ok(frame)) = polled {
+                tally.sent(frame.data_ref().map_or(0, Bytes::len));
+            }
+            if let Some(ending) = this.content.ending() {
+                tally.ended(ending);
+            }
         }
         frame
     }

@@ -19,9 +19,10 @@ use crate::failure::Failure;
 use crate::key::Keyed;
 use crate::leader::Reading;
 use crate::lookup::{self, Hit, Miss, Takes};
+use crate::note::Note;
+use crate::origin::Dispatched;
 use crate::outgoing::{self, Usage};
 use crate::pump::Generation;
-use crate::request::Note;
 use crate::snapshot::AnswerCache;
 use crate::store::Keeper;
 use crate::upstream_headers::{self, Encoding};
@@ -45,6 +46,8 @@ pub struct FlightHead {
     pub(crate) form: Option<Form>,
     /// Length of the body, if announced.
     pub(crate) length: Option<u64>,
+    /// The upstream's part in it.
+    pub(crate) dispatched: Arc<Dispatched>,
 }
 
 /// How a client came to its generation.

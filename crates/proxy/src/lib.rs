@@ -41,11 +41,15 @@ pub mod rehearsal;
 
 mod access;
 mod affinity;
+mod answer_metrics;
 mod body;
 mod cache_status;
 mod error_response;
 mod failure;
 mod metrics;
+mod note;
+mod origin;
+mod tally;
 mod upstream_headers;
 
 pub use auth::{Caller, Keys, hash_key};

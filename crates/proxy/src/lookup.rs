@@ -11,8 +11,8 @@ use refrain_core::{ExactOnly, Plan, SemanticPlan};
 
 use crate::cache_status::{CacheStatus, Staleness, Tier};
 use crate::key::Keyed;
+use crate::note::Note;
 use crate::policy::{Choice, Seen, choose, choose_exact};
-use crate::request::Note;
 use crate::snapshot::AnswerCache;
 
 /// What the look-up found.

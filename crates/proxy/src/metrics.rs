@@ -4,6 +4,9 @@ use metrics::{Counter, Histogram, counter, histogram};
 use refrain_cache::Refusal;
 use refrain_core::{Bypass, Code, ExactOnly, RouteId, Skip, Usage};
 
+use crate::answer_metrics::AnswerMetrics;
+use crate::tally::Tally;
+
 /// What became of a request, as the `outcome` label of `refrain_requests_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
@@ -25,10 +28,12 @@ pub(crate) enum Outcome {
     Error,
     /// Answered by Refrain without a cache or an upstream (preflight, `/`).
     Local,
+    /// The client left before its answer began.
+    Left,
 }
 
 impl Outcome {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::HitExact,
         Self::HitSemantic,
         Self::HitStale,
@@ -38,6 +43,7 @@ impl Outcome {
         Self::Bypass,
         Self::Error,
         Self::Local,
+        Self::Left,
     ];
 
     /// The label.
@@ -52,6 +58,7 @@ impl Outcome {
             Self::Bypass => "bypass",
             Self::Error => "error",
             Self::Local => "local",
+            Self::Left => "left",
         }
     }
 }
@@ -71,11 +78,13 @@ pub(crate) struct RouteMetrics {
     tokens_saved: Counter,
     head_seconds: Histogram,
     first_byte_seconds: Histogram,
+    answers: AnswerMetrics,
 }
 
 impl RouteMetrics {
     /// Registers the counters of a route; all are visible at zero from then on.
     pub(crate) fn new(route: &RouteId) -> Self {
+        let answers = AnswerMetrics::new(route);
         let route = route.as_str().to_owned();
         let by = |name: &'static str, label: &'static str, values: Vec<&'static str>| {
             let make = |value| counter!(name, "route" => route.clone(), label => value);
@@ -111,6 +120,7 @@ impl RouteMetrics {
             tokens_saved: counter!("refrain_cache_saved_output_tokens_total", "route" => route.clone()),
             head_seconds: histogram!("refrain_response_head_seconds", "route" => route.clone()),
             first_byte_seconds: histogram!("refrain_upstream_first_byte_seconds", "route" => route),
+            answers,
         }
     }
 
@@ -174,6 +184,14 @@ impl RouteMetrics {
     /// Time from a request's head to its response's head.
     pub(crate) fn head_sent(&self, after: std::time::Duration) {
         self.head_seconds.record(after.as_secs_f64());
+    }
+
+    /// A request whose answer has ended, in whichever way.
+    pub(crate) fn settled(&self, tally: &Tally, usage: Option<Usage>) {
+        if tally.answered.is_none() {
+            self.outcome(Outcome::Left);
+        }
+        self.answers.settled(tally, usage);
     }
 
     /// Time that an upstream took to begin its answer.

@@ -21,6 +21,7 @@ use crate::body::{Body, Relay, Source};
 use crate::failure::Failure;
 use crate::generate::form_of;
 use crate::ingest;
+use crate::origin::{Dispatched, Origin};
 use crate::outgoing::{self, Usage};
 use crate::paths::PathClass;
 use crate::plan::Planned;
@@ -171,12 +172,14 @@ async fn assembled(
     if form_of(&response.headers, prompt.api.dialect()) != Some(Form::Stream) {
         return Ok(relay(response, admitted));
     }
+    let dispatched = Dispatched::of(&response);
     let UpstreamResponse { headers, mut body, .. } = response;
     let mut assembly = Assembly::new(prompt.api, Form::Stream, respond::CONVERTED_BYTES_MAX);
     while let Some(chunk) = body.chunk().await {
         assembly.feed(&chunk?)?;
     }
-    assembly.finish(&headers, Wanted::by(prompt))
+    let response = assembly.finish(&headers, Wanted::by(prompt), &dispatched)?;
+    Ok(response.map(|body| body.from(Origin::Passed(dispatched))))
 }
 
 fn relay(response: UpstreamResponse, admitted: &Admitted) -> Response<Body> {
@@ -196,15 +199,13 @@ fn relay_as(
     admitted: &Admitted,
     with: impl FnOnce(Relay) -> Relay,
 ) -> Response<Body> {
+    let dispatched = Dispatched::of(&response);
     let UpstreamResponse { status, headers, body, .. } = response;
     let dialect = admitted.routed.head.dialect;
     let is_stream = form_of(&headers, dialect) == Some(Form::Stream);
     let length = announced(&headers);
-    let mut response = Response::new(Body::relay(with(Relay::new(
-        Source::Upstream(body),
-        is_stream.then_some(dialect),
-        length,
-    ))));
+    let relay = with(Relay::new(Source::Upstream(body), is_stream.then_some(dialect), length));
+    let mut response = Response::new(Body::relay(relay).from(Origin::Passed(dispatched)));
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     response

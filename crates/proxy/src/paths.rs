@@ -19,6 +19,19 @@ pub(crate) enum PathClass {
     Unknown,
 }
 
+impl PathClass {
+    /// The name in logs.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Api(api) => api.as_str(),
+            Self::Plain | Self::Root => "plain",
+            Self::Models => "models",
+            Self::Admin => "admin",
+            Self::Unknown => "extra",
+        }
+    }
+}
+
 /// Paths that change or inspect a server, whole or as a prefix of segments.
 const ADMIN: &[&str] = &[
     "/api/pull",

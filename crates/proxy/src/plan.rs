@@ -11,8 +11,9 @@ use crate::ask::{self, Asked, Target};
 use crate::auth::Caller;
 use crate::directives;
 use crate::failure::Failure;
+use crate::note::Note;
 use crate::policy::{self, Policed};
-use crate::request::{Admitted, Note};
+use crate::request::Admitted;
 use crate::snapshot::Snapshot;
 use crate::tenancy;
 

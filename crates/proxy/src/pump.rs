@@ -11,6 +11,7 @@ use refrain_llm::answer::{AnswerReader, Encoded};
 use refrain_upstream::{Client, UpstreamError, UpstreamRequest, UpstreamResponse, UpstreamStream};
 
 use crate::generate::{FlightHead, form_of};
+use crate::origin::Dispatched;
 use crate::pass;
 use crate::store::{Keeper, Provenance};
 
@@ -132,8 +133,9 @@ impl Tee {
 }
 
 fn provenance(response: UpstreamResponse, dialect: Dialect) -> (Provenance, UpstreamStream) {
+    let dispatched = Dispatched::of(&response);
     let UpstreamResponse { status, headers, body, endpoint, attempts: _, timings: _ } = response;
     let form = if status == StatusCode::OK { form_of(&headers, dialect) } else { None };
     let length = pass::announced(&headers);
-    (Provenance { head: Arc::new(FlightHead { status, headers, form, length }), endpoint }, body)
+    (Provenance { head: Arc::new(FlightHead { status, headers, form, length, dispatched }), endpoint }, body)
 }

@@ -6,12 +6,8 @@ use std::time::Instant;
 use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
-use refrain_cache::Refusal;
-use refrain_core::{Api, Bypass, Code, Dialect, Fault, ListenerId, PluginId, Role};
-use refrain_plugin::Chain;
-use refrain_plugin::verdict::Labels;
+use refrain_core::{Api, Bypass, Code, Dialect, Fault, ListenerId};
 
-use crate::access::AccessLine;
 use crate::auth::Caller;
 use crate::body::Body;
 use crate::cache_status::CacheStatus;
@@ -20,11 +16,13 @@ use crate::generate::{Generated, Part};
 use crate::key::Keyed;
 use crate::lookup::{Hit, Lookup, Miss};
 use crate::metrics::{self, Outcome};
+use crate::note::Note;
 use crate::paths::PathClass;
 use crate::plan::{Meeting, Planned};
 use crate::respond::Wanted;
 use crate::route::{ROOT, RouteState, Routed};
 use crate::snapshot::{AnswerCache, Snapshot};
+use crate::tally::{Answered, Tally};
 use crate::worker::Worker;
 use crate::{
     ask, cors, error_response, generate, head, ingest, key, lookup, models, pass, plan, refresh, respond,
@@ -32,8 +30,6 @@ use crate::{
 };
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
-const DEBUG_ASKED: HeaderName = HeaderName::from_static("x-refrain-debug");
-const DEBUG: HeaderName = HeaderName::from_static("refrain-debug");
 
 /// Proof that a request has a route and a known caller who may use its path.
 pub(crate) struct Admitted {
@@ -62,54 +58,21 @@ impl Admitted {
     }
 }
 
-/// What is told of a request beside its response: for headers, metrics and the access line.
-#[derive(Default)]
-pub(crate) struct Note {
-    /// Who took it.
-    pub(crate) state: Option<Arc<RouteState>>,
-    /// What the cache did.
-    pub(crate) status: Option<CacheStatus>,
-    /// A reason's token.
-    pub(crate) detail: &'static str,
-    /// The path's class or API.
-    pub(crate) api: &'static str,
-    /// Cosine similarity of the nearest stored question.
-    pub(crate) similarity: Option<f32>,
-    /// Why no similar question's answer was served.
-    pub(crate) refusal: Option<Refusal>,
-    /// Names the answer that is served, or else the one that would be stored.
-    key: Option<[u8; 32]>,
-    /// Whether the caller may see similarity, refusal and key, and asked to.
-    pub(crate) debug: bool,
-    /// What policies say of it; most routes have none.
-    policy: Option<Box<PolicyNote>>,
-}
-
-/// What policies say of a request, for metrics and the access line.
-#[derive(Default)]
-struct PolicyNote {
-    chain: Option<Arc<Chain>>,
-    labels: Labels,
-    /// The reason that one of them gave.
-    reason: Option<(PluginId, Arc<str>)>,
-}
-
 /// Answers one request. Never fails: what goes wrong is an error in the client's dialect.
 pub(crate) async fn serve(
     worker: &Arc<Worker>,
     listener: &ListenerId,
     request: Request<Incoming>,
 ) -> Response<Body> {
-    let begun = Instant::now();
+    let mut tally = Tally::begin(request.method());
     let snapshot = worker.live.load_full();
     let dialect = Dialect::of_path(request.uri().path());
     let origin = request.headers().get(http::header::ORIGIN).cloned();
-    let mut note = Note::default();
-    let (response, error) = match path(worker, &snapshot, listener, request, &mut note).await {
+    let (response, error) = match path(worker, &snapshot, listener, request, &mut tally.note).await {
         Ok(response) => (response, None),
         Err(failure) => (error_response::render(&failure, dialect), Some(failure.code)),
     };
-    finish(&snapshot, note, (response, error), origin, begun)
+    finish(&snapshot, tally, (response, error), origin)
 }
 
 /// The path: head -> route -> auth -> body -> prompt -> plan (policies) -> answer.
@@ -293,93 +256,25 @@ fn root(method: &Method) -> Result<Response<Body>, Failure> {
     Ok(response)
 }
 
-impl PolicyNote {
-    /// For the access line: `policy: reason; name=value,name=value`.
-    fn line(&self) -> String {
-        let labels = self.labels.iter().map(|(name, value)| format!("{name}={value}"));
-        let labels: Vec<String> = labels.collect();
-        match &self.reason {
-            Some((policy, reason)) => format!("{policy}: {reason}; {}", labels.join(",")),
-            None => labels.join(","),
-        }
-    }
-}
-
-impl Note {
-    fn routed(&mut self, routed: &Routed) {
-        self.state = Some(routed.state.clone());
-        self.api = match routed.head.class {
-            PathClass::Api(api) => api.as_str(),
-            PathClass::Plain | PathClass::Root => "plain",
-            PathClass::Models => "models",
-            PathClass::Admin => "admin",
-            PathClass::Unknown => "extra",
-        };
-    }
-
-    fn admitted(&mut self, admitted: &Admitted) {
-        self.debug = admitted.caller.identity.role == Role::Admin
-            && admitted.routed.head.parts.headers.contains_key(DEBUG_ASKED);
-    }
-
-    /// What the route's policies say of it.
-    pub(crate) fn policy(
-        &mut self,
-        chain: &Arc<Chain>,
-        labels: Labels,
-        reason: Option<(PluginId, Arc<str>)>,
-    ) {
-        self.policy = Some(Box::new(PolicyNote { chain: Some(chain.clone()), labels, reason }));
-    }
-
-    /// Why a policy has no stored answer served.
-    pub(crate) fn policy_reason(&mut self, policy: PluginId, reason: Arc<str>) {
-        self.policy.get_or_insert_default().reason = Some((policy, reason));
-    }
-
-    /// A policy refused the request.
-    pub(crate) fn refused(&mut self, policy: PluginId) {
-        self.policy_reason(policy, "refused".into());
-        self.detail = Bypass::Policy.as_str();
-    }
-
-    /// A policy failed, and the operator wants no answer without it.
-    pub(crate) fn rejected(&mut self, reason: Bypass) {
-        self.bypass(reason);
-        self.status = Some(CacheStatus::Rejected(reason));
-    }
-
-    fn bypass(&mut self, reason: Bypass) {
-        self.status = Some(CacheStatus::Bypass(reason));
-        self.detail = reason.as_str();
-        if let Some(state) = &self.state {
-            state.metrics.bypass(reason);
-        }
-    }
-}
-
-/// Headers, counters and the access line of a response that is ready to go.
+/// Headers and counters of a response that is ready to go, and its record, which goes with it.
 fn finish(
     snapshot: &Snapshot,
-    note: Note,
+    tally: Box<Tally>,
     (mut response, error): (Response<Body>, Option<Code>),
     origin: Option<HeaderValue>,
-    begun: Instant,
 ) -> Response<Body> {
+    let note = &tally.note;
     if let Some(status) = note.status {
         response.headers_mut().append(CACHE_STATUS, status.header());
     }
-    if note.debug {
-        debug_header(&note, &mut response);
-    }
+    note.add_debug(&mut response);
     let outcome = outcome(note.status, error);
-    if let Some(PolicyNote { chain: Some(chain), labels, .. }) = note.policy.as_deref() {
-        chain.count(labels, outcome.as_str());
-    }
+    note.count_labels(outcome.as_str());
+    let at = Instant::now();
     match &note.state {
         Some(state) => {
             state.metrics.outcome(outcome);
-            state.metrics.head_sent(begun.elapsed());
+            state.metrics.head_sent(at - tally.begun);
             if let Some(code) = error {
                 state.metrics.error(code);
             }
@@ -391,14 +286,9 @@ fn finish(
             }
         }
     }
-    if !snapshot.sampler.takes(error.is_some()) {
-        return response;
-    }
-    let mut line = Box::new(AccessLine::new(response.status(), begun));
-    line.route = note.state.as_ref().map(|state| state.route.id.clone());
-    (line.api, line.outcome, line.detail, line.error) = (note.api, outcome.as_str(), note.detail, error);
-    line.policy = note.policy.as_deref().map(PolicyNote::line).unwrap_or_default();
-    response.map(|body| body.with_line(line))
+    let is_logged = snapshot.sampler.takes(error.is_some());
+    let head = Answered { at, status: response.status(), outcome, error, is_logged };
+    tally.travel(response, head)
 }
 
 fn outcome(status: Option<CacheStatus>, error: Option<Code>) -> Outcome {
@@ -406,19 +296,6 @@ fn outcome(status: Option<CacheStatus>, error: Option<Code>) -> Outcome {
         (_, Some(_)) => Outcome::Error,
         (Some(status), None) => status.outcome(),
         (None, None) => Outcome::Local,
-    }
-}
-
-/// What only an admin may see: how near the nearest stored question was, why its answer was not served, and the key to
-/// purge by.
-fn debug_header(note: &Note, response: &mut Response<Body>) {
-    let similarity =
-        note.similarity.map_or_else(|| "none".to_owned(), |similarity| format!("{similarity:.4}"));
-    let refusal = note.refusal.map_or("none", Refusal::as_str);
-    let key = note.key.map_or_else(|| "none".to_owned(), |key| refrain_core::hex(&key));
-    let value = format!("similarity={similarity}; refusal={refusal}; key={key}");
-    if let Ok(value) = HeaderValue::try_from(value) {
-        response.headers_mut().insert(DEBUG, value);
     }
 }
 

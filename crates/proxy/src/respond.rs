@@ -11,6 +11,7 @@ use crate::failure::Failure;
 use crate::generate::{Flight, FlightHead, Part, code_of};
 use crate::leader::Reading;
 use crate::lookup::Hit;
+use crate::origin::{Dispatched, Origin};
 use crate::snapshot::AnswerCache;
 
 /// Longest answer that is read whole to be put into another form, in bytes.
@@ -48,7 +49,7 @@ pub(crate) fn hit(cache: &AnswerCache, hit: &Hit, wanted: Wanted) -> Result<Resp
             "a stored answer can't be read; ask again with `Cache-Control: no-cache`",
         )
     })?;
-    let mut response = Response::new(Body::full(body));
+    let mut response = Response::new(Body::full(body).from(Origin::Stored(hit.entry.usage)));
     let headers = response.headers_mut();
     for (name, value) in &hit.entry.meta.replay_headers {
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
@@ -80,6 +81,7 @@ pub(crate) async fn generated(flight: Flight, wanted: Wanted) -> Result<Response
         Some(form) if form != form_wanted => converted(&head, form, reading, wanted).await?,
         _ => relayed(&head, reading, wanted),
     };
+    response = response.map(|body| body.from(Origin::Flight(head.dispatched.clone())));
     if part == Part::Joined {
         // It was set for whoever led.
         response.headers_mut().remove(SET_COOKIE);
@@ -118,7 +120,7 @@ async fn converted(
         let chunk = chunk.map_err(|end| Failure::upstream(code_of(end)))?;
         assembly.feed(&chunk)?;
     }
-    assembly.finish(&head.headers, wanted)
+    assembly.finish(&head.headers, wanted, &head.dispatched)
 }
 
 /// An answer on its way into another form.
@@ -138,12 +140,18 @@ impl Assembly {
         self.0.feed(chunk).map_err(|error| unreadable(error.skip()))
     }
 
-    /// The response, with the upstream's headers.
+    /// The response, with the upstream's headers. `dispatched` learns what it used.
     ///
     /// # Errors
     /// It broke off.
-    pub(crate) fn finish(self, headers: &HeaderMap, wanted: Wanted) -> Result<Response<Body>, Failure> {
+    pub(crate) fn finish(
+        self,
+        headers: &HeaderMap,
+        wanted: Wanted,
+        dispatched: &Dispatched,
+    ) -> Result<Response<Body>, Failure> {
         let answer = self.0.finish().map_err(|error| unreadable(error.skip()))?;
+        dispatched.used(answer.usage());
         let rendering = wanted.rendering();
         let mut response = Response::new(Body::full(answer.render(rendering)));
         *response.headers_mut() = headers.clone();

@@ -71,6 +71,7 @@ impl Keeper {
     pub(crate) fn settle(&self, answer: Result<Encoded, Skip>, from: &Provenance, took: Duration) {
         self.is_settled.store(true, Ordering::Relaxed);
         if let Ok(answer) = &answer {
+            from.head.dispatched.used(answer.usage());
             let pool = &self.miss.keyed.planned.target.pool;
             pool.add_output_tokens(answer.usage().output_tokens.unwrap_or_default());
         }

@@ -7,7 +7,7 @@ use refrain_plugin::CandidatesView;
 use refrain_plugin::verdict::{Candidate, Verdict};
 
 use super::Policed;
-use crate::request::Note;
+use crate::note::Note;
 
 /// What policies say of stored answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

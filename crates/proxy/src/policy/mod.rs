@@ -20,8 +20,9 @@ use refrain_upstream::Upstreams;
 
 use crate::ask::{self, Asked, Target};
 use crate::failure::Failure;
+use crate::note::Note;
 use crate::plan::{Meeting, Planned};
-use crate::request::{Admitted, Note};
+use crate::request::Admitted;
 use crate::snapshot::Snapshot;
 use crate::tenancy;
 

@@ -1,0 +1,145 @@
+//! What the stages tell of a request beside its response: for headers, metrics, spans and the access line.
+
+use std::sync::Arc;
+
+use http::{HeaderName, HeaderValue, Response};
+use refrain_cache::Refusal;
+use refrain_core::{Bypass, PluginId, Role};
+use refrain_plugin::Chain;
+use refrain_plugin::verdict::Labels;
+
+use crate::body::Body;
+use crate::cache_status::CacheStatus;
+use crate::paths::PathClass;
+use crate::request::Admitted;
+use crate::route::{RouteState, Routed};
+use crate::tally::Grant;
+
+const DEBUG_ASKED: HeaderName = HeaderName::from_static("x-refrain-debug");
+const DEBUG: HeaderName = HeaderName::from_static("refrain-debug");
+
+/// What is told of a request.
+#[derive(Default)]
+pub(crate) struct Note {
+    /// Who took it.
+    pub(crate) state: Option<Arc<RouteState>>,
+    /// Whose it is, and of whom.
+    pub(crate) admitted: Option<Arc<Admitted>>,
+    /// What its limits granted it: settled when the answer has ended, given back when dropped.
+    pub(crate) grant: Option<Box<dyn Grant>>,
+    /// What the cache did.
+    pub(crate) status: Option<CacheStatus>,
+    /// A reason's token.
+    pub(crate) detail: &'static str,
+    /// The path's class or API.
+    pub(crate) class: Option<PathClass>,
+    /// Cosine similarity of the nearest stored question.
+    pub(crate) similarity: Option<f32>,
+    /// Why no similar question's answer was served.
+    pub(crate) refusal: Option<Refusal>,
+    /// Names the answer that is served, or else the one that would be stored.
+    pub(crate) key: Option<[u8; 32]>,
+    /// Whether the caller may see similarity, refusal and key, and asked to.
+    pub(crate) debug: bool,
+    /// What policies say of it; most routes have none.
+    policy: Option<Box<PolicyNote>>,
+}
+
+/// What policies say of a request, for metrics and the access line.
+#[derive(Default)]
+struct PolicyNote {
+    chain: Option<Arc<Chain>>,
+    labels: Labels,
+    /// The reason that one of them gave.
+    reason: Option<(PluginId, Arc<str>)>,
+}
+
+impl Note {
+    /// A route takes it.
+    pub(crate) fn routed(&mut self, routed: &Routed) {
+        self.state = Some(routed.state.clone());
+        self.class = Some(routed.head.class);
+    }
+
+    /// Its caller is known.
+    pub(crate) fn admitted(&mut self, admitted: &Arc<Admitted>) {
+        self.debug = admitted.caller.identity.role == Role::Admin
+            && admitted.routed.head.parts.headers.contains_key(DEBUG_ASKED);
+        self.admitted = Some(admitted.clone());
+    }
+
+    /// What the route's policies say of it.
+    pub(crate) fn policy(
+        &mut self,
+        chain: &Arc<Chain>,
+        labels: Labels,
+        reason: Option<(PluginId, Arc<str>)>,
+    ) {
+        self.policy = Some(Box::new(PolicyNote { chain: Some(chain.clone()), labels, reason }));
+    }
+
+    /// Why a policy has no stored answer served.
+    pub(crate) fn policy_reason(&mut self, policy: PluginId, reason: Arc<str>) {
+        self.policy.get_or_insert_default().reason = Some((policy, reason));
+    }
+
+    /// A policy refused the request.
+    pub(crate) fn refused(&mut self, policy: PluginId) {
+        self.policy_reason(policy, "refused".into());
+        self.detail = Bypass::Policy.as_str();
+    }
+
+    /// A policy failed, and the operator wants no answer without it.
+    pub(crate) fn rejected(&mut self, reason: Bypass) {
+        self.bypass(reason);
+        self.status = Some(CacheStatus::Rejected(reason));
+    }
+
+    /// It goes past the cache.
+    pub(crate) fn bypass(&mut self, reason: Bypass) {
+        self.status = Some(CacheStatus::Bypass(reason));
+        self.detail = reason.as_str();
+        if let Some(state) = &self.state {
+            state.metrics.bypass(reason);
+        }
+    }
+
+    /// Counts it by the labels that policies gave.
+    pub(crate) fn count_labels(&self, outcome: &'static str) {
+        if let Some(PolicyNote { chain: Some(chain), labels, .. }) = self.policy.as_deref() {
+            chain.count(labels, outcome);
+        }
+    }
+
+    /// What policies say of it, for the access line: `policy: reason; name=value,name=value`.
+    pub(crate) fn policy_line(&self) -> String {
+        self.policy.as_deref().map(PolicyNote::line).unwrap_or_default()
+    }
+
+    /// Tells what only an admin may see: how near the nearest stored question was, why its answer was not served, and the key
+    /// to purge by.
+    pub(crate) fn add_debug(&self, response: &mut Response<Body>) {
+        if !self.debug {
+            return;
+        }
+        let similarity =
+            self.similarity.map_or_else(|| "none".to_owned(), |similarity| format!("{similarity:.4}"));
+        let refusal = self.refusal.map_or("none", Refusal::as_str);
+        let key = self.key.map_or_else(|| "none".to_owned(), |key| refrain_core::hex(&key));
+        let value = format!("similarity={similarity}; refusal={refusal}; key={key}");
+        if let Ok(value) = HeaderValue::try_from(value) {
+            response.headers_mut().insert(DEBUG, value);
+        }
+    }
+}
+
+impl PolicyNote {
+    fn line(&self) -> String {
+        let labels = self.labels.iter().map(|(name, value)| format!("{name}={value}"));
+        let labels: Vec<String> = labels.collect();
+        match &self.reason {
+            Some((policy, reason)) => format!("{policy}: {reason}; {}", labels.join(",")),
+            None => labels.join(","),
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Where an answer came from, as its record tells it.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use refrain_core::{EndpointId, Usage};
+use refrain_upstream::{Timings, UpstreamResponse};
+
+/// Where a response's body came from.
+#[derive(Default)]
+pub(crate) enum Origin {
+    /// Refrain itself: an error, a preflight, a merged list.
+    #[default]
+    Own,
+    /// An entry of the cache: what its generation had used.
+    Stored(Usage),
+    /// A generation that others may share.
+    Flight(Arc<Dispatched>),
+    /// An upstream's answer for this client alone.
+    Passed(Arc<Dispatched>),
+}
+
+/// One request to an upstream, answered.
+#[derive(Debug)]
+pub(crate) struct Dispatched {
+    /// Who answered.
+    pub(crate) endpoint: EndpointId,
+    /// How many tries it took, 1 for none in vain.
+    pub(crate) attempts: u32,
+    /// How long its parts took, up to the head.
+    pub(crate) timings: Timings,
+    /// What it used, once that is known.
+    usage: Mutex<Option<Usage>>,
+}
+
+impl Dispatched {
+    /// Of a response whose head is there.
+    pub(crate) fn of(response: &UpstreamResponse) -> Arc<Self> {
+        Arc::new(Self {
+            endpoint: response.endpoint.clone(),
+            attempts: response.attempts,
+            timings: response.timings,
+            usage: Mutex::new(None),
+        })
+    }
+
+    /// The answer says what it used so far.
+    pub(crate) fn used(&self, usage: Usage) {
+        *self.usage.lock() = Some(usage);
+    }
+}
+
+impl Origin {
+    /// Tokens of the answer, as far as known by now.
+    pub(crate) fn usage(&self) -> Option<Usage> {
+        match self {
+            Self::Own => None,
+            Self::Stored(usage) => Some(*usage),
+            Self::Flight(dispatched) | Self::Passed(dispatched) => *dispatched.usage.lock(),
+        }
+    }
+
+    /// The upstream's part in it.
+    pub(crate) fn dispatched(&self) -> Option<&Dispatched> {
+        match self {
+            Self::Own | Self::Stored(_) => None,
+            Self::Flight(dispatched) | Self::Passed(dispatched) => Some(dispatched),
+        }
+    }
+
+    /// The label in metrics.
+    pub(crate) fn as_str(&self) -> &'static str {
+        match self {
+            Self::Own => "own",
+            Self::Stored(_) => "cache",
+            Self::Flight(_) | Self::Passed(_) => "upstream",
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! One request's record. It begins with the request's head, travels with the response's body, and is settled once, when that
+//! body has ended, has failed, or is given up: into the route's metrics, its limits and the access line.
+
+use std::time::{Duration, Instant};
+
+use http::{Method, Response, StatusCode};
+use refrain_core::{Code, Usage};
+
+use crate::access;
+use crate::body::Body;
+use crate::metrics::Outcome;
+use crate::note::Note;
+use crate::origin::Origin;
+
+/// How a request's answer ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// Whole.
+    Complete,
+    /// It broke off, for this reason.
+    Failed(Code),
+    /// The client left before its end.
+    Left,
+}
+
+/// What a request has cost, as its limits learn it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Spent {
+    /// Tokens, as far as the answer says.
+    pub(crate) usage: Option<Usage>,
+    /// What became of the request: whose tokens these are.
+    pub(crate) outcome: Outcome,
+    /// How the answer ended.
+    pub(crate) ending: Ending,
+}
+
+/// What a request was granted by limits. Dropping it gives back what is held while a request lives.
+pub(crate) trait Grant: Send + Sync {
+    /// Called once, when the answer has ended in whichever way, and before the drop. Must not block.
+    fn settle(&mut self, spent: &Spent);
+}
+
+/// One request's record.
+pub(crate) struct Tally {
+    /// What the stages tell of it.
+    pub(crate) note: Note,
+    /// When its head had been read.
+    pub(crate) begun: Instant,
+    /// Its answer's head, once there is one.
+    pub(crate) answered: Option<Answered>,
+    /// Where the answer comes from.
+    pub(crate) origin: Origin,
+    /// How its body comes.
+    pub(crate) pace: Pace,
+    ending: Ending,
+    /// Nothing follows the head.
+    is_bodiless: bool,
+}
+
+/// The head of an answer.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Answered {
+    /// When it was ready.
+    pub(crate) at: Instant,
+    /// Its status.
+    pub(crate) status: StatusCode,
+    /// What became of the request.
+    pub(crate) outcome: Outcome,
+    /// The error, if it is one of Refrain's own.
+    pub(crate) error: Option<Code>,
+    /// Whether it has an access line, however it ends.
+    pub(crate) is_logged: bool,
+}
+
+/// How a body was handed to the connection.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Pace {
+    /// When its first byte was, and its last so far.
+    pub(crate) span: Option<(Instant, Instant)>,
+    /// The longest time between two chunks.
+    pub(crate) longest_gap: Duration,
+    /// Bytes of it.
+    pub(crate) bytes: u64,
+    /// Chunks of it.
+    pub(crate) chunks: u32,
+}
+
+impl Tally {
+    /// A record that begins now.
+    pub(crate) fn begin(method: &Method) -> Box<Self> {
+        Box::new(Self {
+            note: Note::default(),
+            begun: Instant::now(),
+            answered: None,
+            origin: Origin::Own,
+            pace: Pace::default(),
+            ending: Ending::Left,
+            is_bodiless: *method == Method::HEAD,
+        })
+    }
+
+    /// The response's head is ready; from here on the record travels with its body.
+    pub(crate) fn travel(mut self: Box<Self>, response: Response<Body>, head: Answered) -> Response<Body> {
+        self.answered = Some(head);
+        response.map(|mut body| {
+            self.origin = body.take_origin();
+            if self.is_bodiless {
+                self.ending = Ending::Complete;
+            }
+            body.with_tally(self)
+        })
+    }
+
+    /// So many bytes more were handed to the connection.
+    pub(crate) fn sent(&mut self, bytes: usize) {
+        self.pace.chunk(bytes, Instant::now());
+    }
+
+    /// It is known how the body ends.
+    pub(crate) fn ended(&mut self, ending: Ending) {
+        self.ending = ending;
+    }
+
+    /// How it ended.
+    pub(crate) fn ending(&self) -> Ending {
+        self.ending
+    }
+
+    fn settle(&mut self) {
+        let usage = self.origin.usage();
+        let outcome = self.answered.map_or(Outcome::Left, |head| head.outcome);
+        if let Some(grant) = &mut self.note.grant {
+            grant.settle(&Spent { usage, outcome, ending: self.ending });
+        }
+        if let Some(state) = &self.note.state {
+            state.metrics.settled(self, usage);
+        }
+        let is_logged = self.answered.is_none_or(|head| head.is_logged);
+        if is_logged || matches!(self.ending, Ending::Failed(_)) {
+            access::log(self, usage);
+        }
+    }
+}
+
+impl Drop for Tally {
+    fn drop(&mut self) {
+        self.settle();
+    }
+}
+
+impl Pace {
+    fn chunk(&mut self, bytes: usize, now: Instant) {
+        self.bytes += bytes as u64;
+        self.chunks = self.chunks.saturating_add(1);
+        match &mut self.span {
+            None => self.span = Some((now, now)),
+            Some((_, last)) => {
+                self.longest_gap = self.longest_gap.max(now.saturating_duration_since(*last));
+                *last = now;
+            }
+        }
+    }
+
+    /// When the first byte was handed over.
+    pub(crate) fn first(&self) -> Option<Instant> {
+        self.span.map(|(first, _)| first)
+    }
+
+    /// From the first byte to the last.
+    pub(crate) fn lasted(&self) -> Duration {
+        self.span.map_or(Duration::ZERO, |(first, last)| last - first)
+    }
+}
+
+impl Ending {
+    /// The token in logs and metrics.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Failed(_) => "failed",
+            Self::Left => "left",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pace_knows_its_first_byte_and_its_longest_gap() {
+        let begun = Instant::now();
+        let at = |millis| begun + Duration::from_millis(millis);
+        let mut pace = Pace::default();
+        for (millis, bytes) in [(10, 4), (15, 1), (95, 1), (100, 2)] {
+            pace.chunk(bytes, at(millis));
+        }
+        assert_eq!((pace.first(), pace.lasted()), (Some(at(10)), Duration::from_millis(90)));
+        assert_eq!((pace.longest_gap, pace.bytes, pace.chunks), (Duration::from_millis(80), 8, 4));
+    }
+}
