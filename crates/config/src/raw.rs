@@ -7,6 +7,7 @@
 mod discover;
 mod plugin;
 mod pool;
+mod quota;
 mod route;
 mod store;
 
@@ -30,6 +31,7 @@ pub(crate) use pool::{
     Balance, Endpoint, HashBy, Health, HttpVersion, Pool, PoolKind, PoolLimits, Tenancy, Timeouts,
     UpstreamTls,
 };
+pub(crate) use quota::{HitCost, Limit, LimitBy, LimitNumbers, OnLimitError, Priority};
 pub(crate) use route::{Cache, Directive, Regenerate, Route, Sampled, Scope, Semantic, Veto};
 pub(crate) use store::{RedisTls, Store, StoreKind, VectorSearch};
 
@@ -45,6 +47,8 @@ pub(crate) struct Config {
     pub(crate) runtime: Runtime,
     /// Bounds on what a client may send.
     pub(crate) limits: Limits,
+    /// How much callers may ask for, by name. A route has those that its `limits` name.
+    pub(crate) limit: BTreeMap<String, Limit>,
     /// Where answers are kept.
     pub(crate) store: Store,
     /// The embedding model, needed by routes with a semantic tier.
@@ -234,6 +238,8 @@ pub(crate) struct Key {
     /// Pools that cache policies may choose for it, beside the route's own. Default: all.
     #[serde(default)]
     pub(crate) pools: Vec<String>,
+    /// Whose requests go first where model servers are at their limits. Default: as the route says.
+    pub(crate) priority: Option<Priority>,
     /// What you vouch for of its owner, such as { groups = "legal" }: scopes and cache policies may go by it. Default: nothing.
     #[serde(default)]
     pub(crate) claims: BTreeMap<String, String>,

@@ -6,6 +6,7 @@ mod discover;
 mod endpoint;
 mod fleet;
 mod plugin;
+mod quota;
 mod store;
 
 use refrain_core::settings::{
@@ -31,6 +32,7 @@ pub fn redacted(settings: &Settings) -> Value {
         limits,
         store,
         embedder,
+        rate_limits,
         keys,
         plugin_host,
         plugins,
@@ -45,6 +47,7 @@ pub fn redacted(settings: &Settings) -> Value {
         "runtime": self::runtime(runtime),
         "limits": self::limits(limits),
         "store": store::store(store),
+        "limit": named(rate_limits.values().map(|value| (value.id.as_str(), quota::limit(value)))),
         "key": named(keys.iter().map(|value| (value.id.as_str(), key(value)))),
         "plugin_host": plugin::host(plugin_host),
         "plugin": named(plugins.values().map(|value| (value.id.as_str(), plugin::plugin(value)))),
@@ -131,7 +134,7 @@ fn embedder(embedder: &Embedder) -> Value {
 }
 
 fn key(key: &ApiKey) -> Value {
-    let ApiKey { id: _, tenant, kind, user, role, models, pools, claims, hash: _ } = key;
+    let ApiKey { id: _, tenant, kind, user, role, models, pools, claims, priority, hash: _ } = key;
     let mut table = json!({
         "tenant": tenant.as_str(),
         "kind": match kind {
@@ -144,6 +147,9 @@ fn key(key: &ApiKey) -> Value {
         "pools": pools.iter().map(|pool| pool.as_str()).collect::<Vec<_>>(),
         "hash": REDACTED,
     });
+    if let Some(priority) = priority {
+        table["priority"] = json!(priority.as_str());
+    }
     if let Some(user) = user {
         table["user"] = json!(user.as_str());
     }
@@ -216,6 +222,8 @@ fn route(route: &Route) -> Value {
         forward_credentials,
         cors_origins,
         timeouts,
+        limits,
+        priority,
         cache,
         plugins,
     } = route;
@@ -231,6 +239,8 @@ fn route(route: &Route) -> Value {
         "forward_credentials": forward_credentials,
         "cors_origins": cors_origins,
         "timeouts": self::timeouts(timeouts),
+        "limits": limits.iter().map(|limit| limit.as_str()).collect::<Vec<_>>(),
+        "priority": priority.as_str(),
         "cache": self::cache(cache),
         "plugins": plugins.iter().map(plugin::on_route).collect::<Vec<_>>(),
     })

@@ -17,6 +17,7 @@ const DEFAULTS: &str = r#"
     pool.a.endpoint = [{ url = "http://a" }]
     pool.a.discover = [{ kind = "dns", host = "a", port = 1 }]
     route.a = { pool = "a", cache = { regenerate = "repeat", semantic = {} } }
+    limit.a = { by = ["user"], requests_per_minute = 1 }
     plugin.a = { file = "a" }
     key.a = { tenant = "a", kind = "service", hash = "blake3:00000000000000000000000000000000:0000000000000000000000000000000000000000000000000000000000000000" }
 "#;
@@ -29,9 +30,10 @@ const DEFAULTS_OF_REDIS: &str = r#"
 "#;
 
 /// Keys whose default depends on other keys or the machine, or that [`DEFAULTS`] had to set.
-const NOT_FIXED: [&str; 18] = [
+const NOT_FIXED: [&str; 21] = [
     "allow_anonymous",
     "anonymous_role",
+    "by",
     "code_dir",
     "dir",
     "host",
@@ -41,6 +43,8 @@ const NOT_FIXED: [&str; 18] = [
     "on_error",
     "port",
     "regenerate",
+    "requests_per_minute",
+    "shared",
     "tenancy",
     "threshold_floor",
     "ttl_max",

@@ -9,6 +9,7 @@ mod listeners;
 mod plugins;
 mod pools;
 mod process;
+mod quota;
 mod routes;
 mod secrets;
 mod store;
@@ -52,6 +53,7 @@ pub(crate) fn settle(
     let pools = pools::settle(&mut context, raw.pool, &fleet::Tenants::of(&raw.key));
     let plugin_host = plugins::host(&context, raw.plugin_host, store_dir.as_deref());
     let plugins = plugins::settle(&mut context, raw.plugin, &plugin_host);
+    let rate_limits = quota::settle(&mut context, raw.limit, &store);
     let routes = routes::settle(&mut context, raw.route, &pools, &plugins, &store);
     let settings = Settings {
         listeners,
@@ -60,6 +62,7 @@ pub(crate) fn settle(
         limits: process::limits(&mut context, raw.limits),
         store,
         embedder,
+        rate_limits,
         keys: keys::settle(&mut context, raw.key),
         plugin_host,
         plugins: plugins.by_name,
@@ -136,7 +139,7 @@ impl<'a> Context<'a> {
     }
 
     fn check_names(&mut self) {
-        for table in ["listener", "pool", "route", "plugin", "key"] {
+        for table in ["listener", "pool", "route", "plugin", "key", "limit"] {
             for name in self.names(table) {
                 if !is_name(name) {
                     self.refuse(

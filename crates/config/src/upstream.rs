@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use refrain_core::settings::{
-    Admin, EmbeddedStore, Fleet, Limits, Listener, Log, PluginHost, Pool, PoolKind, Route, RouteCache,
-    RouteMatch, Runtime, Settings, Store,
+    Admin, EmbeddedStore, Fleet, Limits, Listener, Log, PluginHost, Pool, PoolKind, Priority, Route,
+    RouteCache, RouteMatch, Runtime, Settings, Store,
 };
 use refrain_core::{ListenerId, PoolId, Role, RouteId};
 
@@ -51,6 +51,8 @@ pub fn for_upstream(upstream: &str, listen: Option<SocketAddr>) -> Result<Settin
         forward_credentials: false,
         cors_origins: Vec::new(),
         timeouts: pool.timeouts,
+        limits: Vec::new(),
+        priority: Priority::default(),
         cache: RouteCache::exact("all"),
         plugins: Vec::new(),
     };
@@ -61,6 +63,7 @@ pub fn for_upstream(upstream: &str, listen: Option<SocketAddr>) -> Result<Settin
         limits: Limits::default(),
         store: Store::Embedded(EmbeddedStore::default()),
         embedder: None,
+        rate_limits: BTreeMap::new(),
         keys: Vec::new(),
         plugin_host: PluginHost::default(),
         plugins: BTreeMap::new(),

@@ -86,6 +86,12 @@ codes! {
     PolicyRefused = "policy_refused", Client;
     /// A policy of the route failed, and the operator wants no answer without it.
     PolicyFailed = "policy_failed", Plugin;
+    /// The caller has used what a limit lets it have for now.
+    RateLimited = "rate_limit_exceeded", Client;
+    /// The request alone is more than a limit ever lets through at once.
+    OverLimit = "request_over_limit", Client;
+    /// A limit can't be asked, and the operator wants no request to pass without it.
+    LimitsUnavailable = "limits_unavailable", Store;
     /// Too much is waiting already.
     Overloaded = "overloaded", Internal;
     /// The model servers are at their limits, and most of what waits is of the caller's own tenant.

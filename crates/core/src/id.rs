@@ -62,6 +62,10 @@ name!(
     KeyId
 );
 name!(
+    /// A limit's name in config: `per-user` in `[limit.per-user]`.
+    LimitId
+);
+name!(
     /// A listener's name in config.
     ListenerId
 );

@@ -7,6 +7,7 @@ mod endpoint;
 mod fleet;
 mod plugin;
 mod pool;
+mod quota;
 mod redis;
 
 use std::collections::BTreeMap;
@@ -15,7 +16,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{Freshness, KeyId, ListenerId, PluginId, PoolId, Role, RouteId, Scope, TenantId, UserId, Veto};
+use crate::{
+    Freshness, KeyId, LimitId, ListenerId, PluginId, PoolId, Role, RouteId, Scope, TenantId, UserId, Veto,
+};
 
 pub use discover::{
     Discovery, DiscoverySource, DnsSource, KubernetesSource, RunPodSource, RunPodVia, ServicePort, Shrinking,
@@ -25,6 +28,9 @@ pub use endpoint::{EndpointTls, HttpVersion};
 pub use fleet::{Admission, Balance, Fleet, HashBy, Health, Sessions, Tenancy};
 pub use plugin::{Grant, Isolation, OnError, Plugin, PluginHost, PluginLimits, RoutePlugin};
 pub use pool::{Endpoint, Pool, PoolKind, Secret, Timeouts};
+pub use quota::{
+    HitCost, LimitBy, LimitPlace, Measure, OnLimitError, Priority, Quota, Rate, RateLimit, Window,
+};
 pub use redis::{RedisClientCertificate, RedisCredentials, RedisNode, RedisStore, RedisTls, VectorSearch};
 
 /// Everything that one run of Refrain is told.
@@ -42,6 +48,8 @@ pub struct Settings {
     pub store: Store,
     /// The embedding model; none: no semantic tier anywhere.
     pub embedder: Option<Embedder>,
+    /// How much callers may ask for, by name. A route has those that it names.
+    pub rate_limits: BTreeMap<LimitId, Arc<RateLimit>>,
     /// API keys. Never the keys themselves.
     pub keys: Vec<ApiKey>,
     /// What runs policies.
@@ -209,6 +217,8 @@ pub struct ApiKey {
     pub pools: Vec<PoolId>,
     /// What the operator vouches for: "groups", "project", ...
     pub claims: BTreeMap<String, String>,
+    /// Whose turn it is where model servers are at their limits; none: as the route says.
+    pub priority: Option<Priority>,
     /// Salted hash of the key.
     pub hash: KeyHash,
 }
@@ -247,6 +257,10 @@ pub struct Route {
     pub cors_origins: Vec<String>,
     /// Overrides of the pool's time-outs.
     pub timeouts: Timeouts,
+    /// What callers may ask of it: all of these hold.
+    pub limits: Vec<LimitId>,
+    /// Whose turn it is where model servers are at their limits.
+    pub priority: Priority,
     /// What is cached.
     pub cache: RouteCache,
     /// Policies that decide within those bounds, in their order.

@@ -27,6 +27,7 @@ pub(crate) fn demand(admitted: &Admitted, planned: &Planned) -> Demand {
         affinity: affinity(admitted, planned),
         model: has_choice.then(|| target.model.as_str().into()),
         tenant: Some(admitted.caller.identity.tenant.clone()),
+        priority: admitted.priority,
         tokens: u32::try_from(tokens).unwrap_or(u32::MAX).max(1),
         follows: followed(admitted, &sent.request),
     }
@@ -41,6 +42,7 @@ pub(crate) fn unread(admitted: &Admitted) -> Demand {
         model: path.strip_prefix("/v1/models/").map(Box::from),
         follows: response.map(|id| response_hash(tenant, id)),
         tenant: Some(tenant.clone()),
+        priority: admitted.priority,
         ..Demand::default()
     }
 }

@@ -119,7 +119,7 @@ fn anonymous(role: Role) -> Caller {
 }
 
 fn caller(key: &ApiKey) -> Caller {
-    let ApiKey { id, tenant, kind, user, role, models, pools, claims, hash: _ } = key;
+    let ApiKey { id, tenant, kind, user, role, models, pools, claims, priority: _, hash: _ } = key;
     let user = match kind {
         KeyKind::Personal => user.clone(),
         KeyKind::Service => None,
@@ -150,6 +150,7 @@ mod tests {
             models: Vec::new(),
             pools: Vec::new(),
             claims: BTreeMap::new(),
+            priority: None,
             hash: hash_key([7; 16], token),
         }
     }

@@ -1,19 +1,22 @@
 //! Response bodies: whole ones, and relays of what an upstream is still saying.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 use refrain_core::{Code, Dialect};
+use refrain_llm::answer::Form;
 use refrain_llm::response_id::{ResponseId, ResponseIdFinder};
 use refrain_llm::stream::{UsageFilter, WholeEvents};
+use refrain_llm::usage::UsageObserver;
 use refrain_upstream::UpstreamStream;
 
 use crate::error_response;
 use crate::generate::code_of;
 use crate::leader::Reading;
-use crate::origin::Origin;
+use crate::origin::{Dispatched, Origin};
 use crate::tally::{Ending, Tally};
 
 /// Chunks that are ready at once are joined up to this size: fewer frames and fewer writes for the same bytes.
@@ -52,6 +55,8 @@ pub(crate) struct Relay {
     passing: Passing,
     /// Looks for the response's id.
     watch: Option<ResponseIdWatch>,
+    /// Counts what passes.
+    count: Option<TokenCount>,
     /// The dialect in which a stream says that it failed; none: a whole body, which can only break off.
     stream: Option<Dialect>,
     /// Bytes to come, if known.
@@ -61,6 +66,18 @@ pub(crate) struct Relay {
     ended: bool,
     /// Why it broke off, if it did.
     failed: Option<Code>,
+}
+
+/// Counts the tokens of what passes, and tells them once that has ended in whichever way.
+struct TokenCount {
+    observer: UsageObserver,
+    dispatched: Arc<Dispatched>,
+}
+
+impl Drop for TokenCount {
+    fn drop(&mut self) {
+        self.dispatched.passed(self.observer.usage(), self.observer.passed_tokens());
+    }
 }
 
 /// Looks for the id of a stored response in what passes.
@@ -125,6 +142,18 @@ impl Body {
         std::mem::take(&mut self.origin)
     }
 
+    /// Counts what passes of a generation, which may break off before its usage is known.
+    pub(crate) fn count_tokens(&mut self) {
+        if let (Content::Relay(relay), Origin::Flight(dispatched)) = (&mut self.content, &self.origin) {
+            let (dialect, form) =
+                relay.stream.map_or((Dialect::OpenAi, Form::Whole), |dialect| (dialect, Form::Stream));
+            relay.count = Some(TokenCount {
+                observer: UsageObserver::new(dialect, form),
+                dispatched: dispatched.clone(),
+            });
+        }
+    }
+
     /// Keeps this record from now on.
     pub(crate) fn with_tally(mut self, tally: Box<Tally>) -> Self {
         self.tally = Some(tally);
@@ -149,12 +178,28 @@ impl Relay {
     /// Relays `source`. `stream` is the dialect if it is a stream; `length` the announced length if it is passed on.
     pub(crate) fn new(source: Source, stream: Option<Dialect>, length: Option<u64>) -> Self {
         let passing = stream.map_or(Passing::Whatever, |dialect| Passing::Events(WholeEvents::new(dialect)));
-        Self { source, passing, watch: None, stream, length, end: None, ended: false, failed: None }
+        Self {
+            source,
+            passing,
+            watch: None,
+            count: None,
+            stream,
+            length,
+            end: None,
+            ended: false,
+            failed: None,
+        }
     }
 
     /// Hides the usage chunk.
     pub(crate) fn without_usage(mut self) -> Self {
         self.passing = Passing::WithoutUsage(UsageFilter::new());
+        self
+    }
+
+    /// Counts the tokens of what passes.
+    pub(crate) fn with_count(mut self, observer: UsageObserver, dispatched: &Arc<Dispatched>) -> Self {
+        self.count = Some(TokenCount { observer, dispatched: dispatched.clone() });
         self
     }
 
@@ -203,6 +248,9 @@ impl Relay {
                 Poll::Ready(Some(Err(code))) => self.end = Some(End::Failed(code)),
                 Poll::Ready(Some(Ok(chunk))) => {
                     self.watch = self.watch.take().and_then(|watch| watch.look(&chunk));
+                    if let Some(count) = &mut self.count {
+                        count.observer.feed(&chunk);
+                    }
                     let chunk = self.passing.feed(chunk);
                     if ready.is_empty() && joined.is_empty() {
                         ready = chunk;

@@ -27,13 +27,18 @@ pub(crate) fn render(failure: &Failure, dialect: Dialect) -> Response<Body> {
         Code::MethodNotAllowed => {
             headers.insert(ALLOW, HeaderValue::from_static("POST"));
         }
-        Code::Overloaded | Code::TenantOverloaded | Code::Draining | Code::PolicyFailed
+        Code::Overloaded
+        | Code::TenantOverloaded
+        | Code::RateLimited
+        | Code::LimitsUnavailable
+        | Code::Draining
+        | Code::PolicyFailed
             if !headers.contains_key(RETRY_AFTER) =>
         {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
         }
         // The official SDKs retry every 5xx and 409 unless told otherwise.
-        Code::NotCached => {
+        Code::NotCached | Code::OverLimit => {
             headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
         }
         _ => {}
@@ -63,8 +68,10 @@ fn status_and_kind(code: Code) -> (StatusCode, &'static str) {
         Code::Unauthorized => (StatusCode::UNAUTHORIZED, "authentication_error"),
         Code::Forbidden | Code::PolicyRefused => (StatusCode::FORBIDDEN, "permission_error"),
         Code::NotCached => (StatusCode::GATEWAY_TIMEOUT, "not_cached_error"),
-        Code::TenantOverloaded => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error"),
-        Code::Overloaded | Code::Draining | Code::PolicyFailed => {
+        Code::TenantOverloaded | Code::RateLimited | Code::OverLimit => {
+            (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error")
+        }
+        Code::Overloaded | Code::Draining | Code::PolicyFailed | Code::LimitsUnavailable => {
             (StatusCode::SERVICE_UNAVAILABLE, "overloaded_error")
         }
         Code::UpstreamTimeout => (StatusCode::GATEWAY_TIMEOUT, "api_error"),

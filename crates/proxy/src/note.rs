@@ -10,10 +10,10 @@ use refrain_plugin::verdict::Labels;
 
 use crate::body::Body;
 use crate::cache_status::CacheStatus;
+use crate::limits::{Granted, LimitFields};
 use crate::paths::PathClass;
 use crate::request::Admitted;
 use crate::route::{RouteState, Routed};
-use crate::tally::Grant;
 
 const DEBUG_ASKED: HeaderName = HeaderName::from_static("x-refrain-debug");
 const DEBUG: HeaderName = HeaderName::from_static("refrain-debug");
@@ -26,7 +26,9 @@ pub(crate) struct Note {
     /// Whose it is, and of whom.
     pub(crate) admitted: Option<Arc<Admitted>>,
     /// What its limits granted it: settled when the answer has ended, given back when dropped.
-    pub(crate) grant: Option<Box<dyn Grant>>,
+    pub(crate) granted: Option<Granted>,
+    /// What its response tells of limits.
+    pub(crate) limits: Option<Box<LimitFields>>,
     /// What the cache did.
     pub(crate) status: Option<CacheStatus>,
     /// A reason's token.

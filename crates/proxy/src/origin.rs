@@ -1,6 +1,7 @@
 //! Where an answer came from, as its record tells it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 use refrain_core::{EndpointId, Usage};
@@ -31,6 +32,8 @@ pub(crate) struct Dispatched {
     pub(crate) timings: Timings,
     /// What it used, once that is known.
     usage: Mutex<Option<Usage>>,
+    /// About how many tokens of it have passed, where somebody counts.
+    passed_tokens: AtomicU64,
 }
 
 impl Dispatched {
@@ -41,12 +44,21 @@ impl Dispatched {
             attempts: response.attempts,
             timings: response.timings,
             usage: Mutex::new(None),
+            passed_tokens: AtomicU64::new(0),
         })
     }
 
     /// The answer says what it used so far.
     pub(crate) fn used(&self, usage: Usage) {
         *self.usage.lock() = Some(usage);
+    }
+
+    /// So far it has passed: what it says of its usage, if nobody knows better, and about how many tokens came.
+    pub(crate) fn passed(&self, usage: Usage, tokens: u64) {
+        self.passed_tokens.fetch_max(tokens, Relaxed);
+        if usage != Usage::default() {
+            self.usage.lock().get_or_insert(usage);
+        }
     }
 }
 
@@ -58,6 +70,11 @@ impl Origin {
             Self::Stored(usage) => Some(*usage),
             Self::Flight(dispatched) | Self::Passed(dispatched) => *dispatched.usage.lock(),
         }
+    }
+
+    /// About how many tokens of it have passed; 0 where nobody counts.
+    pub(crate) fn passed_tokens(&self) -> u64 {
+        self.dispatched().map_or(0, |dispatched| dispatched.passed_tokens.load(Relaxed))
     }
 
     /// The upstream's part in it.

@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use refrain_core::settings::Limits;
 use refrain_core::{Api, Bypass, Code, Prompt};
 use refrain_llm::answer::Form;
+use refrain_llm::usage::UsageObserver;
 use refrain_upstream::{BoxError, Demand, PoolState, UpstreamBody, UpstreamRequest, UpstreamResponse};
 
 use crate::affinity;
@@ -202,9 +203,13 @@ fn relay_as(
     let dispatched = Dispatched::of(&response);
     let UpstreamResponse { status, headers, body, .. } = response;
     let dialect = admitted.routed.head.dialect;
+    let form = form_of(&headers, dialect).filter(|_| status == StatusCode::OK);
     let is_stream = form_of(&headers, dialect) == Some(Form::Stream);
     let length = announced(&headers);
-    let relay = with(Relay::new(Source::Upstream(body), is_stream.then_some(dialect), length));
+    let mut relay = with(Relay::new(Source::Upstream(body), is_stream.then_some(dialect), length));
+    if let (Some(form), PathClass::Api(_)) = (form, admitted.routed.head.class) {
+        relay = relay.with_count(UsageObserver::new(dialect, form), &dispatched);
+    }
     let mut response = Response::new(Body::relay(relay).from(Origin::Passed(dispatched)));
     *response.status_mut() = status;
     *response.headers_mut() = headers;

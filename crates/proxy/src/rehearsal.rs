@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request};
 use refrain_cache::{CacheError, Evidence, Lexical, compare};
-use refrain_core::settings::{EmbeddedStore, Endpoint, Limits, Pool, Route, Store};
+use refrain_core::settings::{EmbeddedStore, Endpoint, Limits, Pool, Priority, Route, Store};
 use refrain_core::{Code, Identity, ListenerId, PoolId};
 use refrain_plugin::verdict::{Candidate, Decision, Failed, Outcome, Planned as Said, Verdict};
 use refrain_plugin::{
@@ -189,12 +189,17 @@ impl Rehearsal {
             pool,
             chain: Some(self.chain.clone()),
             repeats: Repeats::new(self.route.cache.regenerate),
+            limits: Vec::new(),
             salts: Salts::new(Some(self.cache.salt_key())),
             metrics: RouteMetrics::new(&self.route.id),
         };
         let identity = Arc::new(identity);
         let caller = Caller { identity, key: None, models: Arc::default(), pools: Arc::default() };
-        let admitted = Admitted { routed: Routed { head, state: Arc::new(state) }, caller };
+        let admitted = Admitted {
+            routed: Routed { head, state: Arc::new(state) },
+            caller,
+            priority: Priority::default(),
+        };
         let (asked, _) = ask::understand(api, &body, &admitted, &self.limits)?;
         Ok((Arc::new(admitted), Arc::new(asked)))
     }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, Method, Request, Response};
 use hyper::body::Incoming;
+use refrain_core::settings::Priority;
 use refrain_core::{Api, Bypass, Code, Dialect, Fault, ListenerId};
 
 use crate::auth::Caller;
@@ -14,6 +15,7 @@ use crate::cache_status::CacheStatus;
 use crate::failure::Failure;
 use crate::generate::{Generated, Part};
 use crate::key::Keyed;
+use crate::limits::Granted;
 use crate::lookup::{Hit, Lookup, Miss};
 use crate::metrics::{self, Outcome};
 use crate::note::Note;
@@ -25,8 +27,8 @@ use crate::snapshot::{AnswerCache, Snapshot};
 use crate::tally::{Answered, Tally};
 use crate::worker::Worker;
 use crate::{
-    ask, cors, error_response, generate, head, ingest, key, lookup, models, pass, plan, refresh, respond,
-    route,
+    ask, cors, error_response, generate, head, ingest, key, limits, lookup, models, pass, plan, refresh,
+    respond, route,
 };
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -37,6 +39,8 @@ pub(crate) struct Admitted {
     pub(crate) routed: Routed,
     /// Who asks.
     pub(crate) caller: Caller,
+    /// Whose turn it is where model servers are at their limits.
+    pub(crate) priority: Priority,
 }
 
 impl Admitted {
@@ -75,7 +79,7 @@ pub(crate) async fn serve(
     finish(&snapshot, tally, (response, error), origin)
 }
 
-/// The path: head -> route -> auth -> body -> prompt -> plan (policies) -> answer.
+/// The path: head -> route -> auth -> limits -> body -> prompt -> plan (policies) -> answer.
 async fn path(
     worker: &Arc<Worker>,
     snapshot: &Snapshot,
@@ -84,8 +88,8 @@ async fn path(
     note: &mut Note,
 ) -> Result<Response<Body>, Failure> {
     let (parts, body) = request.into_parts();
-    let limits = &snapshot.settings.limits;
-    let head = head::check(listener, limits, parts)?;
+    let bounds = &snapshot.settings.limits;
+    let head = head::check(listener, bounds, parts)?;
     if head.class == PathClass::Root {
         return root(&head.parts.method);
     }
@@ -96,18 +100,21 @@ async fn path(
     }
     let caller = identify(snapshot, &routed)?;
     route::authorize(&routed, &caller)?;
-    let admitted = Arc::new(Admitted { routed, caller });
+    let priority = snapshot.priority(&routed, &caller);
+    let admitted = Arc::new(Admitted { routed, caller, priority });
     note.admitted(&admitted);
+    note.granted = limits::admit(&admitted, &mut note.limits)?;
     if admitted.routed.head.class == PathClass::Models {
         return models::list(worker, &admitted).await;
     }
     let Some(api) = admitted.reads() else {
         note.bypass(Bypass::CacheOff);
-        return pass::streamed(worker, &admitted, body, limits).await;
+        return pass::streamed(worker, &admitted, body, bounds).await;
     };
     let headers = &admitted.routed.head.parts.headers;
-    let body = ingest::read(headers, body, limits).await?;
-    let asked = ask::understand(api, &body, &admitted, limits)?;
+    let body = ingest::read(headers, body, bounds).await?;
+    let asked = ask::understand(api, &body, &admitted, bounds)?;
+    limits::check_length(note.granted.as_mut(), &asked.0.request)?;
     let wanted = Wanted::by(&asked.0.request.prompt);
     let (planned, meeting) = plan::decide(snapshot, &admitted, asked, note).await?;
     answer_somewhere(worker, snapshot, (&admitted, planned), (meeting, wanted), note).await
@@ -259,10 +266,13 @@ fn root(method: &Method) -> Result<Response<Body>, Failure> {
 /// Headers and counters of a response that is ready to go, and its record, which goes with it.
 fn finish(
     snapshot: &Snapshot,
-    tally: Box<Tally>,
+    mut tally: Box<Tally>,
     (mut response, error): (Response<Body>, Option<Code>),
     origin: Option<HeaderValue>,
 ) -> Response<Body> {
+    if let Some(fields) = tally.note.limits.take() {
+        fields.write(response.headers_mut());
+    }
     let note = &tally.note;
     if let Some(status) = note.status {
         response.headers_mut().append(CACHE_STATUS, status.header());
@@ -287,6 +297,9 @@ fn finish(
         }
     }
     let is_logged = snapshot.sampler.takes(error.is_some());
+    if note.granted.as_ref().is_some_and(Granted::counts_tokens) {
+        response.body_mut().count_tokens();
+    }
     let head = Answered { at, status: response.status(), outcome, error, is_logged };
     tally.travel(response, head)
 }

@@ -12,6 +12,7 @@ use refrain_upstream::PoolState;
 use crate::auth::Caller;
 use crate::failure::Failure;
 use crate::head::Head;
+use crate::limits::LimitState;
 use crate::metrics::RouteMetrics;
 use crate::paths::{PathClass, is_at_or_below};
 use crate::repeats::Repeats;
@@ -27,6 +28,8 @@ pub struct RouteState {
     pub(crate) chain: Option<Arc<Chain>>,
     /// Who asked what lately, where that means something.
     pub(crate) repeats: Repeats,
+    /// What callers may ask of it; most routes have none.
+    pub(crate) limits: Vec<Arc<LimitState>>,
     /// Keeps tenants apart behind it.
     pub(crate) salts: Salts,
     /// Its counters.

@@ -4,18 +4,19 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use refrain_core::settings::{Listener, Settings};
-use refrain_core::{ListenerId, PoolId, RouteId};
+use refrain_core::settings::{ApiKey, Listener, Priority, Settings};
+use refrain_core::{KeyId, LimitId, ListenerId, PoolId, RouteId};
 use refrain_plugin::{Chain, PluginError, PluginHost};
 use refrain_upstream::Upstreams;
 use rustls::ServerConfig;
 
 use crate::access::Sampler;
-use crate::auth::Keys;
+use crate::auth::{Caller, Keys};
 use crate::generate::FlightHead;
+use crate::limits::{LimitState, LimitStats};
 use crate::metrics::RouteMetrics;
 use crate::repeats::Repeats;
-use crate::route::RouteState;
+use crate::route::{RouteState, Routed};
 use crate::tenancy::Salts;
 use crate::tls::{self, TlsError};
 
@@ -36,10 +37,14 @@ pub struct Snapshot {
     pub routes: Vec<Arc<RouteState>>,
     /// API keys.
     pub keys: Keys,
+    /// Keys whose requests are not served in the order that their routes say.
+    priorities: HashMap<KeyId, Priority>,
     /// TLS of the listeners that have it.
     pub tls: HashMap<ListenerId, Arc<ServerConfig>>,
     /// Pools and their state.
     pub upstreams: Arc<Upstreams>,
+    /// What callers may ask for, with what they have asked for.
+    pub(crate) limits: HashMap<LimitId, Arc<LimitState>>,
     /// Which requests have an access line.
     pub(crate) sampler: Sampler,
     /// Entries, vectors and generations in flight: outlives configurations. None: the store is off and everything is passed through.
@@ -68,13 +73,17 @@ pub enum SnapshotError {
 }
 
 impl Snapshot {
-    /// Reads certificates and wires routes to pools and policies. Changes nothing that another snapshot uses.
+    /// Reads certificates and wires routes to pools and policies. Changes nothing that another snapshot uses but the bounds of
+    /// limits' tables. `former`: what is followed, whose counts of limits go on.
     pub fn build(
         settings: Settings,
         upstreams: Arc<Upstreams>,
         cache: Option<Arc<AnswerCache>>,
         policies: &Policies,
+        former: Option<&Self>,
     ) -> Result<Self, SnapshotError> {
+        let none = HashMap::new();
+        let limits = LimitState::all(&settings.rate_limits, former.map_or(&none, |former| &former.limits));
         let routes = settings.routes.iter().map(|route| {
             let pool = upstreams
                 .pool(&route.pool)
@@ -84,17 +93,34 @@ impl Snapshot {
             let repeats = Repeats::new(route.cache.regenerate);
             let chain = policies.get(&route.id).cloned();
             let salts = Salts::new(cache.as_ref().map(|cache| cache.salt_key()));
-            Ok(Arc::new(RouteState { route: route.clone(), pool, chain, repeats, salts, metrics }))
+            // Config makes sure that all are there.
+            let limits = route.limits.iter().filter_map(|id| limits.get(id).cloned()).collect();
+            Ok(Arc::new(RouteState { route: route.clone(), pool, chain, repeats, limits, salts, metrics }))
         });
         Ok(Self {
             routes: routes.collect::<Result<_, _>>()?,
+            limits,
             sampler: Sampler::new(settings.log.access_sample),
+            priorities: priorities(&settings.keys),
             keys: Keys::new(&settings.keys),
             tls: listeners_tls(&settings.listeners)?,
             settings: Arc::new(settings),
             upstreams,
             cache,
         })
+    }
+
+    /// Whose turn a request is where model servers are at their limits: its key's word, else its route's.
+    pub(crate) fn priority(&self, routed: &Routed, caller: &Caller) -> Priority {
+        let of_key = caller.key.as_ref().and_then(|key| self.priorities.get(key));
+        of_key.copied().unwrap_or(routed.state.route.priority)
+    }
+
+    /// Every limit's numbers of now.
+    pub fn limit_stats(&self) -> Vec<LimitStats> {
+        let mut stats: Vec<LimitStats> = self.limits.values().map(|limit| limit.stats()).collect();
+        stats.sort_by(|a, b| a.limit.cmp(&b.limit));
+        stats
     }
 
     /// A listener's settings; none after a reload that dropped it.
@@ -119,6 +145,10 @@ pub async fn load_policies(host: &Arc<PluginHost>, settings: &Settings) -> Resul
         }
     }
     Ok(policies)
+}
+
+fn priorities(keys: &[ApiKey]) -> HashMap<KeyId, Priority> {
+    keys.iter().filter_map(|key| Some((key.id.clone(), key.priority?))).collect()
 }
 
 fn listeners_tls(listeners: &[Listener]) -> Result<HashMap<ListenerId, Arc<ServerConfig>>, SnapshotError> {

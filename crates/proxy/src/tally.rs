@@ -27,17 +27,13 @@ pub(crate) enum Ending {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Spent {
     /// Tokens, as far as the answer says.
-    pub(crate) usage: Option<Usage>,
+    pub(crate) usage: Usage,
+    /// About how many tokens have passed, where the answer doesn't say.
+    pub(crate) passed_tokens: u64,
+    /// The answer's status; none: there was none.
+    pub(crate) status: Option<StatusCode>,
     /// What became of the request: whose tokens these are.
     pub(crate) outcome: Outcome,
-    /// How the answer ended.
-    pub(crate) ending: Ending,
-}
-
-/// What a request was granted by limits. Dropping it gives back what is held while a request lives.
-pub(crate) trait Grant: Send + Sync {
-    /// Called once, when the answer has ended in whichever way, and before the drop. Must not block.
-    fn settle(&mut self, spent: &Spent);
 }
 
 /// One request's record.
@@ -129,8 +125,13 @@ impl Tally {
     fn settle(&mut self) {
         let usage = self.origin.usage();
         let outcome = self.answered.map_or(Outcome::Left, |head| head.outcome);
-        if let Some(grant) = &mut self.note.grant {
-            grant.settle(&Spent { usage, outcome, ending: self.ending });
+        if let Some(granted) = &mut self.note.granted {
+            granted.settle(&Spent {
+                usage: usage.unwrap_or_default(),
+                passed_tokens: self.origin.passed_tokens(),
+                status: self.answered.map(|head| head.status),
+                outcome,
+            });
         }
         if let Some(state) = &self.note.state {
             state.metrics.settled(self, usage);

@@ -12,7 +12,7 @@ use std::time::Duration;
 use http::{HeaderMap, Method};
 use proptest::prelude::*;
 use refrain_core::settings::{
-    Grant, Isolation, OnError, Plugin, PluginHost as HostSettings, PluginLimits, Route, RouteCache,
+    Grant, Isolation, OnError, Plugin, PluginHost as HostSettings, PluginLimits, Priority, Route, RouteCache,
     RouteMatch, RoutePlugin, RouteSemantic, Timeouts,
 };
 use refrain_core::{Identity, Role, Scope};
@@ -142,6 +142,8 @@ fn route(plugins: Vec<RoutePlugin>, scope: Scope) -> Route {
         forward_credentials: false,
         cors_origins: Vec::new(),
         timeouts: Timeouts::default(),
+        limits: Vec::new(),
+        priority: Priority::default(),
         cache,
         plugins,
     }

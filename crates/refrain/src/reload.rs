@@ -194,7 +194,8 @@ fn swap(
     let restart_needed = restart::keep_running(&old.settings, &mut settings);
     let upstreams = old.upstreams.reload(&settings.pools).map_err(refused)?;
     let cache = cache.unwrap_or_else(|| old.cache.clone());
-    let snapshot = Snapshot::build(settings, Arc::new(upstreams), cache, policies).map_err(refused)?;
+    let snapshot =
+        Snapshot::build(settings, Arc::new(upstreams), cache, policies, Some(&old)).map_err(refused)?;
     snapshot.upstreams.set_proxies(fleet::proxies(&snapshot.settings, snapshot.cache.as_deref()));
     live.store(Arc::new(snapshot));
     Ok(restart_needed)

@@ -19,6 +19,7 @@ pub(crate) fn keep_running(old: &Settings, new: &mut Settings) -> Vec<String> {
         embedder,
         plugin_host,
         log,
+        rate_limits: _,
         keys: _,
         plugins: _,
         pools: _,

@@ -181,7 +181,7 @@ impl Side {
 fn live(settings: Settings, cache: Option<Arc<AnswerCache>>, policies: &Policies) -> anyhow::Result<Live> {
     let upstreams = Arc::new(Upstreams::new(&settings.pools)?);
     upstreams.set_proxies(fleet::proxies(&settings, cache.as_deref()));
-    let snapshot = Snapshot::build(settings, upstreams, cache, policies)?;
+    let snapshot = Snapshot::build(settings, upstreams, cache, policies, None)?;
     Ok(Arc::new(ArcSwap::from_pointee(snapshot)))
 }
 

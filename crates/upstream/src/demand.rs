@@ -1,6 +1,7 @@
 //! What of a request decides where it goes.
 
 use refrain_core::TenantId;
+use refrain_core::settings::Priority;
 
 /// What of a request decides which endpoint is asked, and whose turn it is in the queue. The default goes anywhere.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,6 +12,8 @@ pub struct Demand {
     pub model: Option<Box<str>>,
     /// Whose turn it is in the queue; none: everybody's who has none.
     pub tenant: Option<TenantId>,
+    /// Whose turn it is before that of all tenants of a lower one.
+    pub priority: Priority,
     /// About how many tokens the prompt has; 0: not known.
     pub tokens: u32,
     /// What the request refers to, as [`crate::PoolState::note_owner`] was told: whoever keeps it is asked, and nobody else as

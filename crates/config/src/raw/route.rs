@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{RoutePlugin, Switch, Timeouts};
+use super::{Priority, RoutePlugin, Switch, Timeouts};
 use crate::text::{CorsOrigin, ExactPath, HostPattern, Method, NonEmpty, ReplayHeader, TimeSpan, UrlPath};
 
 /// Which requests are taken and what is done with them. All conditions must hold.
@@ -40,6 +40,11 @@ pub(crate) struct Route {
     /// Overrides of the pool's time-outs.
     #[serde(default)]
     pub(crate) timeouts: Timeouts,
+    /// Names of limits: all of them hold. Default: none.
+    #[serde(default)]
+    pub(crate) limits: Vec<String>,
+    /// Whose requests go first where model servers are at their limits, unless the key says. Default "normal".
+    pub(crate) priority: Option<Priority>,
     /// What is cached: `false` for nothing, `true` for all defaults, or a table. Default true, if there is a store.
     pub(crate) cache: Option<Switch<Cache>>,
     /// Cache policies that decide within those bounds, in this order: names, or tables with a config. Default: none.

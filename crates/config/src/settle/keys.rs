@@ -41,6 +41,7 @@ fn key(context: &mut Context<'_>, name: &str, raw: raw::Key) -> Option<ApiKey> {
         models: raw.models.into_iter().map(|model| model.0).collect(),
         pools,
         claims: raw.claims,
+        priority: raw.priority.map(Into::into),
         hash: raw.hash?.0,
     })
 }

@@ -9,7 +9,7 @@ use refrain_core::settings::{Pool, Route, RouteMatch, Store, Timeouts};
 use refrain_core::{ListenerId, PoolId, RouteId};
 
 use super::plugins::{self, Plugins};
-use super::{Context, cache, pools};
+use super::{Context, cache, pools, quota};
 use crate::raw;
 use crate::text::parse_header_name;
 
@@ -42,6 +42,7 @@ pub(super) fn settle(
     }
     warn_of_idle_pools(context, &routes, pools);
     plugins::warn_of_idle(context, plugins, routes.iter().flat_map(|route| &route.plugins));
+    quota::warn_of_idle(context, routes.iter().flat_map(|route| &route.limits));
     // Sorting is stable, and the routes come by name.
     routes.sort_by_key(|route| (Reverse(route.matches.path.len()), Reverse(condition_count(&route.matches))));
     routes.into_iter().map(Arc::new).collect()
@@ -90,6 +91,8 @@ fn route(
         forward_credentials: raw.forward_credentials.unwrap_or_default(),
         cors_origins: raw.cors_origins.into_iter().map(|origin| origin.0).collect(),
         timeouts: pools::timeouts(raw.timeouts, inherited),
+        limits: quota::on_route(context, name, raw.limits),
+        priority: raw.priority.map(Into::into).unwrap_or_default(),
         cache,
         plugins: Vec::new(),
     })

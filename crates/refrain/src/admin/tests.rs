@@ -47,7 +47,7 @@ impl Bench {
         let (cache, health) = health::open(&settings).await.unwrap();
         let upstreams = Arc::new(Upstreams::new(&settings.pools).unwrap());
         let live: Live = Arc::new(ArcSwap::from_pointee(
-            Snapshot::build(settings, upstreams, cache, &Policies::new()).unwrap(),
+            Snapshot::build(settings, upstreams, cache, &Policies::new(), None).unwrap(),
         ));
         let (asks, requests) = mpsc::channel(REQUESTS_MAX);
         bench.control.ready(live, health, asks);

@@ -80,7 +80,7 @@ fn read_certificates(settings: &Settings, listener: &Listener) -> Result {
         ..settings.clone()
     };
     let upstreams = Upstreams::new(&alone.pools).map_err(failed)?;
-    Snapshot::build(alone, Arc::new(upstreams), None, &Policies::new())
+    Snapshot::build(alone, Arc::new(upstreams), None, &Policies::new(), None)
         .map(|_| Well::default())
         .map_err(failed)
 }

@@ -25,6 +25,7 @@ pub(crate) fn pulled(control: &Control) -> String {
                 self::embedder(&mut text, &embedder.stats());
             }
         }
+        limits(&mut text, &snapshot);
         upstreams(&mut text, &snapshot);
         pools::write(&mut text, &snapshot.upstreams);
         discovery::write(&mut text, &snapshot.upstreams);
@@ -144,6 +145,25 @@ fn embedder(text: &mut Exposition, stats: &EmbedderStats) {
         .sample(&[("result", "too_long")], stats.too_long)
         .sample(&[("result", "abandoned")], stats.abandoned)
         .sample(&[("result", "failed")], stats.failed);
+}
+
+fn limits(text: &mut Exposition, snapshot: &Snapshot) {
+    let all = snapshot.limit_stats();
+    if all.is_empty() {
+        return;
+    }
+    let mut subjects =
+        text.gauge("refrain_limit_subjects", "Subjects that are counted apart in this process.");
+    for stats in &all {
+        subjects.sample(&[("limit", stats.limit.as_str())], stats.subjects);
+    }
+    let mut crowded = text.counter(
+        "refrain_limit_crowded_requests_total",
+        "Requests that were counted with those of other subjects: raise the limit's subjects.",
+    );
+    for stats in &all {
+        crowded.sample(&[("limit", stats.limit.as_str())], stats.crowded);
+    }
 }
 
 fn upstreams(text: &mut Exposition, snapshot: &Snapshot) {

@@ -195,7 +195,7 @@ mod tests {
     use std::time::Duration;
 
     use futures_util::FutureExt;
-    use refrain_core::settings::{Admission, Pool, PoolKind};
+    use refrain_core::settings::{Admission, Pool, PoolKind, Priority};
 
     use super::*;
     use crate::Upstreams;
@@ -251,6 +251,55 @@ mod tests {
         let second = of_few.now_or_never().expect("it is the other tenant's turn").unwrap();
         assert!(of_many[0].as_mut().now_or_never().is_none());
         drop(second);
+    }
+
+    fn of(tenant: &str, priority: Priority) -> Demand {
+        Demand { priority, ..wants("x", tenant) }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_higher_priority_goes_first_and_the_lowest_still_gets_its_turn() {
+        let pool = pool(1_000);
+        let (low, high) = (of("a", Priority::Low), of("b", Priority::High));
+        let mut held = seat(&pool, &wants("x", "t"), &[]).await.unwrap();
+        let mut of_low = Box::pin(seat(&pool, &low, &[]));
+        assert!(of_low.as_mut().now_or_never().is_none());
+        let mut of_high: Vec<_> = (0..100).map(|_| Box::pin(seat(&pool, &high, &[]))).collect();
+        assert!(of_high.iter_mut().all(|waiter| waiter.as_mut().now_or_never().is_none()));
+        for served in 0.. {
+            drop(held);
+            if let Some(seated) = of_low.as_mut().now_or_never() {
+                assert!(seated.is_ok());
+                assert_eq!(served, 16, "after so many of the others");
+                break;
+            }
+            held = of_high.remove(0).await.unwrap();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_queue_sheds_the_lowest_priority_first() {
+        let pool = pool(2);
+        let _held = seat(&pool, &wants("x", "t"), &[]).await.unwrap();
+        let (low, normal, high) =
+            (of("a", Priority::Low), of("a", Priority::Normal), of("b", Priority::High));
+        let mut of_low = Box::pin(seat(&pool, &low, &[]));
+        let mut of_normal = Box::pin(seat(&pool, &normal, &[]));
+        assert!(of_low.as_mut().now_or_never().is_none() && of_normal.as_mut().now_or_never().is_none());
+        let mut of_high = Box::pin(seat(&pool, &high, &[]));
+        assert!(of_high.as_mut().now_or_never().is_none());
+        assert!(matches!(
+            of_low.now_or_never(),
+            Some(Err(UpstreamError::Overloaded { by_tenant: false, .. }))
+        ));
+        let mut second = Box::pin(seat(&pool, &high, &[]));
+        assert!(second.as_mut().now_or_never().is_none());
+        assert!(matches!(of_normal.now_or_never(), Some(Err(_))));
+        let third = seat(&pool, &normal, &[]).now_or_never();
+        assert!(
+            matches!(third, Some(Err(UpstreamError::Overloaded { .. }))),
+            "nobody of its own or less is there"
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,5 +1,6 @@
-//! Who waits at a pool: first come, first served within a tenant, and tenants in turn. So one that sends a thousand requests
-//! waits for itself.
+//! Who waits at a pool: the higher priority first, tenants in turn within one, and within a tenant first come, first served.
+//! So one that sends a thousand requests waits for itself, and whoever is of a lower priority waits for all others, but not
+//! for ever: now and then a seat is its own. Where there is no room to wait, the lowest priority leaves first.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use refrain_core::TenantId;
+use refrain_core::settings::Priority;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -18,6 +20,9 @@ use crate::demand::Demand;
 
 /// Waiters of one tenant that are looked at before the next tenant's turn: the first may want what nobody has room for.
 const LOOKS_A_TENANT: usize = 8;
+
+/// Seats that a priority which waits sees go to higher ones in a row, before one is its own.
+const PASSES_MAX: u32 = 16;
 
 /// A request that waits.
 #[derive(Debug)]
@@ -63,9 +68,18 @@ pub(crate) struct Queue {
 
 #[derive(Debug, Default)]
 struct Lines {
+    /// By priority, the lowest first.
+    classes: [Class; Priority::ALL.len()],
+    tickets: u64,
+}
+
+/// Who waits of one priority.
+#[derive(Debug, Default)]
+struct Class {
     /// Tenants with somebody who waits; the next in turn first.
     ring: VecDeque<Line>,
-    tickets: u64,
+    /// Seats that went to higher priorities since one was its own.
+    passes: u32,
 }
 
 #[derive(Debug)]
@@ -99,62 +113,68 @@ impl Queue {
         (self.refused.load(Relaxed), self.waits.load(Relaxed), waited)
     }
 
-    /// Waits behind the tenant's own. If the queue is full, whoever has the most in it gives up its newest place: this
-    /// request, or one of a tenant that has more.
+    /// Waits behind the tenant's own. If the queue is full, one of the lowest priority gives up its place: the newest of the
+    /// tenant that has the most of it, or this request.
     pub(crate) fn join(&self, waiter: Waiter, len_max: usize) -> Result<Place, Turned> {
         self.rate.lock().note(Millis::now(), self.done.load(Relaxed));
         let mut lines = self.lines.lock();
         let tenant = waiter.demand.tenant.clone();
         if self.waiting.load(Relaxed) >= len_max
-            && let Some(refused) = self.refusal(&mut lines, &tenant)
+            && let Some(refused) = self.refusal(&mut lines, &waiter.demand)
         {
             self.refused.fetch_add(1, Relaxed);
             return Err(refused);
         }
         lines.tickets += 1;
         let ticket = lines.tickets;
-        match lines.ring.iter_mut().find(|line| line.tenant == tenant) {
+        let ring = &mut lines.classes[waiter.demand.priority as usize].ring;
+        match ring.iter_mut().find(|line| line.tenant == tenant) {
             Some(line) => line.waiters.push_back((ticket, waiter)),
-            None => lines.ring.push_back(Line { tenant, waiters: VecDeque::from([(ticket, waiter)]) }),
+            None => ring.push_back(Line { tenant, waiters: VecDeque::from([(ticket, waiter)]) }),
         }
         self.waiting.fetch_add(1, SeqCst);
         drop(lines);
         Ok(Place { ticket, lines: self.lines.clone(), waiting: self.waiting.clone() })
     }
 
-    /// Makes room for one of this tenant; none if somebody else had to leave for it.
-    fn refusal(&self, lines: &mut Lines, tenant: &Option<TenantId>) -> Option<Turned> {
-        let own = lines.ring.iter().find(|line| line.tenant == *tenant).map_or(0, |line| line.waiters.len());
-        let others = lines.ring.iter().any(|line| line.tenant != *tenant);
-        let Some(longest) = lines.ring.iter_mut().max_by_key(|line| line.waiters.len()) else {
+    /// Makes room for one more; none if somebody else had to leave for it.
+    fn refusal(&self, lines: &mut Lines, demand: &Demand) -> Option<Turned> {
+        let lowest = lines.classes.iter().position(|class| !class.ring.is_empty());
+        let Some(lowest) = lowest.filter(|lowest| *lowest <= demand.priority as usize) else {
             return Some(Turned::Full);
         };
-        if longest.waiters.len() <= own + 1 {
+        let ring = &mut lines.classes[lowest].ring;
+        let is_own_class = lowest == demand.priority as usize;
+        let own = ring.iter().find(|line| line.tenant == demand.tenant).map_or(0, |line| line.waiters.len());
+        let others = ring.iter().any(|line| line.tenant != demand.tenant);
+        let Some(longest) = ring.iter_mut().max_by_key(|line| line.waiters.len()) else {
+            return Some(Turned::Full);
+        };
+        if is_own_class && longest.waiters.len() <= own + 1 {
             return Some(if others && own > 0 { Turned::Share } else { Turned::Full });
         }
-        if let Some((_, waiter)) = longest.waiters.pop_back() {
+        let left = longest.waiters.pop_back();
+        ring.retain(|line| !line.waiters.is_empty());
+        if let Some((_, waiter)) = left {
             self.waiting.fetch_sub(1, SeqCst);
             self.refused.fetch_add(1, Relaxed);
             // Who has left needs no answer.
-            let _ = waiter.reply.send(Err(Turned::Share));
+            let _ = waiter.reply.send(Err(if is_own_class { Turned::Share } else { Turned::Full }));
         }
         None
     }
 
-    /// Asks `next` about those that wait, tenants in turn, until nobody can be served. Gives back seats whose requests left
+    /// Asks `next` about those that wait, in the order of their turns, until nobody can be served. Gives back seats whose requests left
     /// meanwhile: drop them without holding anything.
     pub(crate) fn serve(&self, now: Millis, mut next: impl FnMut(&Waiter) -> Next) -> Vec<Seat> {
         let mut left = Vec::new();
         let mut lines = self.lines.lock();
-        let mut idle_turns = 0;
-        while idle_turns < lines.ring.len() {
-            let Some(mut line) = lines.ring.pop_front() else { break };
-            let given = line.serve(&mut next, &mut left);
+        while let Some(class) = lines.turns().into_iter().find(|class| {
+            let given = lines.classes[*class].serve(&mut next, &mut left);
             self.waiting.fetch_sub(given.removed, SeqCst);
-            idle_turns = if given.seated { 0 } else { idle_turns + 1 };
-            if !line.waiters.is_empty() {
-                lines.ring.push_back(line);
-            }
+            given.seated
+        }) {
+            lines.note_seat(class);
         }
         drop(lines);
         self.rate.lock().note(now, self.done.load(Relaxed));
@@ -193,10 +213,46 @@ impl Queue {
     }
 }
 
-/// What one turn of a tenant did.
+/// What one turn did.
 struct Given {
     seated: bool,
     removed: usize,
+}
+
+impl Lines {
+    /// Priorities in the order of their turns: those that were passed over too often, then the highest first.
+    fn turns(&self) -> [usize; Priority::ALL.len()] {
+        let mut turns = [2, 1, 0];
+        turns.sort_by_key(|class| self.classes[*class].passes < PASSES_MAX);
+        turns
+    }
+
+    /// One of this priority has got a seat.
+    fn note_seat(&mut self, seated: usize) {
+        self.classes[seated].passes = 0;
+        for class in &mut self.classes[..seated] {
+            class.passes = if class.ring.is_empty() { 0 } else { class.passes.saturating_add(1) };
+        }
+    }
+}
+
+impl Class {
+    /// Serves the first that can be served, tenants in turn.
+    fn serve(&mut self, next: &mut impl FnMut(&Waiter) -> Next, left: &mut Vec<Seat>) -> Given {
+        let mut all = Given { seated: false, removed: 0 };
+        for _ in 0..self.ring.len() {
+            let Some(mut line) = self.ring.pop_front() else { break };
+            let given = line.serve(next, left);
+            all.removed += given.removed;
+            if !line.waiters.is_empty() {
+                self.ring.push_back(line);
+            }
+            if given.seated {
+                return Given { seated: true, ..all };
+            }
+        }
+        all
+    }
 }
 
 impl Line {
@@ -222,15 +278,15 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut lines = self.lines.lock();
         let mut gone = None;
-        for line in &mut lines.ring {
-            if let Some(at) = line.waiters.iter().position(|(ticket, _)| *ticket == self.ticket) {
-                gone = line.waiters.remove(at);
-                break;
+        for class in &mut lines.classes {
+            for line in &mut class.ring {
+                let at = line.waiters.iter().position(|(ticket, _)| *ticket == self.ticket);
+                gone = gone.or(at.and_then(|at| line.waiters.remove(at)));
             }
+            class.ring.retain(|line| !line.waiters.is_empty());
         }
         if gone.is_some() {
             self.waiting.fetch_sub(1, SeqCst);
-            lines.ring.retain(|line| !line.waiters.is_empty());
         }
     }
 }

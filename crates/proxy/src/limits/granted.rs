@@ -1,0 +1,141 @@
+//! What a request was let in with: counted until it is dropped, which is when its answer has ended or nobody wants it.
+
+use std::sync::Arc;
+
+use refrain_core::Usage;
+use refrain_core::settings::{HitCost, Measure};
+
+use super::local::{self, units};
+use super::state::{LimitState, Terms};
+use super::subject::Subject;
+use super::table::Count;
+use super::{Estimate, now_ms};
+use crate::metrics::Outcome;
+use crate::tally::Spent;
+
+/// A request's hold on all limits that let it in.
+#[derive(Debug, Default)]
+pub(crate) struct Granted {
+    holds: Vec<Hold>,
+    cost: Cost,
+}
+
+/// What a request has cost.
+#[derive(Clone, Copy, Debug, Default)]
+enum Cost {
+    /// Nothing: it was refused after all.
+    Nothing,
+    /// A request without an answer.
+    #[default]
+    Request,
+    /// An answer that was generated for it. Tokens that the server didn't count are as estimated.
+    Generated { input_tokens: Option<u64>, output_tokens: u64 },
+    /// An answer that was there, or that another request has paid for.
+    Hit(Usage),
+}
+
+/// A hold on one limit.
+#[derive(Debug)]
+pub(super) struct Hold {
+    limit: Arc<LimitState>,
+    terms: Arc<Terms>,
+    subject: Subject,
+    count: Count,
+    estimate: Estimate,
+}
+
+impl Granted {
+    pub(super) fn add(&mut self, hold: Hold) {
+        self.holds.push(hold);
+    }
+
+    /// It was refused: it counts for nothing.
+    pub(super) fn take_back(&mut self) {
+        self.cost = Cost::Nothing;
+    }
+
+    /// Whether what is asked and answered counts, so that somebody must find out.
+    pub(crate) fn counts_tokens(&self) -> bool {
+        self.holds.iter().any(|hold| hold.terms.counts_tokens())
+    }
+
+    /// The most tokens of a prompt that all limits can ever let through at once, and whether this one has more, about.
+    pub(super) fn is_over_limit(&self) -> bool {
+        self.holds.iter().any(|hold| {
+            let mut rates = hold.terms.rates.iter().filter(|term| term.rate.measure == Measure::InputTokens);
+            rates.any(|term| hold.estimate.input_tokens > term.pace.units_max())
+        })
+    }
+
+    /// Its answer has ended, in whichever way: this is what it has cost.
+    pub(crate) fn settle(&mut self, spent: &Spent) {
+        let is_answered = spent.status.is_none_or(|status| status.is_success());
+        self.cost = match (self.cost, spent.outcome) {
+            (Cost::Nothing, _) => Cost::Nothing,
+            (_, Outcome::HitExact | Outcome::HitSemantic | Outcome::HitStale | Outcome::Collapsed) => {
+                Cost::Hit(spent.usage)
+            }
+            // Who leaves before the answer may have had its prompt read.
+            (_, Outcome::Miss | Outcome::Request | Outcome::Bypass | Outcome::Left) if is_answered => {
+                let output_tokens = spent.usage.output_tokens.unwrap_or(spent.passed_tokens);
+                Cost::Generated { input_tokens: spent.usage.input_tokens, output_tokens }
+            }
+            _ => Cost::Request,
+        };
+    }
+}
+
+impl Drop for Granted {
+    fn drop(&mut self) {
+        for hold in &self.holds {
+            hold.end(self.cost);
+        }
+    }
+}
+
+impl Hold {
+    pub(super) fn new(
+        limit: Arc<LimitState>,
+        terms: Arc<Terms>,
+        subject: Subject,
+        count: Count,
+        estimate: Estimate,
+    ) -> Self {
+        Self { limit, terms, subject, count, estimate }
+    }
+
+    fn end(&self, cost: Cost) {
+        let Self { limit, terms, subject, count, estimate } = self;
+        let refunds_request = matches!(cost, Cost::Nothing);
+        // Most requests are counted once, and that's that.
+        if terms.concurrency.is_none() && !terms.counts_tokens() && !refunds_request {
+            return;
+        }
+        let more = |measure: Measure, units_max: u64| {
+            let taken = units(measure, units_max, *estimate);
+            let used = used(cost, measure, limit.config.hits, estimate.input_tokens);
+            signed(used).saturating_sub(signed(taken))
+        };
+        local::settle(limit, terms, (subject, *count), &more, now_ms());
+    }
+}
+
+/// What a request has used in all.
+fn used(cost: Cost, measure: Measure, hits: HitCost, estimated_input: u64) -> u64 {
+    match (measure, cost) {
+        (_, Cost::Nothing) => 0,
+        (Measure::Requests, _) => 1,
+        (_, Cost::Request) => 0,
+        (_, Cost::Hit(_)) if hits == HitCost::Request => 0,
+        (Measure::InputTokens, Cost::Hit(usage)) => usage.input_tokens.unwrap_or(estimated_input),
+        (Measure::OutputTokens, Cost::Hit(usage)) => usage.output_tokens.unwrap_or_default(),
+        (Measure::InputTokens, Cost::Generated { input_tokens, .. }) => {
+            input_tokens.unwrap_or(estimated_input)
+        }
+        (Measure::OutputTokens, Cost::Generated { output_tokens, .. }) => output_tokens,
+    }
+}
+
+fn signed(units: u64) -> i64 {
+    i64::try_from(units).unwrap_or(i64::MAX)
+}

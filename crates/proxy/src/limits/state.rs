@@ -1,0 +1,207 @@
+//! One limit as the path uses it: what config says, as numbers, and the counts.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use metrics::{Counter, counter};
+use refrain_core::settings::{LimitPlace, Measure, Quota, Rate, RateLimit, Window};
+use refrain_core::{KeyId, LimitId, TenantId};
+
+use super::meter::Pace;
+use super::table::Table;
+use crate::auth::Caller;
+
+/// A limit.
+#[derive(Debug)]
+pub(crate) struct LimitState {
+    pub(crate) config: Arc<RateLimit>,
+    pub(crate) table: Arc<Table>,
+    own: Arc<Terms>,
+    keys: BTreeMap<KeyId, Arc<Terms>>,
+    tenants: BTreeMap<TenantId, Arc<Terms>>,
+    results: [Counter; LimitResult::ALL.len()],
+}
+
+/// What a subject may ask for, as numbers and as headers say it.
+#[derive(Debug)]
+pub(crate) struct Terms {
+    pub(crate) rates: Vec<Term>,
+    pub(crate) concurrency: Option<u32>,
+    /// Items of `RateLimit-Policy`.
+    pub(crate) policy: String,
+}
+
+/// One rate.
+#[derive(Debug)]
+pub(crate) struct Term {
+    pub(crate) rate: Rate,
+    pub(crate) pace: Pace,
+    /// Its name in headers.
+    pub(crate) name: String,
+}
+
+/// What a limit said of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LimitResult {
+    Admitted,
+    /// Refused for want of requests, tokens, or room.
+    Requests,
+    InputTokens,
+    OutputTokens,
+    Concurrency,
+    /// Refused for ever.
+    TooLarge,
+    /// A shared count could not be asked.
+    Unavailable,
+}
+
+impl LimitResult {
+    const ALL: [Self; 7] = [
+        Self::Admitted,
+        Self::Requests,
+        Self::InputTokens,
+        Self::OutputTokens,
+        Self::Concurrency,
+        Self::TooLarge,
+        Self::Unavailable,
+    ];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Admitted => "admitted",
+            Self::Requests => "requests",
+            Self::InputTokens => "input_tokens",
+            Self::OutputTokens => "output_tokens",
+            Self::Concurrency => "concurrency",
+            Self::TooLarge => "too_large",
+            Self::Unavailable => "unavailable",
+        }
+    }
+
+    /// The refusal for want of something.
+    pub(crate) fn of(measure: Measure) -> Self {
+        match measure {
+            Measure::Requests => Self::Requests,
+            Measure::InputTokens => Self::InputTokens,
+            Measure::OutputTokens => Self::OutputTokens,
+        }
+    }
+}
+
+/// A limit's numbers of now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitStats {
+    /// Which limit.
+    pub limit: LimitId,
+    /// Subjects with a count of their own in this process.
+    pub subjects: usize,
+    /// Requests so far that were counted with those of others for want of room.
+    pub crowded: u64,
+}
+
+impl LimitState {
+    /// The limits of a configuration. One that goes on under its name keeps its counts, unless it tells subjects apart by
+    /// something else now.
+    pub(crate) fn all(
+        limits: &BTreeMap<LimitId, Arc<RateLimit>>,
+        former: &HashMap<LimitId, Arc<Self>>,
+    ) -> HashMap<LimitId, Arc<Self>> {
+        let state = |config: &Arc<RateLimit>| {
+            let kept = former.get(&config.id).filter(|former| former.config.by == config.by);
+            let table = match kept {
+                Some(former) => former.table.clone(),
+                None => Arc::new(Table::new(config.subjects_max)),
+            };
+            table.resize(config.subjects_max);
+            Arc::new(Self::new(config, table))
+        };
+        limits.iter().map(|(id, config)| (id.clone(), state(config))).collect()
+    }
+
+    fn new(config: &Arc<RateLimit>, table: Arc<Table>) -> Self {
+        let terms = |quota| Arc::new(Terms::of(&config.id, quota));
+        let limit = config.id.as_str();
+        let result = |result: LimitResult| counter!("refrain_limit_requests_total", "limit" => limit.to_owned(), "result" => result.as_str());
+        Self {
+            own: terms(&config.quota),
+            keys: config.keys.iter().map(|(key, quota)| (key.clone(), terms(quota))).collect(),
+            tenants: config.tenants.iter().map(|(tenant, quota)| (tenant.clone(), terms(quota))).collect(),
+            results: LimitResult::ALL.map(result),
+            config: config.clone(),
+            table,
+        }
+    }
+
+    /// What holds for a caller.
+    pub(crate) fn terms(&self, caller: &Caller) -> &Arc<Terms> {
+        let by_key = caller.key.as_ref().and_then(|key| self.keys.get(key));
+        by_key.or_else(|| self.tenants.get(&caller.identity.tenant)).unwrap_or(&self.own)
+    }
+
+    /// Whether proxies count together.
+    #[expect(dead_code, reason = "shared counts use it")]
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self.config.place, LimitPlace::Shared { .. })
+    }
+
+    /// Counts what became of a request.
+    pub(crate) fn count(&self, result: LimitResult) {
+        self.results[result as usize].increment(1);
+    }
+
+    /// Its numbers of now.
+    pub(crate) fn stats(&self) -> LimitStats {
+        let (subjects, crowded) = (self.table.len(), self.table.crowded());
+        LimitStats { limit: self.config.id.clone(), subjects, crowded }
+    }
+}
+
+impl Terms {
+    fn of(limit: &LimitId, quota: &Quota) -> Self {
+        let term = |rate: &Rate| Term {
+            rate: *rate,
+            pace: Pace::of(rate),
+            name: format!("{limit}-{}", suffix(rate)),
+        };
+        let rates: Vec<Term> = quota.rates.iter().map(term).collect();
+        let mut items: Vec<String> = rates.iter().map(policy).collect();
+        items.extend(
+            quota
+                .concurrency
+                .map(|max| format!("\"{limit}-concurrency\";q={max};qu=\"concurrent-requests\"")),
+        );
+        Self { rates, concurrency: quota.concurrency, policy: items.join(", ") }
+    }
+
+    /// Whether what a request asks and is answered counts.
+    pub(crate) fn counts_tokens(&self) -> bool {
+        self.rates.iter().any(|term| term.rate.measure != Measure::Requests)
+    }
+}
+
+/// As the field abbreviates them.
+fn suffix(rate: &Rate) -> &'static str {
+    match (rate.measure, rate.window) {
+        (Measure::Requests, Window::Minute) => "rpm",
+        (Measure::Requests, Window::Day) => "rpd",
+        (Measure::InputTokens, Window::Minute) => "itpm",
+        (Measure::InputTokens, Window::Day) => "itpd",
+        (Measure::OutputTokens, Window::Minute) => "otpm",
+        (Measure::OutputTokens, Window::Day) => "otpd",
+    }
+}
+
+/// An item of `RateLimit-Policy`.
+fn policy(term: &Term) -> String {
+    let Term { rate, name, .. } = term;
+    let unit = match rate.measure {
+        Measure::Requests => "",
+        Measure::InputTokens => ";qu=\"input-tokens\"",
+        Measure::OutputTokens => ";qu=\"output-tokens\"",
+    };
+    let window_s = match rate.window {
+        Window::Minute => 60,
+        Window::Day => 24 * 60 * 60,
+    };
+    format!("\"{name}\";q={}{unit};w={window_s}", rate.limit)
+}
