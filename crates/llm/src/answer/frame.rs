@@ -15,18 +15,24 @@ pub(super) struct Frame {
     skeleton: Skeleton,
     lengths: Vec<usize>,
     raw: String,
+    has_text: bool,
 }
 
 impl Frame {
     pub(super) fn new(event: String) -> Self {
         let literals = vec![String::with_capacity(LITERAL_BYTES_GUESS)];
         let skeleton = Skeleton { event, reports_usage: false, literals, slots: Vec::new() };
-        Self { skeleton, lengths: Vec::new(), raw: String::new() }
+        Self { skeleton, lengths: Vec::new(), raw: String::new(), has_text: false }
     }
 
     /// Marks OpenAI's chunk that only reports usage.
     pub(super) fn mark_usage(&mut self) {
         self.skeleton.reports_usage = true;
+    }
+
+    /// Whether it brings a piece of a part's text.
+    pub(super) fn has_text(&self) -> bool {
+        self.has_text
     }
 
     pub(super) fn literal(&mut self, text: &str) {
@@ -70,6 +76,7 @@ impl Frame {
     ) {
         let part = choices[choice].part(kind, name, index);
         choices[choice].parts[part].text.push_str(text);
+        self.has_text |= !text.is_empty();
         self.slot(Slot::Piece { choice, part }, text.len());
     }
 

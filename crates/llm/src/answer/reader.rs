@@ -76,6 +76,11 @@ impl AnswerReader {
         self.builder.terminated
     }
 
+    /// How many chunks so far brought text: of the answer, its reasoning or a tool call's arguments.
+    pub fn text_chunks(&self) -> u64 {
+        self.builder.text_chunks
+    }
+
     /// The answer, once the upstream's body has ended.
     ///
     /// # Errors
@@ -121,6 +126,7 @@ pub(super) struct Builder {
     pub(super) choices: Vec<Choice>,
     pub(super) usage: Option<Fields>,
     pub(super) terminated: bool,
+    text_chunks: u64,
     recording: Recording,
 }
 
@@ -137,6 +143,7 @@ impl Builder {
             choices: Vec::new(),
             usage: None,
             terminated: false,
+            text_chunks: 0,
             recording: Recording::default(),
         }
     }
@@ -194,6 +201,7 @@ impl Builder {
         }
         let mut frame = Frame::new(event);
         if self.read(root, &mut frame)? {
+            self.text_chunks += u64::from(frame.has_text());
             self.recording.push(frame);
         }
         Ok(())
