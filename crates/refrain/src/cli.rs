@@ -1,5 +1,6 @@
 //! The command line, and its help: the page that an operator reads first, and at night.
 
+mod bench;
 mod plugin;
 mod purge;
 mod store;
@@ -10,6 +11,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub(crate) use bench::{
+    Arrivals, AskingArguments, BenchArguments, BenchCommand, CompareArguments, LoadArguments,
+    WorkloadArguments, WorkloadKind,
+};
 pub(crate) use plugin::{
     BenchPluginArguments, BuildPluginArguments, InspectPluginArguments, Language, NewPluginArguments,
     PluginCommand, PolicyArguments, RouteOfFile, RunPluginArguments, TestPluginArguments,
@@ -26,6 +31,7 @@ Examples:
   refrain key new --tenant acme --kind service      a new API key, and what to write into the file
   refrain plugin new tenant-scope --lang rust       a cache policy of your own: docs/plugins.md
   refrain purge --route chat --older-than 2h        how many stored answers that is; with --yes they are removed
+  refrain bench --url http://127.0.0.1:8080 ...     how fast it answers under load, and how much of it from the cache
   refrain upstreams                                 the servers: who is well, how busy, what went wrong last
   refrain store ls --config /etc/refrain.toml       what proxies share in Redis
 
@@ -81,6 +87,8 @@ pub struct ServeArguments {
 /// What else the program does.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
+    /// Measure a server under load: first token, gaps, tokens a second, hits; compare set-ups
+    Bench(Box<BenchArguments>),
     /// Check a config file, and that everything it names is there and answers
     Check(CheckArguments),
     /// Make API keys

@@ -19,6 +19,7 @@ mod store_change;
 mod admin;
 mod telemetry;
 
+mod bench;
 mod check;
 mod columns;
 mod key;
@@ -41,6 +42,7 @@ const EXIT_CONFIG: u8 = 2;
 pub fn run(cli: Cli) -> ExitCode {
     let done = match cli.command {
         None => serve::serve(&cli.serve),
+        Some(Command::Bench(arguments)) => bench::run(&arguments),
         Some(Command::Check(arguments)) => check::check(&arguments),
         Some(Command::Key { command: KeyCommand::New(arguments) }) => print(&key::new(&arguments)),
         Some(Command::Plugin { command }) => plugin::run(&command),

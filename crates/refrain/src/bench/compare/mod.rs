@@ -1,0 +1,196 @@
+//! `refrain bench compare`: one workload before several set-ups of this program, in rounds, and a report about them.
+//!
+//! Every measurement has fresh proxies and a fresh store, and the same requests in the same order. The words in them differ from
+//! measurement to measurement, so that what an upstream's prefix cache keeps of one doesn't help the next.
+
+mod arm;
+mod chart;
+mod machine;
+mod markdown;
+mod proxy;
+mod summary;
+
+use std::fs;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use http::Uri;
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+use super::measure::Measurement;
+use super::workload::Workload;
+use super::{csv, key};
+use crate::cli::{CompareArguments, LoadArguments};
+use arm::{Arm, Site, Store};
+use machine::Machine;
+use proxy::{Proxy, Usage, drop_store};
+use summary::Row;
+
+/// Requests of a measurement, where nothing is said and the workload has no end.
+const REQUESTS: u64 = 300;
+
+/// Measures everything and writes the report.
+///
+/// # Errors
+/// A proxy doesn't start, an upstream can't be reached, a file can't be written.
+pub(super) async fn run(arguments: &CompareArguments, stop: CancellationToken) -> anyhow::Result<ExitCode> {
+    let machine = Machine::here();
+    let (arms, left_out) = arm::arms(arguments.redis.is_some(), arguments.upstream.len());
+    let comparison = Comparison::prepare(arguments, stop)?;
+    let mut rows = Vec::new();
+    for round in 0..usize::from(arguments.rounds) {
+        // Each begins a round in turn: what comes first is not always the same.
+        for at in 0..arms.len() {
+            let arm = &arms[(at + round) % arms.len()];
+            comparison.tell(round, arm);
+            rows.push(comparison.measure(round, arm).await?);
+            if comparison.stop.is_cancelled() {
+                break;
+            }
+        }
+        if comparison.stop.is_cancelled() {
+            // Half a round would compare what was not measured alike.
+            rows.retain(|row| row.round < round);
+            break;
+        }
+    }
+    anyhow::ensure!(!rows.is_empty(), "stopped before the first round was over: there is nothing to report");
+    comparison.write(&arms, &rows, &left_out, &machine)?;
+    let answered = rows.iter().all(|row| row.report.requests.answered > 0);
+    Ok(if answered { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+struct Comparison<'a> {
+    arguments: &'a CompareArguments,
+    load: LoadArguments,
+    key: Option<String>,
+    stop: CancellationToken,
+    /// Config files and secrets; removed at the end.
+    dir: TempDir,
+    logs: PathBuf,
+    /// Tells this run's keys in Redis from all others.
+    run: u32,
+}
+
+impl<'a> Comparison<'a> {
+    fn prepare(arguments: &'a CompareArguments, stop: CancellationToken) -> anyhow::Result<Self> {
+        let workload = Workload::read(&arguments.asking, &arguments.workload)?;
+        let mut load = arguments.load.clone();
+        if load.requests.is_none() && load.duration.is_none() && workload.len().is_none() {
+            load.requests = Some(REQUESTS);
+        }
+        let logs = arguments.out.join("logs");
+        fs::create_dir_all(&logs).with_context(|| format!("can't make {}", logs.display()))?;
+        let dir = tempfile::tempdir()?;
+        let key = key(&arguments.asking)?;
+        if let Some(key) = &key {
+            // The folder is this user's alone.
+            fs::write(authorization_file(&dir), format!("Bearer {key}"))?;
+        }
+        Ok(Self { arguments, load, key, stop, dir, logs, run: rand::random() })
+    }
+
+    fn tell(&self, round: usize, arm: &Arm) {
+        // Nobody is left to tell if stderr is closed.
+        let _ = writeln!(io::stderr(), "round {} of {}: {}", round + 1, self.arguments.rounds, arm.name);
+    }
+
+    async fn measure(&self, round: usize, arm: &Arm) -> anyhow::Result<Row> {
+        let name = format!("{}-{}", slug(arm.name), round + 1);
+        let site = self.site(&name)?;
+        let mut proxies = Vec::new();
+        for nth in 1..=self.arguments.proxies {
+            let config = self.dir.path().join(format!("{name}-{nth}.toml"));
+            proxies
+                .push(Proxy::start(arm, &site, config, self.logs.join(format!("{name}-{nth}.log"))).await?);
+        }
+        let urls = proxies.iter().map(Proxy::url).collect::<Result<Vec<Uri>, _>>()?;
+        let before: Vec<_> = proxies.iter().map(Proxy::usage).collect();
+        let report = self.ask(&urls, &name).await?;
+        let used = proxies.iter().zip(before).map(|(proxy, before)| used(before, proxy.usage()));
+        let used = used.collect::<Option<Vec<Usage>>>();
+        let mut config = PathBuf::new();
+        for proxy in proxies {
+            config = proxy.end().await?;
+        }
+        if arm.store == Store::Redis {
+            drop_store(&config)
+                .await
+                .with_context(|| format!("keys named {}* may have been left in Redis", site.prefix))?;
+        }
+        Ok(Row { arm: arm.name, round, report, used })
+    }
+
+    /// The workload, with words of this measurement's own.
+    async fn ask(&self, urls: &[Uri], name: &str) -> anyhow::Result<super::report::Report> {
+        let salt = blake3::hash(name.as_bytes());
+        let salt = u64::from_le_bytes(*salt.as_bytes().first_chunk().unwrap_or(&[0; 8]));
+        let workload = Workload::read(&self.arguments.asking, &self.arguments.workload)?.reworded(salt);
+        let measurement = Measurement {
+            urls,
+            asking: &self.arguments.asking,
+            arguments: &self.arguments.workload,
+            load: &self.load,
+            // On loopback the proxies ask for none, and send the upstream its own.
+            key: None,
+            log: None,
+            stop: self.stop.clone(),
+        };
+        measurement.run(Arc::new(workload)).await
+    }
+
+    fn site(&self, name: &str) -> anyhow::Result<Site<'_>> {
+        let absolute = |file: &Path| std::path::absolute(file);
+        Ok(Site {
+            upstreams: &self.arguments.upstream,
+            api: self.arguments.asking.api.api(),
+            redis: self.arguments.redis.as_deref(),
+            prefix: format!("refrain-bench-{:08x}-{name}", self.run),
+            secret_file: self.dir.path().join("cache.secret"),
+            authorization_file: self.key.is_some().then(|| authorization_file(&self.dir)),
+            ca_file: self.arguments.asking.ca.as_deref().map(absolute).transpose()?,
+            proxies: self.arguments.proxies,
+        })
+    }
+
+    fn write(&self, arms: &[Arm], rows: &[Row], left_out: &[&str], machine: &Machine) -> anyhow::Result<()> {
+        let out = &self.arguments.out;
+        let names: Vec<_> = arms.iter().map(|arm| arm.name).collect();
+        let cells: Vec<_> = rows.iter().map(|row| row.cells(csv::cells(&row.report))).collect();
+        super::write(&out.join("results.csv"), &csv::lines(&cells))?;
+        for (file, chart) in summary::charts(&names, rows) {
+            chart.write(&names, &out.join(file))?;
+        }
+        let text = markdown::report(self.arguments, &self.load, &names, rows, left_out, machine);
+        super::write(&out.join("report.md"), &text)?;
+        io::stdout().write_all(markdown::table(&names, rows).as_bytes())?;
+        writeln!(io::stdout(), "\n{}", out.join("report.md").display())?;
+        Ok(())
+    }
+}
+
+/// What a proxy took between two looks.
+fn used(
+    before: Option<(super::process::CpuTime, u64)>,
+    after: Option<(super::process::CpuTime, u64)>,
+) -> Option<Usage> {
+    let ((before, _), (after, memory_kib)) = before.zip(after)?;
+    Some(Usage { cpu: after.since(before), memory_kib })
+}
+
+fn authorization_file(dir: &TempDir) -> PathBuf {
+    dir.path().join("authorization.txt")
+}
+
+/// A name for files and keys.
+fn slug(name: &str) -> String {
+    let letters = name
+        .chars()
+        .map(|letter| if letter.is_ascii_alphanumeric() { letter.to_ascii_lowercase() } else { '-' });
+    let spread: String = letters.collect();
+    spread.split('-').filter(|part| !part.is_empty()).collect::<Vec<_>>().join("-")
+}

@@ -1,0 +1,219 @@
+//! Sends a workload's requests when they are due.
+//!
+//! In an open loop the time of each request is fixed before anything is answered. One that can't be sent then (the server holds
+//! all that may be under way) is sent late, and its latency still counts from when it was due; one that could not be sent at
+//! all is counted. So a server that stalls is charged for everybody who would have asked meanwhile, and not only for the
+//! requests that it happened to hold: nothing is omitted in coordination with it.
+//!
+//! In a closed loop a user asks again when the answer before has come: that is how the loop is meant, and a stall holds users up.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+use super::outcome::Outcome;
+use super::schedule::Schedule;
+use super::workload::{Ask, Flow, Workload};
+
+/// Sends one request and says what came of it.
+pub(crate) trait Asker: Clone + Send + Sync + 'static {
+    /// Never fails: failures are outcomes.
+    ///
+    /// # Cancel safety
+    /// Dropping the future gives the request up.
+    fn ask(&self, ask: Ask) -> impl Future<Output = Outcome> + Send;
+}
+
+/// Who decides when a request is sent.
+#[derive(Debug)]
+pub(crate) enum Loop {
+    /// So many users, who wait for their answers.
+    Closed(usize),
+    /// The clock; so many sessions take turns.
+    Open(Schedule, usize),
+}
+
+/// How much is sent.
+#[derive(Clone, Debug)]
+pub(crate) struct Extent {
+    /// Requests that are due before are not measured.
+    pub(crate) from: Instant,
+    /// When requests stop.
+    pub(crate) until: Option<Instant>,
+    /// How many are sent at most.
+    pub(crate) requests: u64,
+    /// How many may be under way at once.
+    pub(crate) in_flight: usize,
+    /// How long answers may take after the last request.
+    pub(crate) grace: Duration,
+}
+
+/// A request that is over.
+#[derive(Debug)]
+pub(crate) struct Done {
+    /// When it was due.
+    pub(crate) due: Instant,
+    /// What came of it.
+    pub(crate) outcome: Outcome,
+}
+
+/// Requests that have no outcome.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Undone {
+    /// How many were due and never sent.
+    pub(crate) unsent: u64,
+    /// How many were sent and not answered when everything ended.
+    pub(crate) unfinished: u64,
+}
+
+/// Sends everything, waits for the answers and returns; outcomes go to `done` as they come. Ends early when `stop` is raised.
+///
+/// # Cancel safety
+/// Dropping the future gives up what is under way.
+pub(crate) async fn drive<A: Asker>(
+    asker: A,
+    workload: Arc<Workload>,
+    how: Loop,
+    extent: Extent,
+    done: mpsc::Sender<Done>,
+    stop: CancellationToken,
+) -> Undone {
+    let start = Instant::now();
+    let room = Arc::new(Semaphore::new(extent.in_flight));
+    let launch = Launch { asker, room, done, extent, stop, sent: Arc::default(), ended: Arc::default() };
+    match how {
+        Loop::Closed(users) => launch.closed(workload, users).await,
+        Loop::Open(schedule, width) => launch.open(start, schedule, Flow::new(workload, width)).await,
+    }
+}
+
+/// What a request needs to be sent.
+#[derive(Clone)]
+struct Launch<A> {
+    asker: A,
+    room: Arc<Semaphore>,
+    done: mpsc::Sender<Done>,
+    extent: Extent,
+    stop: CancellationToken,
+    sent: Arc<AtomicU64>,
+    ended: Arc<AtomicU64>,
+}
+
+impl<A: Asker> Launch<A> {
+    async fn open(self, start: Instant, mut schedule: Schedule, flow: Flow) -> Undone {
+        let mut requests = JoinSet::new();
+        let flow = flow.take(usize::try_from(self.extent.requests).unwrap_or(usize::MAX));
+        let mut due = start;
+        let mut unsent = 0;
+        for (recorded, ask) in flow {
+            due = schedule.next(start, due, recorded);
+            if self.is_late(due) || self.stop.is_cancelled() {
+                break;
+            }
+            // Once the end has come, what was due before is only counted.
+            match self.permit(due).await {
+                Some(permit) => {
+                    while requests.try_join_next().is_some() {}
+                    requests.spawn(self.clone().one(ask, due, permit));
+                }
+                None if self.stop.is_cancelled() => break,
+                None => unsent += u64::from(due >= self.extent.from),
+            }
+        }
+        let unfinished = self.finish(requests).await;
+        Undone { unsent, unfinished }
+    }
+
+    async fn closed(self, workload: Arc<Workload>, users: usize) -> Undone {
+        let next = Arc::new(AtomicU64::new(0));
+        let begun = Arc::new(AtomicU64::new(0));
+        let mut asking = JoinSet::new();
+        for _ in 0..users {
+            asking.spawn(self.clone().user(workload.clone(), next.clone(), begun.clone()));
+        }
+        Undone { unsent: 0, unfinished: self.finish(asking).await }
+    }
+
+    /// One session after the other.
+    async fn user(self, workload: Arc<Workload>, next: Arc<AtomicU64>, begun: Arc<AtomicU64>) {
+        while !self.is_over() {
+            let Some(session) = workload.session(next.fetch_add(1, Ordering::Relaxed)) else { return };
+            for wave in session.waves {
+                let due = Instant::now();
+                let mut requests = JoinSet::new();
+                for ask in wave {
+                    if self.is_over() || begun.fetch_add(1, Ordering::Relaxed) >= self.extent.requests {
+                        break;
+                    }
+                    let launch = self.clone();
+                    requests.spawn(async move {
+                        let Some(permit) = launch.permit(due).await else { return };
+                        launch.one(ask, due, permit).await;
+                    });
+                }
+                if requests.is_empty() {
+                    return;
+                }
+                while requests.join_next().await.is_some() {}
+            }
+        }
+    }
+
+    /// Waits until a request is due and there is room for it; none if everything ended before.
+    async fn permit(&self, due: Instant) -> Option<OwnedSemaphorePermit> {
+        let room = async {
+            sleep_until(due).await;
+            self.room.clone().acquire_owned().await.ok()
+        };
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => None,
+            () = self.end() => None,
+            permit = room => permit,
+        }
+    }
+
+    async fn end(&self) {
+        match self.extent.until {
+            Some(until) => sleep_until(until).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    async fn one(self, ask: Ask, due: Instant, _permit: OwnedSemaphorePermit) {
+        self.sent.fetch_add(1, Ordering::Relaxed);
+        let outcome = self.asker.ask(ask).await;
+        self.ended.fetch_add(1, Ordering::Relaxed);
+        // Nobody counts any more if the receiver is gone.
+        let _ = self.done.send(Done { due, outcome }).await;
+    }
+
+    /// Waits for what is under way; how many answers did not come.
+    async fn finish(self, mut requests: JoinSet<()>) -> u64 {
+        let deadline = Instant::now().max(self.extent.until.unwrap_or_else(Instant::now)) + self.extent.grace;
+        let all = async { while requests.join_next().await.is_some() {} };
+        tokio::select! {
+            _ = timeout_at(deadline, all) => {}
+            () = self.stop.cancelled() => {}
+        }
+        requests.shutdown().await;
+        self.sent.load(Ordering::Relaxed) - self.ended.load(Ordering::Relaxed)
+    }
+
+    fn is_over(&self) -> bool {
+        self.stop.is_cancelled() || self.is_late(Instant::now())
+    }
+
+    fn is_late(&self, due: Instant) -> bool {
+        self.extent.until.is_some_and(|until| due >= until)
+    }
+}
+
+#[cfg(test)]
+mod tests;
