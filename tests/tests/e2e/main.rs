@@ -8,6 +8,7 @@
 
 mod bad_answers;
 mod bad_input;
+mod bench;
 mod boundaries;
 mod bypasses;
 mod clients;
