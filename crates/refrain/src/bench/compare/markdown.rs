@@ -102,8 +102,11 @@ fn extent(load: &LoadArguments) -> String {
 
 /// The command line, in full but for what may hold a password.
 fn command(arguments: &CompareArguments) -> String {
-    let hidden =
-        |word: String| if Some(&word) == arguments.redis.as_ref() { "REDIS_URL".to_owned() } else { word };
+    // Also within a word: --redis=URL.
+    let hidden = |word: String| match &arguments.redis {
+        Some(url) => word.replace(url.as_str(), "REDIS_URL"),
+        None => word,
+    };
     let words = std::env::args_os().skip(1).map(|word| hidden(word.to_string_lossy().into_owned()));
     std::iter::once("refrain".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
 }
