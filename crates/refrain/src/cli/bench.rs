@@ -236,7 +236,7 @@ pub struct LoadArguments {
     /// How long requests are sent [default: 30s without --requests, or the whole trace]
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub duration: Option<Duration>,
-    /// How many requests are sent
+    /// How many requests are sent, warm-up too [default with compare: 300, if there is no --duration]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub requests: Option<u64>,
     /// Not measured at the beginning, within the duration

@@ -21,9 +21,14 @@ async fn bench_compare_measures_every_set_up_and_leaves_nothing_behind() {
     let names = "| | no cache | embedded | embedded + Redis | + prefix affinity |";
     let report = bench.read("out/report.md");
     assert!(report.contains(names) && told(&output).contains(names), "{report}");
-    for needed in
-        ["## Machine", "## Method", "seed 1, 30 requests a measurement", "load average", "REDIS_URL"]
-    {
+    for needed in [
+        "## Machine",
+        "## Method",
+        "seed 1, 30 requests a measurement",
+        "load average",
+        "REDIS_URL",
+        "Redis: version 7.",
+    ] {
         assert!(report.contains(needed), "{needed}: {report}");
     }
     assert!(!report.contains(&redis.url()), "a URL may hold a password");
@@ -68,13 +73,16 @@ async fn bench_compare_says_what_is_left_out() {
 }
 
 #[tokio::test]
-async fn bench_compare_shows_why_a_proxy_does_not_start() {
+async fn bench_compare_says_at_once_which_server_is_away() {
     let fake = FakeUpstream::start().await;
     let bench = Bench::new();
-    let (code, error) =
-        bench.refused(&format!("compare --upstream {} --redis redis://127.0.0.1:1 {LINE}", fake.url())).await;
+    let (code, error) = bench.refused(&format!("compare --upstream http://127.0.0.1:1 {LINE}")).await;
     assert_eq!(code, Some(1), "{error}");
-    assert!(error.contains("ended at its start") && error.contains("embedded-redis-1-1.log"), "{error}");
+    assert!(error.contains("can't reach http://127.0.0.1:1/; is it running?"), "{error}");
+    let line = format!("compare --upstream {} --redis redis://127.0.0.1:1 {LINE}", fake.url());
+    let (code, error) = bench.refused(&line).await;
+    assert_eq!(code, Some(1), "{error}");
+    assert!(error.contains("can't use Redis") && !error.contains("round 1"), "{error}");
 }
 
 /// Lines without quoted commas in the columns that are looked at.

@@ -11,11 +11,13 @@ pub(super) struct Machine {
     pub(super) kernel: String,
     /// Before anything was started.
     pub(super) load: String,
+    /// Upstreams and Redis with their versions.
+    pub(super) servers: Vec<String>,
 }
 
 impl Machine {
     /// This one. What the system doesn't tell is `unknown`.
-    pub(super) fn here() -> Self {
+    pub(super) fn here(servers: Vec<String>) -> Self {
         let field = |file: &str, name: &str| {
             let text = read_to_string(file).ok()?;
             let line = text.lines().find(|line| line.starts_with(name))?;
@@ -35,6 +37,7 @@ impl Machine {
             memory: field("/proc/meminfo", "MemTotal").and_then(gibibytes).unwrap_or_else(unknown),
             kernel: first_words("/proc/sys/kernel/osrelease").unwrap_or_else(unknown),
             load: load.unwrap_or_else(unknown),
+            servers,
         }
     }
 }

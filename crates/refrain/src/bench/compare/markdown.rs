@@ -56,8 +56,8 @@ fn cell(range: Option<Range>) -> String {
 }
 
 fn facts(machine: &Machine) -> Vec<String> {
-    let Machine { cpu, cores, memory, kernel, load } = machine;
-    vec![
+    let Machine { cpu, cores, memory, kernel, load, servers } = machine;
+    let own = [
         format!("{cpu}, {cores} cores for this program, {memory} of memory"),
         format!("Linux {kernel}; load average before the start: {load}"),
         format!(
@@ -65,7 +65,8 @@ fn facts(machine: &Machine) -> Vec<String> {
             env!("CARGO_PKG_VERSION"),
             if cfg!(debug_assertions) { ", **built without `--release`: its times say little**" } else { "" }
         ),
-    ]
+    ];
+    own.into_iter().chain(servers.iter().cloned()).collect()
 }
 
 fn method(arguments: &CompareArguments, load: &LoadArguments, rows: &[Row]) -> Vec<String> {

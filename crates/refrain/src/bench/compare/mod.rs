@@ -9,6 +9,7 @@ mod machine;
 mod markdown;
 mod proxy;
 mod summary;
+mod versions;
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -22,6 +23,7 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use super::measure::Measurement;
+use super::report::Report;
 use super::workload::Workload;
 use super::{csv, key};
 use crate::cli::{CompareArguments, LoadArguments};
@@ -38,9 +40,9 @@ const REQUESTS: u64 = 300;
 /// # Errors
 /// A proxy doesn't start, an upstream can't be reached, a file can't be written.
 pub(super) async fn run(arguments: &CompareArguments, stop: CancellationToken) -> anyhow::Result<ExitCode> {
-    let machine = Machine::here();
     let (arms, left_out) = arm::arms(arguments.redis.is_some(), arguments.upstream.len());
     let comparison = Comparison::prepare(arguments, stop)?;
+    let machine = Machine::here(comparison.servers(&arms).await?);
     let mut rows = Vec::new();
     for round in 0..usize::from(arguments.rounds) {
         // Each begins a round in turn: what comes first is not always the same.
@@ -99,34 +101,66 @@ impl<'a> Comparison<'a> {
         let _ = writeln!(io::stderr(), "round {} of {}: {}", round + 1, self.arguments.rounds, arm.name);
     }
 
+    /// The servers and their versions; they are there if this succeeds.
+    async fn servers(&self, arms: &[Arm]) -> anyhow::Result<Vec<String>> {
+        let mut servers = Vec::new();
+        for url in &self.arguments.upstream {
+            let version = versions::of_upstream(url, self.arguments.asking.ca.as_deref()).await?;
+            servers.push(format!("upstream {}: {version}", url.authority().map_or("", |name| name.as_str())));
+        }
+        if let Some(arm) = arms.iter().find(|arm| arm.store == Store::Redis) {
+            let config = self.dir.path().join("look.toml");
+            let nowhere = ([127, 0, 0, 1], 0).into();
+            fs::write(&config, arm.config(&self.site("look")?, nowhere, nowhere))?;
+            servers.push(format!("Redis: {}", versions::of_redis(&config).await?));
+        }
+        Ok(servers)
+    }
+
+    /// One measurement, which leaves nothing in Redis also where it fails.
     async fn measure(&self, round: usize, arm: &Arm) -> anyhow::Result<Row> {
         let name = format!("{}-{}", slug(arm.name), round + 1);
         let site = self.site(&name)?;
-        let mut proxies = Vec::new();
-        for nth in 1..=self.arguments.proxies {
-            let config = self.dir.path().join(format!("{name}-{nth}.toml"));
-            proxies
-                .push(Proxy::start(arm, &site, config, self.logs.join(format!("{name}-{nth}.log"))).await?);
-        }
-        let urls = proxies.iter().map(Proxy::url).collect::<Result<Vec<Uri>, _>>()?;
-        let before: Vec<_> = proxies.iter().map(Proxy::usage).collect();
-        let report = self.ask(&urls, &name).await?;
-        let used = proxies.iter().zip(before).map(|(proxy, before)| used(before, proxy.usage()));
-        let used = used.collect::<Option<Vec<Usage>>>();
-        let mut config = PathBuf::new();
-        for proxy in proxies {
-            config = proxy.end().await?;
-        }
+        let measured = self.measure_at(&site, &name, arm).await;
         if arm.store == Store::Redis {
-            drop_store(&config)
-                .await
-                .with_context(|| format!("keys named {}* may have been left in Redis", site.prefix))?;
+            let dropped = drop_store(&self.config(&name, 1)).await;
+            let left = || format!("keys named {}* may have been left in Redis", site.prefix);
+            // What went wrong before matters more.
+            if measured.is_ok() {
+                dropped.with_context(left)?;
+            }
         }
+        let (report, used) = measured?;
         Ok(Row { arm: arm.name, round, report, used })
     }
 
+    async fn measure_at(
+        &self,
+        site: &Site<'_>,
+        name: &str,
+        arm: &Arm,
+    ) -> anyhow::Result<(Report, Option<Vec<Usage>>)> {
+        let mut proxies = Vec::new();
+        for nth in 1..=self.arguments.proxies {
+            let log = self.logs.join(format!("{name}-{nth}.log"));
+            proxies.push(Proxy::start(arm, site, &self.config(name, nth), log).await?);
+        }
+        let urls = proxies.iter().map(Proxy::url).collect::<Result<Vec<Uri>, _>>()?;
+        let before: Vec<_> = proxies.iter().map(Proxy::usage).collect();
+        let report = self.ask(&urls, name).await?;
+        let used = proxies.iter().zip(before).map(|(proxy, before)| used(before, proxy.usage())).collect();
+        for proxy in proxies {
+            proxy.end().await?;
+        }
+        Ok((report, used))
+    }
+
+    fn config(&self, name: &str, nth: u16) -> PathBuf {
+        self.dir.path().join(format!("{name}-{nth}.toml"))
+    }
+
     /// The workload, with words of this measurement's own.
-    async fn ask(&self, urls: &[Uri], name: &str) -> anyhow::Result<super::report::Report> {
+    async fn ask(&self, urls: &[Uri], name: &str) -> anyhow::Result<Report> {
         let salt = blake3::hash(name.as_bytes());
         let salt = u64::from_le_bytes(*salt.as_bytes().first_chunk().unwrap_or(&[0; 8]));
         let workload = Workload::read(&self.arguments.asking, &self.arguments.workload)?.reworded(salt);

@@ -34,7 +34,6 @@ pub(super) struct Proxy {
     child: Child,
     data: SocketAddr,
     admin: SocketAddr,
-    config: PathBuf,
     log: PathBuf,
 }
 
@@ -55,15 +54,15 @@ impl Proxy {
     pub(super) async fn start(
         arm: &Arm,
         site: &Site<'_>,
-        config: PathBuf,
+        config: &Path,
         log: PathBuf,
     ) -> anyhow::Result<Self> {
         let [data, admin] = free_addresses()?;
-        std::fs::write(&config, arm.config(site, data, admin))?;
+        std::fs::write(config, arm.config(site, data, admin))?;
         let file = File::create(&log).with_context(|| format!("can't write {}", log.display()))?;
         let child = command()?
             .arg("--config")
-            .arg(&config)
+            .arg(config)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(file)
@@ -72,7 +71,7 @@ impl Proxy {
             .kill_on_drop(true)
             .spawn()
             .context("can't start refrain")?;
-        let mut proxy = Self { child, data, admin, config, log };
+        let mut proxy = Self { child, data, admin, log };
         timeout(START_TIMEOUT, proxy.ready()).await.unwrap_or_else(|_| Err(proxy.failure("isn't ready")))?;
         Ok(proxy)
     }
@@ -89,9 +88,8 @@ impl Proxy {
     }
 
     /// Kills it: nothing that it holds is needed.
-    pub(super) async fn end(mut self) -> anyhow::Result<PathBuf> {
-        self.child.kill().await?;
-        Ok(self.config)
+    pub(super) async fn end(mut self) -> anyhow::Result<()> {
+        Ok(self.child.kill().await?)
     }
 
     async fn ready(&mut self) -> anyhow::Result<()> {

@@ -4,7 +4,7 @@ use parking_lot::Mutex;
 use super::*;
 use crate::bench::cache_status::CacheStatus;
 use crate::bench::outcome::Answered;
-use crate::bench::tally::Tally;
+use crate::bench::tally::{Tally, Times};
 use crate::cli::{Cli, Command};
 
 /// Answers at once, but for a time in which it answers nobody.
@@ -88,6 +88,13 @@ async fn requests_that_find_no_room_are_late_and_their_latency_counts_from_when_
         late.iter().all(|done| done.outcome.ended - done.outcome.sent < SECOND),
         "the server took no time"
     );
+
+    let mut tally = Tally::new(all[0].due, None);
+    all.iter().for_each(|done| tally.add(done));
+    // A fifth of the requests waited more than a second, and the percentiles say so; from sending, hardly any did.
+    let seconds = |times: &Times, share: f64| times.0.value_at_quantile(share) / 1_000_000;
+    assert_eq!((seconds(&tally.all.e2e, 0.82), seconds(&tally.from_sending.e2e, 0.99)), (1, 0));
+    assert_eq!((seconds(&tally.all.e2e, 0.99), seconds(&tally.late, 0.99)), (4, 4));
 }
 
 #[tokio::test(start_paused = true)]
