@@ -4,6 +4,7 @@
 //! wrong, and the rules that span keys are still checked on what is left, so that one start shows all problems.
 //! Doc comments here are the schema's descriptions, which editors show. Defaults are in `refrain_core::settings`.
 
+mod cost;
 mod discover;
 mod plugin;
 mod pool;
@@ -23,6 +24,7 @@ use crate::error::{Problems, Suggestion};
 use crate::text::{Address, Bytes, FilePath, Hash, NonEmpty, TimeSpan};
 use crate::tree::Origin;
 
+pub(crate) use cost::Cost;
 pub(crate) use discover::{Discover, DiscoverKind, PortChoice, RunPodVia, Scheme};
 pub(crate) use plugin::{
     Grant, Isolation, OnError, Plugin, PluginConfig, PluginHost, PluginLimits, RoutePlugin,
@@ -61,6 +63,8 @@ pub(crate) struct Config {
     pub(crate) route: BTreeMap<String, Route>,
     /// What runs cache policies.
     pub(crate) plugin_host: PluginHost,
+    /// What the whole costs, for `refrain cost`.
+    pub(crate) cost: Cost,
     /// Cache policies, by name. A route runs those that its `plugins` name.
     pub(crate) plugin: BTreeMap<String, Plugin>,
     /// API keys, by name.

@@ -2,6 +2,7 @@
 //!
 //! Structs are taken apart without `..`: a new setting can't be forgotten here, and a new secret is decided upon.
 
+mod cost;
 mod discover;
 mod endpoint;
 mod fleet;
@@ -38,6 +39,7 @@ pub fn redacted(settings: &Settings) -> Value {
         plugins,
         pools,
         fleet,
+        cost,
         routes,
         log,
     } = settings;
@@ -53,6 +55,7 @@ pub fn redacted(settings: &Settings) -> Value {
         "plugin": named(plugins.values().map(|value| (value.id.as_str(), plugin::plugin(value)))),
         "pool": named(pools.values().map(|value| (value.id.as_str(), pool(value)))),
         "fleet": fleet::fleet(fleet),
+        "cost": cost::cost(cost),
         "route": named(routes.iter().map(|value| (value.id.as_str(), route(value)))),
         "log": self::log(log),
     });
@@ -174,6 +177,7 @@ fn pool(pool: &Pool) -> Value {
         tenancy,
         fallback,
         assemble,
+        cost,
     } = pool;
     let mut table = json!({
         "kind": match kind {
@@ -194,6 +198,7 @@ fn pool(pool: &Pool) -> Value {
     });
     fleet::balance(balance, &mut table);
     fleet::tenancy(tenancy, &mut table);
+    cost::of_pool(cost, &mut table);
     if let Some(fallback) = fallback {
         table["fallback"] = json!(fallback.as_str());
     }

@@ -1,6 +1,7 @@
 //! Typed tables -> [`Settings`]: every name resolved, every rule that spans keys checked.
 
 mod cache;
+mod cost;
 mod endpoints;
 mod fleet;
 mod hash;
@@ -68,6 +69,7 @@ pub(crate) fn settle(
         plugins: plugins.by_name,
         pools,
         fleet: fleet::fleet(&raw.fleet),
+        cost: cost::settle(&raw.cost),
         routes,
         log: process::log(raw.log),
     };

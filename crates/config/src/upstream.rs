@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use refrain_core::settings::{
-    Admin, EmbeddedStore, Fleet, Limits, Listener, Log, PluginHost, Pool, PoolKind, Priority, Route,
+    Admin, Cost, EmbeddedStore, Fleet, Limits, Listener, Log, PluginHost, Pool, PoolKind, Priority, Route,
     RouteCache, RouteMatch, Runtime, Settings, Store,
 };
 use refrain_core::{ListenerId, PoolId, Role, RouteId};
@@ -70,6 +70,7 @@ pub fn for_upstream(upstream: &str, listen: Option<SocketAddr>) -> Result<Settin
         pools: BTreeMap::from([(pool.id.clone(), Arc::new(pool))]),
         routes: vec![Arc::new(route)],
         fleet: Fleet::default(),
+        cost: Cost::default(),
         log: Log::default(),
     })
 }

@@ -2,6 +2,7 @@
 //!
 //! Every limit of the product has its name and its default here.
 
+mod cost;
 mod discover;
 mod endpoint;
 mod fleet;
@@ -20,6 +21,7 @@ use crate::{
     Freshness, KeyId, LimitId, ListenerId, PluginId, PoolId, Role, RouteId, Scope, TenantId, UserId, Veto,
 };
 
+pub use cost::{Cost, MicroDollars, PoolCost, TokenPrices};
 pub use discover::{
     Discovery, DiscoverySource, DnsSource, KubernetesSource, RunPodSource, RunPodVia, ServicePort, Shrinking,
     SrvSource, Token, VastSource,
@@ -60,6 +62,8 @@ pub struct Settings {
     pub pools: BTreeMap<PoolId, Arc<Pool>>,
     /// Other proxies.
     pub fleet: Fleet,
+    /// What the whole costs.
+    pub cost: Cost,
     /// In the order in which they are tried: longest path first, then more conditions first, then name.
     pub routes: Vec<Arc<Route>>,
     /// Logs and the access line.

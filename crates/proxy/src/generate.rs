@@ -11,10 +11,12 @@ use http::{HeaderMap, StatusCode};
 use refrain_cache::{Claim, ClaimGuard, FlightEnd, Found, Joined, Lead, Reader, unix_ms};
 use refrain_core::{Bypass, Code, Dialect};
 use refrain_llm::answer::Form;
+use refrain_upstream::Purpose;
 use tokio::time::{Instant, sleep};
 
 use crate::affinity;
 use crate::cache_status::{Staleness, Tier};
+use crate::cost;
 use crate::failure::Failure;
 use crate::key::Keyed;
 use crate::leader::Reading;
@@ -98,7 +100,8 @@ pub(crate) async fn answer(
             Some(lead) => match turn(cache, miss).await {
                 Turn::Stored(hit) => return Ok(Generated::Stored(hit)),
                 Turn::Ours(claim) => {
-                    Reading::leading(worker, generation(worker, cache, miss, claim)?, lead, reader)
+                    let generation = generation(worker, cache, (miss, Purpose::Miss), claim)?;
+                    Reading::leading(worker, generation, lead, reader)
                 }
             },
         };
@@ -222,13 +225,14 @@ fn shares(miss: &Miss) -> bool {
 pub(crate) fn generation(
     worker: &Worker,
     cache: &Arc<AnswerCache>,
-    miss: &Arc<Miss>,
+    (miss, purpose): (&Arc<Miss>, Purpose),
     claim: Option<ClaimGuard>,
 ) -> Result<Generation, Failure> {
     let Keyed { admitted, planned, .. } = &miss.keyed;
     let body = outgoing::body(admitted, planned, Usage::Wanted);
     let mut request = upstream_headers::request(admitted, Encoding::Identity, body)?;
     request.demand = affinity::demand(admitted, planned);
+    request.charge = cost::charge(admitted, &planned.target.pool, purpose);
     let keeper = Keeper::new(cache.clone(), miss.clone(), claim);
     Ok(Generation { client: worker.client.clone(), request, keeper })
 }

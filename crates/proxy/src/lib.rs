@@ -17,6 +17,7 @@ mod request;
 mod ask;
 mod auth;
 mod cors;
+mod cost;
 mod directives;
 mod generate;
 mod head;

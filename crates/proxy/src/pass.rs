@@ -14,11 +14,14 @@ use refrain_core::settings::Limits;
 use refrain_core::{Api, Bypass, Code, Prompt};
 use refrain_llm::answer::Form;
 use refrain_llm::usage::UsageObserver;
-use refrain_upstream::{BoxError, Demand, PoolState, UpstreamBody, UpstreamRequest, UpstreamResponse};
+use refrain_upstream::{
+    BoxError, Demand, PoolState, Purpose, UpstreamBody, UpstreamRequest, UpstreamResponse,
+};
 
 use crate::affinity;
 use crate::ask::Target;
 use crate::body::{Body, Relay, Source};
+use crate::cost;
 use crate::failure::Failure;
 use crate::generate::form_of;
 use crate::ingest;
@@ -48,6 +51,7 @@ pub(crate) async fn whole(
     let mut request = upstream_headers::request(admitted, encoding, body)?;
     request.demand = affinity::demand(admitted, planned);
     let pool = &planned.target.pool;
+    request.charge = cost::charge(admitted, pool, Purpose::Pass);
     let response = ask(worker, admitted, pool, request).await?;
     if is_refused(pool, response.status) {
         return Err(Failure::upstream(Code::Overloaded));
@@ -145,6 +149,7 @@ async fn send(
 ) -> Result<Response<Body>, Failure> {
     let mut request = upstream_headers::request(admitted, Encoding::AsAsked, body)?;
     request.demand = demand;
+    request.charge = cost::charge(admitted, pool, Purpose::Pass);
     Ok(relay(ask(worker, admitted, pool, request).await?, admitted))
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use refrain_cache::{Joined, Lead, Reader};
+use refrain_upstream::Purpose;
 
 use crate::generate::{self, FlightHead};
 use crate::lookup::{self, Miss};
@@ -22,7 +23,7 @@ async fn refresh(worker: Arc<Worker>, cache: Arc<AnswerCache>, mut miss: Miss, l
     if miss.keyed.plan.semantic.is_some() {
         miss.embedding = lookup::embed(&cache, &miss.keyed).await.ok();
     }
-    match generate::generation(&worker, &cache, &Arc::new(miss), None) {
+    match generate::generation(&worker, &cache, (&Arc::new(miss), Purpose::Refresh), None) {
         Ok(generation) => generation.pump(lead).await,
         Err(failure) => tracing::debug!(code = failure.code.as_str(), "a stale answer can't be refreshed"),
     }

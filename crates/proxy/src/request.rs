@@ -27,8 +27,8 @@ use crate::snapshot::{AnswerCache, Snapshot};
 use crate::tally::{Answered, Tally};
 use crate::worker::Worker;
 use crate::{
-    ask, cors, error_response, generate, head, ingest, key, limits, lookup, models, pass, plan, refresh,
-    respond, route,
+    ask, cors, cost, error_response, generate, head, ingest, key, limits, lookup, models, pass, plan,
+    refresh, respond, route,
 };
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -160,10 +160,10 @@ async fn answer(
         }
     };
     match lookup::find(cache, keyed, note).await {
-        Lookup::Hit(hit) => serve_hit(cache, admitted, (&hit, wanted), note),
+        Lookup::Hit(hit) => serve_hit(cache, (admitted, planned), (&hit, wanted), note),
         Lookup::Stale(hit, miss) => {
             refresh::begin(worker, cache, *miss);
-            serve_hit(cache, admitted, (&hit, wanted), note)
+            serve_hit(cache, (admitted, planned), (&hit, wanted), note)
         }
         Lookup::NotCached => {
             note.status = Some(CacheStatus::NotCached);
@@ -180,17 +180,17 @@ async fn generate(
     (miss, wanted): (Arc<Miss>, Wanted),
     note: &mut Note,
 ) -> Result<Response<Body>, Failure> {
-    let admitted = &miss.keyed.admitted;
+    let (admitted, planned) = (&miss.keyed.admitted, &miss.keyed.planned);
     note.status = Some(miss.status);
     note.key = Some(miss.keyed.key.key);
     let generated = generate::answer(worker, cache, &miss, note).await;
     let fallback = miss.fallback.as_ref().filter(|_| is_down(&generated));
     // The upstream may have taken long to fail: what was purged meanwhile is no answer.
     if let Some(stale) = fallback.filter(|stale| cache.store.admits(&stale.entry)) {
-        return serve_hit(cache, admitted, (stale, wanted), note);
+        return serve_hit(cache, (admitted, planned), (stale, wanted), note);
     }
     match generated? {
-        Generated::Stored(hit) => serve_hit(cache, admitted, (&hit, wanted), note),
+        Generated::Stored(hit) => serve_hit(cache, (admitted, planned), (&hit, wanted), note),
         Generated::Flight(flight) => {
             if flight.part == Part::Joined {
                 note.status = Some(CacheStatus::Collapsed);
@@ -205,7 +205,7 @@ async fn generate(
 
 fn serve_hit(
     cache: &AnswerCache,
-    admitted: &Admitted,
+    (admitted, planned): (&Admitted, &Planned),
     (hit, wanted): (&Hit, Wanted),
     note: &mut Note,
 ) -> Result<Response<Body>, Failure> {
@@ -213,6 +213,7 @@ fn serve_hit(
     note.status = Some(CacheStatus::Hit { tier, place, staleness, ttl_s: respond::ttl_s(hit) });
     note.key = Some(hit.entry.key.key);
     admitted.state().metrics.saved(hit.entry.usage);
+    cost::spared(admitted, &planned.target.pool, &hit.entry);
     respond::hit(cache, hit, wanted)
 }
 

@@ -12,6 +12,7 @@ use refrain_llm::answer::Encoded;
 use refrain_plugin::ResponseView;
 use refrain_plugin::verdict::{Keep, Outcome};
 
+use crate::cost;
 use crate::generate::FlightHead;
 use crate::lookup::Miss;
 use crate::policy::{Answered, Policed};
@@ -74,6 +75,7 @@ impl Keeper {
             from.head.dispatched.used(answer.usage());
             let pool = &self.miss.keyed.planned.target.pool;
             pool.add_output_tokens(answer.usage().output_tokens.unwrap_or_default());
+            cost::account(&self.miss.keyed.admitted, pool).note_answer(answer.usage());
         }
         match answer {
             Err(skip) => self.skipped(skip, from),

@@ -42,6 +42,7 @@ pub(crate) fn request(
         body,
         timeouts: route.timeouts,
         demand: Demand::default(),
+        charge: None,
     })
 }
 

@@ -1,6 +1,7 @@
 //! The command line, and its help: the page that an operator reads first, and at night.
 
 mod bench;
+mod cost;
 mod plugin;
 mod purge;
 mod store;
@@ -15,6 +16,7 @@ pub(crate) use bench::{
     Arrivals, AskingArguments, BenchArguments, BenchCommand, CompareArguments, LoadArguments,
     WorkloadArguments, WorkloadKind,
 };
+pub(crate) use cost::CostArguments;
 pub(crate) use plugin::{
     BenchPluginArguments, BuildPluginArguments, InspectPluginArguments, Language, NewPluginArguments,
     PluginCommand, PolicyArguments, RouteOfFile, RunPluginArguments, TestPluginArguments,
@@ -33,6 +35,7 @@ Examples:
   refrain purge --route chat --older-than 2h        how many stored answers that is; with --yes they are removed
   refrain bench --url http://127.0.0.1:8080 ...     how fast it answers under load, and how much of it from the cache
   refrain upstreams                                 the servers: who is well, how busy, what went wrong last
+  refrain cost                                      what the servers cost, and what the cache is worth
   refrain store ls --config /etc/refrain.toml       what proxies share in Redis
 
 While it runs:
@@ -91,6 +94,8 @@ pub enum Command {
     Bench(Box<BenchArguments>),
     /// Check a config file, and that everything it names is there and answers
     Check(CheckArguments),
+    /// Show what the servers cost, who they worked for, and what the cache is worth
+    Cost(CostArguments),
     /// Make API keys
     Key {
         /// What to do with keys.

@@ -24,3 +24,8 @@ fn line(row: &[String], widths: &[usize]) -> String {
     line.push('\n');
     line
 }
+
+/// Servers name models and say what is wrong: nothing of it may move a terminal's cursor.
+pub(crate) fn printable(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+}

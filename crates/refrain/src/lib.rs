@@ -22,6 +22,7 @@ mod telemetry;
 mod bench;
 mod check;
 mod columns;
+mod cost;
 mod key;
 mod operator;
 mod plugin;
@@ -44,6 +45,7 @@ pub fn run(cli: Cli) -> ExitCode {
         None => serve::serve(&cli.serve),
         Some(Command::Bench(arguments)) => bench::run(&arguments),
         Some(Command::Check(arguments)) => check::check(&arguments),
+        Some(Command::Cost(arguments)) => cost::run(&arguments),
         Some(Command::Key { command: KeyCommand::New(arguments) }) => print(&key::new(&arguments)),
         Some(Command::Plugin { command }) => plugin::run(&command),
         Some(Command::Purge(arguments)) => purge::run(&arguments),

@@ -24,6 +24,7 @@ pub(crate) fn keep_running(old: &Settings, new: &mut Settings) -> Vec<String> {
         plugins: _,
         pools: _,
         fleet: _,
+        cost: _,
         routes: _,
     } = new;
     let Runtime { workers, drain_timeout: _ } = runtime;

@@ -19,6 +19,7 @@ use crate::connection::Connection;
 use crate::endpoint::EndpointState;
 use crate::headers::framing_fault;
 use crate::http2::Http2Fault;
+use crate::ledger::Charge;
 use crate::request::{self, Progress, SentBody};
 use crate::{PoolState, UpstreamBody, UpstreamError, UpstreamRequest};
 
@@ -37,6 +38,8 @@ pub(crate) struct Asking<'a> {
     pub(crate) pool: &'a Arc<PoolState>,
     /// Where it is being sent.
     pub(crate) seat: Option<Seat>,
+    /// Where its cost is put down.
+    charge: Option<Charge>,
     method: Method,
     path_and_query: PathAndQuery,
     headers: HeaderMap,
@@ -54,11 +57,13 @@ pub(crate) struct Asking<'a> {
 
 impl<'a> Asking<'a> {
     pub(crate) fn new(pool: &'a Arc<PoolState>, request: UpstreamRequest) -> Self {
-        let UpstreamRequest { method, path_and_query, mut headers, body, timeouts, demand: _ } = request;
+        let UpstreamRequest { method, path_and_query, mut headers, body, timeouts, demand: _, charge } =
+            request;
         request::normalise(&mut headers);
         Self {
             pool,
             seat: None,
+            charge,
             method,
             path_and_query,
             headers,
@@ -69,6 +74,14 @@ impl<'a> Asking<'a> {
             distrusts_idle: false,
             replacements: 0,
         }
+    }
+
+    /// It is sent to this seat's endpoint next, at its own cost.
+    pub(crate) fn sit(&mut self, mut seat: Seat) {
+        if let Some(charge) = &self.charge {
+            seat.charge(charge.clone());
+        }
+        self.seat = Some(seat);
     }
 
     pub(crate) fn total_deadline(&self) -> Instant {

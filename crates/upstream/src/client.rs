@@ -112,7 +112,7 @@ impl Client {
     /// One endpoint, and what its answer tells of its health.
     async fn ask(&self, asking: &mut Asking<'_>, seat: Seat) -> Result<UpstreamResponse, Failure> {
         let endpoint = seat.endpoint().clone();
-        asking.seat = Some(seat);
+        asking.sit(seat);
         let answered = self.connect_and_ask(asking, &endpoint).await;
         asking.seat = None;
         let ejection = asking.pool.config().health.ejection;

@@ -5,6 +5,12 @@ use std::time::{Duration, Instant};
 
 static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
+/// Nanoseconds since some moment before the process first asked.
+pub(crate) fn nanos() -> u64 {
+    // 584 years.
+    EPOCH.elapsed().as_nanos() as u64
+}
+
 /// Milliseconds since some moment before the process first asked; never 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Millis(pub u64);

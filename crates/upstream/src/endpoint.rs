@@ -8,15 +8,19 @@ use arc_swap::ArcSwapOption;
 use http::header::{AUTHORIZATION, RETRY_AFTER};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use refrain_core::settings::{Endpoint, HttpVersion};
+use refrain_core::settings::{Endpoint, HttpVersion, MicroDollars};
 use refrain_core::{EndpointId, Fault};
 
 use crate::UpstreamError;
 use crate::balance::rendezvous;
+use crate::busy::BusyTime;
 use crate::clock::Millis;
 use crate::health::{Failed, Health, Standing};
 use crate::models::{Held, Models};
 use crate::tls::TlsAccess;
+
+/// Stands for a price that nobody told.
+const NO_PRICE: u64 = u64::MAX;
 
 /// An endpoint's live state. Kept over reloads that leave the endpoint as it is.
 #[derive(Debug)]
@@ -42,6 +46,8 @@ pub struct EndpointState {
     pub(crate) health: Health,
     /// No new requests go there.
     drains: AtomicBool,
+    /// Millionths of a dollar an hour; [`NO_PRICE`]: not known.
+    price: AtomicU64,
     /// Why it failed last.
     last_error: ArcSwapOption<(SystemTime, String)>,
 }
@@ -52,6 +58,8 @@ pub(crate) struct Counters {
     pub(crate) in_flight: AtomicU32,
     /// Of prompts that are being answered.
     pub(crate) tokens: AtomicU64,
+    /// How it is shared.
+    pub(crate) time: BusyTime,
     pub(crate) requests: AtomicU64,
     pub(crate) failures: AtomicU64,
     pub(crate) opened: AtomicU64,
@@ -75,6 +83,10 @@ pub struct EndpointStats {
     pub connections_reused: u64,
     /// Tokens of the prompts that are being answered, as far as known.
     pub tokens: u64,
+    /// How long it had anything to do, up to the last request that came or went.
+    pub busy: Duration,
+    /// What an hour of it costs, if that is known.
+    pub price: Option<MicroDollars>,
     /// Whether it may be asked now.
     pub state: EndpointCondition,
     /// Part of its share that it gets: less than 1 in a slow start.
@@ -144,6 +156,7 @@ impl EndpointState {
             counters: Counters::default(),
             health: Health::default(),
             drains: AtomicBool::new(false),
+            price: AtomicU64::new(NO_PRICE),
             last_error: ArcSwapOption::empty(),
             config: config.clone(),
         })
@@ -171,6 +184,8 @@ impl EndpointState {
             connections_opened: counters.opened.load(Relaxed),
             connections_reused: counters.reused.load(Relaxed),
             tokens: counters.tokens.load(Relaxed),
+            busy: counters.time.busy(),
+            price: self.price(),
             state: self.condition(now),
             share: self.health.share(now, slow_start),
             models: self.models.load().as_ref().map(|models| models.names()),
@@ -181,6 +196,15 @@ impl EndpointState {
     /// Whether new requests may go there: an operator's word, kept until it is taken back or the endpoint's settings change.
     pub fn set_draining(&self, drains: bool) {
         self.drains.store(drains, Relaxed);
+    }
+
+    /// What an hour of it costs, if that is known.
+    pub fn price(&self) -> Option<MicroDollars> {
+        Some(self.price.load(Relaxed)).filter(|&price| price != NO_PRICE).map(MicroDollars)
+    }
+
+    pub(crate) fn set_price(&self, per_hour: Option<MicroDollars>) {
+        self.price.store(per_hour.map_or(NO_PRICE, |price| price.0), Relaxed);
     }
 
     /// Whether it may be asked.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
-use refrain_core::settings::{Balance, Endpoint, Pool, PoolKind, Tenancy};
+use refrain_core::settings::{Balance, Endpoint, MicroDollars, Pool, PoolKind, Tenancy};
 use refrain_core::{EndpointId, PoolId};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -18,10 +18,11 @@ use crate::balance::turns::Members;
 use crate::balance::{self, Choice};
 use crate::budget::RetryBudget;
 use crate::endpoint::{EndpointState, EndpointStats};
+use crate::ledger::Ledger;
 use crate::models::Held;
 use crate::scaling::{Load, Scale};
 use crate::tls::TlsAccess;
-use crate::{Demand, Discoveries, Millis, UpstreamError, identity};
+use crate::{Demand, Discoveries, Listed, Millis, UpstreamError, identity};
 
 /// Every pool of one configuration. Part of the live snapshot; shared by all workers.
 #[derive(Debug)]
@@ -32,6 +33,8 @@ pub struct Upstreams {
     proxies: Arc<Proxies>,
     /// What finds endpoints; one for all reloads.
     discoveries: Arc<Discoveries>,
+    /// What requests cost; one for all reloads.
+    ledger: Arc<Ledger>,
 }
 
 /// A pool's live state.
@@ -55,6 +58,9 @@ pub struct PoolState {
     scale: Arc<Scale>,
     model_wanted: Arc<Notify>,
     proxies: Arc<Proxies>,
+    ledger: Arc<Ledger>,
+    /// When its bill was written up last.
+    billed: Mutex<Option<Millis>>,
 }
 
 /// What a pool does at one moment, as far as this proxy is concerned. Counters begin anew where a reload changes the pool.
@@ -108,6 +114,7 @@ impl Upstreams {
             model_wanted: Arc::default(),
             proxies: Arc::default(),
             discoveries: Arc::default(),
+            ledger: Arc::default(),
         }
         .reload(pools)
     }
@@ -135,6 +142,7 @@ impl Upstreams {
             model_wanted: self.model_wanted.clone(),
             proxies: self.proxies.clone(),
             discoveries: self.discoveries.clone(),
+            ledger: self.ledger.clone(),
         })
     }
 
@@ -156,6 +164,11 @@ impl Upstreams {
     /// What finds endpoints that config does not list, if [`crate::keep_members`] runs.
     pub fn discoveries(&self) -> &Discoveries {
         &self.discoveries
+    }
+
+    /// What requests cost, and what was not asked because it was stored.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     /// All pools, by name.
@@ -198,6 +211,11 @@ impl PoolState {
         let discovered =
             former.iter().flat_map(|former| former.iter()).filter(|endpoint| !is_static(endpoint));
         endpoints.extend(discovered.cloned());
+        // Of discovered ones, their source may have said more.
+        endpoints
+            .iter()
+            .filter(|endpoint| is_static(endpoint) || endpoint.price().is_none())
+            .for_each(|endpoint| endpoint.set_price(config.cost.of(endpoint.id())));
         Ok(Self {
             members: ArcSwap::from_pointee(Members::new(endpoints)),
             turn: AtomicUsize::new(0),
@@ -213,6 +231,8 @@ impl PoolState {
             scale: old.map_or_else(Arc::default, |old| old.scale.clone()),
             model_wanted: upstreams.model_wanted.clone(),
             proxies: upstreams.proxies.clone(),
+            ledger: upstreams.ledger.clone(),
+            billed: Mutex::new(old.and_then(|old| *old.billed.lock())),
             config: config.clone(),
         })
     }
@@ -237,6 +257,26 @@ impl PoolState {
         self.look_soon();
         admission::dispatch(self);
         Ok(())
+    }
+
+    /// What sources say of the prices of discovered endpoints; where they say nothing, config does.
+    pub(crate) fn price_discovered(&self, listed: &[Listed]) {
+        for Listed { endpoint, price_per_hour, .. } in listed {
+            if let Some(known) = self.endpoint(&endpoint.id).filter(|_| !self.lists(&endpoint.id)) {
+                let told = price_per_hour.map(MicroDollars::of_dollars);
+                known.set_price(told.or_else(|| self.config.cost.of(&endpoint.id)));
+            }
+        }
+    }
+
+    /// Whether config lists an endpoint of this name.
+    fn lists(&self, id: &EndpointId) -> bool {
+        self.config.endpoints.iter().any(|endpoint| endpoint.id == *id)
+    }
+
+    /// Where the cost of requests to it is put down.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     /// Its name.
@@ -301,6 +341,13 @@ impl PoolState {
     /// Remembers its load of now.
     pub(crate) fn note_load(&self, now: Millis) {
         self.scale.note(now, self.load_at(now));
+        self.write_bill(now);
+    }
+
+    fn write_bill(&self, now: Millis) {
+        let before = self.billed.lock().replace(now).unwrap_or(now);
+        let prices: Vec<_> = self.members.load().iter().map(|endpoint| endpoint.price()).collect();
+        self.ledger.bill(self.id(), &prices, now.since(before), self.proxies.0.load(Relaxed));
     }
 
     fn load_at(&self, now: Millis) -> Load {

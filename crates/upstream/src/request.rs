@@ -18,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::demand::Demand;
 use crate::endpoint::EndpointState;
+use crate::ledger::Charge;
 use crate::{UpstreamError, strip_hop_by_hop};
 
 /// Any error of a streamed request body.
@@ -39,6 +40,8 @@ pub struct UpstreamRequest {
     pub timeouts: Timeouts,
     /// Where it shall go.
     pub demand: Demand,
+    /// Where its cost is put down; none: nowhere.
+    pub charge: Option<Charge>,
 }
 
 /// A request body.

@@ -195,5 +195,6 @@ pub(crate) fn get(path: &'static str) -> UpstreamRequest {
         body: UpstreamBody::empty(),
         timeouts: LOOK_TIMEOUTS,
         demand: Demand::default(),
+        charge: None,
     }
 }

@@ -13,6 +13,7 @@ mod boundaries;
 mod bypasses;
 mod clients;
 mod connections;
+mod cost;
 mod directives;
 mod drain;
 mod exact;

@@ -65,6 +65,12 @@ pub(crate) struct Pool {
     /// Ask for a stream also where the client wants a whole answer: for servers behind fronts that cut silent connections, as
     /// RunPod's HTTP proxy does. Default false.
     pub(crate) assemble: bool,
+    /// US dollars an hour of a server; those that a source of servers tells go before. For `refrain cost`. Default: not known.
+    #[schemars(range(min = 0.0, max = 1_000_000.0))]
+    pub(crate) price_per_hour: Option<f64>,
+    /// Whether servers are started and stopped as the load asks for it: then what the cache spares is saved; otherwise it only
+    /// frees them for other work. Default false.
+    pub(crate) elastic: bool,
 }
 
 /// Which server is asked.
@@ -161,6 +167,9 @@ pub(crate) struct Endpoint {
     /// Share of the load relative to the others. Default 1.
     #[schemars(range(min = 1, max = 1_000))]
     pub(crate) weight: Option<u32>,
+    /// US dollars an hour. Default: the pool's.
+    #[schemars(range(min = 0.0, max = 1_000_000.0))]
+    pub(crate) price_per_hour: Option<f64>,
     /// Which HTTP it is spoken to with. Default: the pool's.
     pub(crate) http_version: Option<HttpVersion>,
     /// TLS, with an https:// URL. What is left out here is as in the pool's table.

@@ -85,7 +85,8 @@ impl Access {
         path: &[&str],
         raw: raw::Endpoint,
     ) -> Option<Endpoint> {
-        let raw::Endpoint { name, url, weight, http_version, tls, authorization, headers } = raw;
+        let raw::Endpoint { name, url, weight, price_per_hour: _, http_version, tls, authorization, headers } =
+            raw;
         let own = Self::of(context, path, RawAccess { http_version, tls, authorization, headers });
         let of_url = url?.0;
         if own.has_tls() && of_url.tls.is_none() {

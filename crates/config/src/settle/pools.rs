@@ -7,7 +7,7 @@ use std::mem;
 use std::sync::Arc;
 
 use refrain_core::PoolId;
-use refrain_core::settings::{Endpoint, Pool, PoolKind, Timeouts};
+use refrain_core::settings::{Endpoint, MicroDollars, Pool, PoolCost, PoolKind, Timeouts};
 
 use super::Context;
 use super::endpoints::{Access, RawAccess};
@@ -53,9 +53,16 @@ fn pool(context: &mut Context<'_>, name: &str, mut raw: raw::Pool, tenants: &Ten
         let endpoint = access.endpoint(url.0);
         add(context, &["pool", name, "endpoints", &index.to_string()], &mut endpoints, endpoint);
     }
+    let mut cost = PoolCost {
+        per_hour: raw.price_per_hour.map(MicroDollars::of_dollars),
+        of_endpoint: BTreeMap::new(),
+        is_elastic: raw.elastic,
+    };
     for (index, raw) in mem::take(&mut raw.endpoint).into_iter().enumerate() {
         let path = ["pool", name, "endpoint", &index.to_string()];
+        let price = raw.price_per_hour.map(MicroDollars::of_dollars);
         if let Some(endpoint) = access.endpoint_of(context, &path, raw) {
+            cost.of_endpoint.extend(price.map(|price| (endpoint.id.clone(), price)));
             add(context, &path, &mut endpoints, endpoint);
         }
     }
@@ -90,6 +97,7 @@ fn pool(context: &mut Context<'_>, name: &str, mut raw: raw::Pool, tenants: &Ten
         tenancy: fleet::tenancy(context, name, &raw, kind, tenants),
         fallback: fleet::fallback(context, name, raw.fallback.take()),
         assemble: raw.assemble,
+        cost,
         revision: raw.revision.take().unwrap_or_default(),
         models: raw.models.into_iter().map(|(alias, model)| (alias, model.0)).collect(),
         timeouts: timeouts(mem::take(&mut raw.timeouts), Timeouts::default()),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Admission, Balance, Discovery, EndpointTls, Health, HttpVersion, Sessions, Tenancy};
+use super::{Admission, Balance, Discovery, EndpointTls, Health, HttpVersion, PoolCost, Sessions, Tenancy};
 use crate::{EndpointId, PoolId};
 
 /// A named group of endpoints that serve the same models.
@@ -42,6 +42,8 @@ pub struct Pool {
     pub fallback: Option<PoolId>,
     /// Ask for streams also where clients want whole answers: for endpoints behind fronts that cut silent connections.
     pub assemble: bool,
+    /// What its endpoints cost.
+    pub cost: PoolCost,
 }
 
 /// What software a pool's endpoints run.
@@ -136,6 +138,7 @@ impl Pool {
             tenancy: Tenancy::Shared,
             fallback: None,
             assemble: false,
+            cost: PoolCost::default(),
         }
     }
 }

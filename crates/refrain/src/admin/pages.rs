@@ -1,5 +1,7 @@
 //! What the admin listener answers.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
@@ -11,6 +13,7 @@ use tokio::sync::oneshot;
 use super::upstreams::{self, Service};
 use super::{guard, purge, readiness};
 use crate::control::{Control, Running};
+use crate::cost::Books;
 use crate::reload::{Refused, Report};
 use crate::telemetry;
 
@@ -23,6 +26,7 @@ GET  /readyz     does it take requests, and is anything degraded?
 GET  /metrics    numbers for Prometheus
 GET  /config     the settings in force, without secrets
 GET  /upstreams  the servers of each pool (easier: refrain upstreams)
+GET  /cost       what the servers cost, and what the cache is worth (easier: refrain cost)
 GET  /scaling    how many servers each pool should have, for autoscalers
 POST /reload     read the configuration again
 POST /purge      remove stored answers, or let them expire (easier: refrain purge --help)
@@ -39,6 +43,7 @@ enum Page {
     Config,
     Upstreams,
     Scaling,
+    Cost,
     Reload,
     Purge,
     Service(Service),
@@ -54,6 +59,7 @@ impl Page {
             "/config" => Self::Config,
             "/upstreams" => Self::Upstreams,
             "/scaling" => Self::Scaling,
+            "/cost" => Self::Cost,
             "/reload" => Self::Reload,
             "/purge" => Self::Purge,
             "/upstreams/drain" => Self::Service(Service::Drain),
@@ -105,6 +111,7 @@ pub(crate) async fn answer(
         Page::Config => with_running(control, config),
         Page::Upstreams => with_running(control, upstreams::page),
         Page::Scaling => with_running(control, upstreams::scaling),
+        Page::Cost => with_running(control, |running| cost(running, control.uptime())),
         Page::Reload => match control.running() {
             Some(running) => reload(running).await,
             None => starting(),
@@ -154,7 +161,15 @@ async fn reload(running: &Running) -> Response<Full<Bytes>> {
     }
 }
 
-fn with_running(control: &Control, show: fn(&Running) -> Response<Full<Bytes>>) -> Response<Full<Bytes>> {
+fn cost(running: &Running, uptime: Duration) -> Response<Full<Bytes>> {
+    let books = Books::of(&running.live.load(), uptime);
+    json_page(StatusCode::OK, &json!(crate::cost::report(&books)))
+}
+
+fn with_running(
+    control: &Control,
+    show: impl FnOnce(&Running) -> Response<Full<Bytes>>,
+) -> Response<Full<Bytes>> {
     control.running().map_or_else(starting, show)
 }
 

@@ -7,7 +7,7 @@ use refrain_proxy::{AnswerCache, Snapshot};
 use refrain_upstream::EndpointStats;
 
 use super::exposition::Exposition;
-use super::{discovery, pools};
+use super::{cost, discovery, pools};
 use crate::control::{Control, Phase, Running};
 use crate::health::{EmbedderHealth, Health};
 
@@ -29,6 +29,7 @@ pub(crate) fn pulled(control: &Control) -> String {
         upstreams(&mut text, &snapshot);
         pools::write(&mut text, &snapshot.upstreams);
         discovery::write(&mut text, &snapshot.upstreams);
+        cost::write(&mut text, &snapshot);
     }
     text.into_text()
 }

@@ -1,5 +1,6 @@
 //! What the process tells about itself: log lines, and numbers for Prometheus.
 
+mod cost;
 mod discovery;
 mod exposition;
 mod gauges;

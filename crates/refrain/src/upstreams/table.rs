@@ -1,7 +1,7 @@
 //! The pools as a table, for people.
 
 use super::wire::{EndpointReport, ErrorReport, PoolReport, SourceReport, UpstreamsReport};
-use crate::columns::columns;
+use crate::columns::{columns, printable};
 
 const HEAD: [&str; 8] = ["POOL", "ENDPOINT", "STATE", "LOAD", "MODELS", "PRICE", "UP", "LAST ERROR"];
 /// Models that are named.
@@ -102,11 +102,6 @@ fn source_line(pool: &str, source: &SourceReport) -> String {
         odd.collect::<String>(),
         trouble.unwrap_or_default()
     )
-}
-
-/// Servers name models and say what is wrong: nothing of it may move a terminal's cursor.
-fn printable(text: &str) -> String {
-    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
 }
 
 /// `12s`, `3m`, `5h`, `9d`.

@@ -13,9 +13,11 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::UpstreamError;
 use crate::balance::{self, Choice};
-use crate::clock::Millis;
+use crate::busy::Began;
+use crate::clock::{self, Millis};
 use crate::demand::Demand;
 use crate::endpoint::EndpointState;
+use crate::ledger::Charge;
 use crate::pool::PoolState;
 
 pub(crate) use queue::Queue;
@@ -31,6 +33,16 @@ pub struct Seat {
     endpoint: Arc<EndpointState>,
     /// Of its prompt; none: it is beyond all limits, and no load.
     tokens: Option<u32>,
+    /// Where its cost is put down. Boxed, as seats are moved often.
+    charged: Option<Box<Charged>>,
+}
+
+/// A request whose cost is put down.
+#[derive(Debug)]
+struct Charged {
+    charge: Charge,
+    /// When it began.
+    began: Began,
 }
 
 impl Seat {
@@ -43,15 +55,22 @@ impl Seat {
     ) -> Option<Self> {
         let counters = &endpoint.counters;
         let has_room = |in_flight: u32| (in_flight < limit).then_some(in_flight + 1);
-        counters.in_flight.fetch_update(SeqCst, Relaxed, has_room).ok()?;
+        let others = counters.in_flight.fetch_update(SeqCst, Relaxed, has_room).ok()?;
         counters.tokens.fetch_add(tokens.into(), Relaxed);
-        Some(Self { pool: pool.clone(), endpoint: endpoint.clone(), tokens: Some(tokens) })
+        counters.time.begin(clock::nanos(), others);
+        Some(Self { pool: pool.clone(), endpoint: endpoint.clone(), tokens: Some(tokens), charged: None })
     }
 
     /// A place beyond all limits: for looks, and for what must reach this endpoint. It takes nobody's room, and no autoscaler
     /// sees it.
     pub(crate) fn beyond_limits(pool: &Arc<PoolState>, endpoint: &Arc<EndpointState>) -> Self {
-        Self { pool: pool.clone(), endpoint: endpoint.clone(), tokens: None }
+        Self { pool: pool.clone(), endpoint: endpoint.clone(), tokens: None, charged: None }
+    }
+
+    /// From now on its cost is put down there.
+    pub(crate) fn charge(&mut self, charge: Charge) {
+        let began = self.endpoint.counters.time.reading(clock::nanos());
+        self.charged = Some(Box::new(Charged { charge, began }));
     }
 
     /// Where it is.
@@ -70,7 +89,12 @@ impl Drop for Seat {
         let Some(tokens) = self.tokens else { return };
         let counters = &self.endpoint.counters;
         counters.tokens.fetch_sub(tokens.into(), Relaxed);
-        counters.in_flight.fetch_sub(1, SeqCst);
+        let in_flight = counters.in_flight.fetch_sub(1, SeqCst);
+        let now = clock::nanos();
+        counters.time.end(now, in_flight);
+        if let Some(Charged { charge, began }) = self.charged.as_deref() {
+            charge.note(counters.time.taken(*began, now), self.endpoint.price());
+        }
         self.pool.queue.note_done();
         if self.pool.queue.is_waited_at() {
             dispatch(&self.pool);

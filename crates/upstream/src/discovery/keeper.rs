@@ -149,19 +149,22 @@ impl Keeper {
 
     /// Tells a pool its members, if it doesn't know.
     fn tell(&mut self, pool: &Arc<PoolState>, discoveries: &Discoveries) {
-        let members: Vec<Endpoint> =
-            discoveries.found(pool.id()).into_iter().map(|listed| listed.endpoint).collect();
+        let found = discoveries.found(pool.id());
+        let members: Vec<Endpoint> = found.iter().map(|listed| listed.endpoint.clone()).collect();
         let is_told = match self.told.get(pool.id()) {
             Some(told) => Arc::ptr_eq(&told.pool, pool) && told.members == members,
             None => members.is_empty(),
         };
-        if is_told {
-            return;
+        if !is_told {
+            match pool.replace_discovered(&members) {
+                Ok(()) => drop(self.told.insert(pool.id().clone(), Told { pool: pool.clone(), members })),
+                Err(problem) => {
+                    error!(pool = %pool.id(), %problem, "endpoints that were found can't be used");
+                }
+            }
         }
-        match pool.replace_discovered(&members) {
-            Ok(()) => drop(self.told.insert(pool.id().clone(), Told { pool: pool.clone(), members })),
-            Err(problem) => error!(pool = %pool.id(), %problem, "endpoints that were found can't be used"),
-        }
+        // They change without the endpoints.
+        pool.price_discovered(&found);
     }
 }
 

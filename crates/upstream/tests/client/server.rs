@@ -211,6 +211,7 @@ pub(crate) fn request(method: Method, body: UpstreamBody) -> UpstreamRequest {
         body,
         timeouts: Timeouts::default(),
         demand: Demand::default(),
+        charge: None,
     }
 }
 

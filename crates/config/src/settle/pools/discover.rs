@@ -216,6 +216,7 @@ impl Table<'_, '_> {
         let raw = raw::Endpoint {
             name: None,
             url: Some(UpstreamUrl(plain)),
+            price_per_hour: None,
             weight: raw.weight,
             http_version: raw.http_version.take(),
             tls: raw.tls.take(),

@@ -1,0 +1,27 @@
+//! The arguments of `refrain cost`.
+
+use std::net::SocketAddr;
+
+use clap::Args;
+
+const NOTES: &str = "\
+GPU time   a server's time, shared evenly at each moment among the requests that it answers. A server counts as one GPU.
+Cost       that time at the server's price: price_per_hour in [pool.NAME], or what vast.ai and RunPod say.
+With idle  the whole bill of the pool, by who kept it busy.
+Freed      generations that stored answers spared, at the pool's average share of a server. Money is saved only where the
+           number of servers follows the load: elastic = true in [pool.NAME].
+Break-even the part of what caching could spare at most that pays for the cache: cache_per_hour in [cost].
+All figures are this proxy's own, since it started. Of answers past the cache, tokens are known only where a limit or
+a policy needs them.";
+
+/// What to show.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = NOTES)]
+pub struct CostArguments {
+    /// As JSON, with all tenants
+    #[arg(long)]
+    pub json: bool,
+    /// Where refrain listens for operators
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9090")]
+    pub admin: SocketAddr,
+}

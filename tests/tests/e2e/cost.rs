@@ -1,0 +1,117 @@
+//! What servers cost, who they worked for, and what the cache spared: `refrain cost`, `/cost`, and metrics.
+
+use refrain_tests::fake::{FakeUpstream, Gate, openai};
+use refrain_tests::{Ask, Client, Config, Person, Refrain, eventually, refrain_binary, within};
+use serde_json::Value;
+
+/// A dollar a second, so that shares can be told from cents.
+const PRICES: &str = "price_per_hour = 3600.0";
+
+async fn cost(refrain: &Refrain) -> Value {
+    let reply = refrain.admin(&Ask::get("/cost")).await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    reply.json()
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_else(|| panic!("a number: {value}"))
+}
+
+#[tokio::test]
+async fn cost_of_misses_and_what_hits_spare_are_told_apart() {
+    let fake = FakeUpstream::start().await;
+    let config =
+        Config::new(&fake.url()).pool(PRICES).tables("[cost]\ncache_per_hour = 0.5\nbudget_per_day = 9.0");
+    let refrain = Refrain::start(&config).await;
+    let ask = Ask::chat("what does it cost?");
+    refrain.send(&ask).await;
+    for _ in 0..3 {
+        assert!(refrain.send(&ask).await.is_hit());
+    }
+    let report = eventually("a settled miss", async || {
+        let report = cost(&refrain).await;
+        (report["cache"]["misses"] == 1 && report["pools"][0]["bill_dollars"].as_f64() > Some(0.0))
+            .then_some(report)
+    })
+    .await;
+    let route = &report["routes"][0];
+    assert_eq!((&route["name"], &route["requests"], &route["hits"]), (&"all".into(), &1.into(), &3.into()));
+    let (gpu, dollars) = (number(&route["gpu_seconds"]), number(&route["busy_dollars"]));
+    assert!(gpu > 0.0 && (dollars - gpu).abs() < 1e-6, "a dollar a second: {report:#}");
+    assert_eq!(report["tenants"][0]["name"], "anonymous");
+    assert_eq!(route["input_tokens"], report["tenants"][0]["input_tokens"]);
+    assert!(number(&route["output_tokens"]) > 0.0, "{report:#}");
+    let (gpu_all, bill) =
+        (number(&report["pools"][0]["busy_gpu_seconds"]), number(&report["pools"][0]["bill_dollars"]));
+    assert!(gpu_all <= bill, "what was idle is paid for too: {report:#}");
+    let metrics = refrain.metrics().await;
+    let labels = [("route", "all"), ("pool", "llm"), ("for", "miss")];
+    assert!((metrics.sum("refrain_cost_dollars_total", &labels) - dollars).abs() < 1e-6);
+    assert!(metrics.sum("refrain_cost_gpu_seconds_total", &labels) > 0.0);
+    assert!(
+        metrics.has("refrain_cost_freed_gpu_seconds{")
+            && metrics.has("refrain_cost_budget_dollars_per_day 9")
+    );
+}
+
+#[tokio::test]
+async fn cost_of_a_server_that_two_share_is_paid_once() {
+    let fake = FakeUpstream::start().await;
+    let gate = Gate::default();
+    let held = gate.clone();
+    fake.always(move |request| openai::chat(&request.json(), 1).gate(1, &held));
+    let (ann, bob) = (Person::new("ann", "acme"), Person::new("bob", "beta"));
+    let config = Config::new(&fake.url()).pool(PRICES).pool("tenancy = \"shared\"").people(&[&ann, &bob]);
+    let refrain = Refrain::start(&config).await;
+    let client = Client::http(refrain.address());
+    let asks = [&ann, &bob].map(|person| Ask::chat("both at once").by(person));
+    let opened = async {
+        eventually("both at once", async || {
+            let in_flight = refrain.metrics().await.sum("refrain_pool_in_flight_requests", &[]);
+            (in_flight > 1.5).then_some(())
+        })
+        .await;
+        gate.open();
+    };
+    let (first, second, ()) = tokio::join!(client.send(&asks[0]), client.send(&asks[1]), opened);
+    assert_eq!((first.status, second.status), (200, 200), "{}", first.text());
+    let report = eventually("both are settled", async || {
+        let report = cost(&refrain).await;
+        (report["cache"]["misses"] == 2).then_some(report)
+    })
+    .await;
+    let tenants = report["tenants"].as_array().unwrap();
+    let shares: Vec<f64> = tenants.iter().map(|tenant| number(&tenant["gpu_seconds"])).collect();
+    let busy = number(&report["pools"][0]["busy_gpu_seconds"]);
+    assert_eq!(shares.len(), 2, "{report:#}");
+    assert!(
+        (shares.iter().sum::<f64>() - busy).abs() < 1e-6 && shares.iter().all(|share| *share < busy),
+        "{report:#}"
+    );
+    assert!(number(&report["pools"][0]["concurrency"]) > 1.0, "{report:#}");
+}
+
+#[tokio::test]
+async fn cost_command_says_freed_and_what_is_missing() {
+    let fake = FakeUpstream::start().await;
+    let config = Config::new(&fake.url()).pool(PRICES);
+    let refrain = Refrain::start(&config).await;
+    let ask = Ask::chat("what does it cost?");
+    fake.always(|request| openai::chat(&request.json(), 1).pause(1, std::time::Duration::from_millis(20)));
+    refrain.send(&ask).await;
+    assert!(refrain.send(&ask).await.is_hit());
+    let command = async |words: &[&str]| {
+        let mut command = tokio::process::Command::new(refrain_binary());
+        command.arg("cost").args(words).args(["--admin", &refrain.admin_address().to_string()]);
+        let output = within("refrain cost", command.kill_on_drop(true).output()).await.unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let page = command(&[]).await;
+    for wanted in ["$3600.00/h", "The cache answered 1 of 2 requests", "Freed: $", "cache_per_hour in [cost]"]
+    {
+        assert!(page.contains(wanted), "{wanted}:\n{page}");
+    }
+    let json: Value = serde_json::from_str(&command(&["--json"]).await).unwrap();
+    assert_eq!(json["cache"]["hits"], 1);
+}
