@@ -158,9 +158,10 @@ impl Health {
             self.outage.store((now.after(COOL_DOWN).0 << FLAGS) | DOWN, Relaxed);
             return;
         }
-        let was_on_trial = self.outage.load(Relaxed) & ON_TRIAL != 0;
-        let (answers, failures) = (self.answers.load(Relaxed), self.failures.load(Relaxed));
-        if was_on_trial || in_a_row >= IN_A_ROW_MAX || (answers >= SAMPLE_MIN && failures * 2 > answers) {
+        let outage = self.outage.load(Relaxed);
+        let is_left_alone = outage != 0 && outage & ON_TRIAL == 0;
+        // What was under way when it broke fails too, and says nothing new.
+        if !is_left_alone && (outage & ON_TRIAL != 0 || in_a_row >= IN_A_ROW_MAX || self.fails_mostly()) {
             self.eject(now, ejection);
         }
     }
@@ -212,6 +213,11 @@ impl Health {
         self.returned_at.store(now.0, Relaxed);
     }
 
+    fn fails_mostly(&self) -> bool {
+        let (answers, failures) = (self.answers.load(Relaxed), self.failures.load(Relaxed));
+        answers >= SAMPLE_MIN && failures * 2 > answers
+    }
+
     fn eject(&self, now: Millis, ejection: Duration) {
         let count = self.ejections.load(Relaxed).saturating_add(1).min(EJECTIONS_MAX);
         self.ejections.store(count, Relaxed);
@@ -260,6 +266,13 @@ mod tests {
         failed(&health, 1, then);
         assert_eq!(health.standing(then.after(EJECTION)), Standing::Ejected);
         assert_eq!(health.standing(then.after(2 * EJECTION)), Standing::OnTrial);
+    }
+
+    #[test]
+    fn what_was_under_way_when_it_broke_ejects_it_once() {
+        let health = Health::default();
+        failed(&health, 100, NOW);
+        assert_eq!(health.standing(NOW.after(EJECTION)), Standing::OnTrial);
     }
 
     #[test]
