@@ -116,6 +116,10 @@ impl Health {
     /// Whether this request may be the one that tries it. If so, the others wait for how it ends, or for another while.
     pub(crate) fn takes_trial(&self, now: Millis) -> bool {
         let outage = self.outage.load(Relaxed);
+        if outage == 0 {
+            // Somebody brought it back meanwhile.
+            return true;
+        }
         let next = (now.after(COOL_DOWN).0 << FLAGS) | (outage & DOWN) | ON_TRIAL;
         outage >> FLAGS <= now.0 && self.outage.compare_exchange(outage, next, Relaxed, Relaxed).is_ok()
     }
@@ -308,6 +312,13 @@ mod tests {
         assert!(health.takes_trial(then));
         assert_eq!(health.standing(then), Standing::Down);
         assert!(health.takes_trial(then.after(COOL_DOWN)));
+    }
+
+    #[test]
+    fn one_that_is_well_by_now_needs_no_trial() {
+        let health = Health::default();
+        assert!(health.takes_trial(NOW));
+        assert_eq!(health.standing(NOW), Standing::Good);
     }
 
     #[test]
