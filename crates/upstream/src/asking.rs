@@ -15,7 +15,7 @@ use refrain_core::settings::Timeouts;
 use tokio::time::Instant;
 
 use crate::admission::Seat;
-use crate::connection::Connection;
+use crate::connection::{Connection, Told};
 use crate::endpoint::EndpointState;
 use crate::headers::framing_fault;
 use crate::http2::Http2Fault;
@@ -31,6 +31,14 @@ pub(crate) struct Failure {
     pub(crate) error: UpstreamError,
     /// Nothing of the request left this process, or the server says that it did not process it.
     pub(crate) unsent: bool,
+    /// Whether its cause is news.
+    pub(crate) told: Told,
+}
+
+impl Failure {
+    fn sent(error: UpstreamError) -> Self {
+        Self { error, unsent: false, told: Told::First }
+    }
 }
 
 /// A request on its way through the tries.
@@ -89,9 +97,9 @@ impl<'a> Asking<'a> {
     }
 
     /// A try that came to no connection.
-    pub(crate) fn never_connected(&mut self, error: UpstreamError) -> Failure {
+    pub(crate) fn never_connected(&mut self, error: UpstreamError, told: Told) -> Failure {
         self.attempts += 1;
-        Failure { error, unsent: true }
+        Failure { error, unsent: true, told }
     }
 
     pub(crate) fn takes_idle(&self) -> bool {
@@ -152,7 +160,7 @@ impl<'a> Asking<'a> {
                     Connection::Own(_) => Ok(request),
                     Connection::Shared(_) => request::absolute(endpoint, request),
                 })
-                .map_err(|error| Failure { error, unsent: true })?;
+                .map_err(|error| Failure { error, unsent: true, told: Told::First })?;
         let wait = HeadWait {
             sent,
             first_byte: self.timeouts.first_byte,
@@ -169,12 +177,12 @@ impl<'a> Asking<'a> {
                 wait.wait(endpoint, answer, connection).await
             }
         };
-        let response = match answered.map_err(|error| Failure { error, unsent: false })? {
+        let response = match answered.map_err(Failure::sent)? {
             Ok(response) => response,
             Err(mut failed) => {
-                connection.note(failed.error());
+                let told = connection.note(failed.error());
                 let unsent = failed.take_message().map(Request::into_body);
-                return Err(self.failure(endpoint, failed.error(), unsent));
+                return Err(Failure { told, ..self.failure(endpoint, failed.error(), unsent) });
             }
         };
         let fault = match response.status() {
@@ -183,7 +191,7 @@ impl<'a> Asking<'a> {
         };
         if let Some(detail) = fault {
             let error = UpstreamError::Malformed { endpoint: endpoint.id().clone(), detail };
-            return Err(Failure { error, unsent: false });
+            return Err(Failure::sent(error));
         }
         Ok(response)
     }
@@ -212,7 +220,7 @@ impl<'a> Asking<'a> {
         } else {
             UpstreamError::Reset { endpoint }
         };
-        Failure { error, unsent: is_unsent }
+        Failure { error, unsent: is_unsent, told: Told::First }
     }
 }
 

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::UpstreamError;
 use crate::admission::Seat;
-use crate::connection::Connection;
+use crate::connection::{Connection, Told};
 use crate::connections::Connections;
 use crate::http2::Http2Fault;
 
@@ -85,8 +85,8 @@ impl UpstreamStream {
                     }
                 }
                 Poll::Ready(Some(Err(error))) => {
-                    connection.note(&error);
-                    return self.fail(|endpoint| broken(&error, endpoint));
+                    let told = connection.note(&error);
+                    return self.fail(told, |endpoint| broken(&error, endpoint));
                 }
                 Poll::Ready(None) => {
                     self.finish();
@@ -96,9 +96,9 @@ impl UpstreamStream {
                     let idle_deadline = *self.idle_deadline.get_or_insert_with(|| Instant::now() + self.idle);
                     ready!(connection.poll_deadline(cx, idle_deadline.min(self.total_deadline)));
                     return if self.total_deadline <= idle_deadline {
-                        self.fail(|endpoint| UpstreamError::TotalTimeout { endpoint })
+                        self.fail(Told::First, |endpoint| UpstreamError::TotalTimeout { endpoint })
                     } else {
-                        self.fail(|endpoint| UpstreamError::IdleTimeout { endpoint })
+                        self.fail(Told::First, |endpoint| UpstreamError::IdleTimeout { endpoint })
                     };
                 }
             }
@@ -149,12 +149,13 @@ impl UpstreamStream {
     /// Ends the stream with an error; dropping the lease closes the connection.
     fn fail(
         &mut self,
+        told: Told,
         error: impl FnOnce(EndpointId) -> UpstreamError,
     ) -> Poll<Option<Result<Bytes, UpstreamError>>> {
         let Some(lease) = self.lease.take() else { return Poll::Ready(None) };
         let error = error(lease.seat.endpoint().id().clone());
         let ejection = lease.seat.pool().config().health.ejection;
-        lease.seat.endpoint().note_error(&error, ejection);
+        lease.seat.endpoint().note_error(&error, told, ejection);
         Poll::Ready(Some(Err(error)))
     }
 }

@@ -16,7 +16,7 @@ use crate::balance::{self, Choice};
 use crate::body::{Lease, Reuse};
 use crate::clock::Millis;
 use crate::connect::{Opened, Opener};
-use crate::connection::Connection;
+use crate::connection::{Connection, Told};
 use crate::connections::{CheckOut, Connections, Handover, Need, Permit, Waiting};
 use crate::endpoint::EndpointState;
 use crate::headers::KeepAlive;
@@ -118,7 +118,7 @@ impl Client {
         let ejection = asking.pool.config().health.ejection;
         match &answered {
             Ok(response) => endpoint.note_answer(response.status, &response.headers, ejection),
-            Err(failure) => endpoint.note_error(&failure.error, ejection),
+            Err(failure) => endpoint.note_error(&failure.error, failure.told, ejection),
         }
         answered
     }
@@ -157,7 +157,7 @@ impl Client {
             CheckOut::Ready(connection) => Ok(Obtained::reused(endpoint, connection, now)),
             CheckOut::Open(permit) => Box::pin(self.open(asking, endpoint, permit, now)).await,
             CheckOut::Wait(waiting) => Box::pin(self.wait(asking, endpoint, waiting)).await,
-            CheckOut::Full => Err(asking.never_connected(endpoint.at_limit())),
+            CheckOut::Full => Err(asking.never_connected(endpoint.at_limit(), Told::First)),
         }
     }
 
@@ -172,8 +172,8 @@ impl Client {
         match waiting.turn(started + asking.timeouts.connect).await {
             Some(Handover::Ready(connection)) => Ok(Obtained::reused(endpoint, connection, Instant::now())),
             Some(Handover::Open(permit)) => self.open(asking, endpoint, permit, started).await,
-            Some(Handover::Failed(error)) => Err(asking.never_connected(error)),
-            None => Err(asking.never_connected(endpoint.at_limit())),
+            Some(Handover::Failed(error)) => Err(asking.never_connected(error, Told::Before)),
+            None => Err(asking.never_connected(endpoint.at_limit(), Told::First)),
         }
     }
 
@@ -197,7 +197,7 @@ impl Client {
             }
             Err(error) => {
                 connections.failed(permit, &error);
-                return Err(asking.never_connected(error));
+                return Err(asking.never_connected(error, Told::First));
             }
         };
         endpoint.counters.opened.fetch_add(1, Relaxed);

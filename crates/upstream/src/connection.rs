@@ -16,6 +16,15 @@ pub(crate) enum Connection {
     Shared(Stream),
 }
 
+/// Whether something that happened to a connection is known from another request on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// It is news.
+    First,
+    /// It speaks no more against the endpoint than it did when it was told first.
+    Before,
+}
+
 impl Connection {
     /// Polls what comes by nothing but this connection.
     pub(crate) fn poll<T>(
@@ -41,9 +50,10 @@ impl Connection {
     }
 
     /// Draws conclusions from an error of the request on it.
-    pub(crate) fn note(&self, error: &hyper::Error) {
-        if let Self::Shared(stream) = self {
-            stream.note(error);
+    pub(crate) fn note(&self, error: &hyper::Error) -> Told {
+        match self {
+            Self::Own(_) => Told::First,
+            Self::Shared(stream) => stream.note(error),
         }
     }
 }

@@ -15,6 +15,7 @@ use crate::UpstreamError;
 use crate::balance::rendezvous;
 use crate::busy::BusyTime;
 use crate::clock::Millis;
+use crate::connection::Told;
 use crate::health::{Failed, Health, Standing};
 use crate::models::{Held, Models};
 use crate::tls::TlsAccess;
@@ -252,9 +253,12 @@ impl EndpointState {
         }
     }
 
-    /// Notes what a failed try tells of it: nothing, if the client's request or its patience is to blame.
-    pub(crate) fn note_error(&self, error: &UpstreamError, ejection: Duration) {
+    /// Notes what a failed try tells of it: nothing, if the client's request or its patience is to blame, or another try told it.
+    pub(crate) fn note_error(&self, error: &UpstreamError, told: Told, ejection: Duration) {
         match error {
+            _ if told == Told::Before => {
+                self.counters.failures.fetch_add(1, Relaxed);
+            }
             UpstreamError::Connect { .. }
             | UpstreamError::ConnectTimeout { .. }
             | UpstreamError::Tls { .. } => {

@@ -7,6 +7,7 @@ use std::error::Error as _;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -20,6 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use crate::connect::HEAD_BYTES_MAX;
+use crate::connection::Told;
 use crate::connections::{Connections, Permit};
 use crate::request::SentBody;
 
@@ -45,6 +47,8 @@ pub(crate) struct Http2 {
     driver: Weak<Mutex<dyn Driver>>,
     /// Its share of the connections that may be open; none until it is counted.
     pub(crate) permit: Option<Permit>,
+    /// Whether the loss of it was told.
+    is_lost: AtomicBool,
 }
 
 impl Http2 {
@@ -63,7 +67,12 @@ impl Http2 {
             .handshake::<_, SentBody>(TokioIo::new(io))
             .await?;
         let driver = Arc::new(Mutex::new(connection));
-        let line = Self { sender, driver: Arc::downgrade(&driver) as Weak<Mutex<dyn Driver>>, permit: None };
+        let line = Self {
+            sender,
+            driver: Arc::downgrade(&driver) as Weak<Mutex<dyn Driver>>,
+            permit: None,
+            is_lost: AtomicBool::new(false),
+        };
         tasks.spawn(async move {
             // Errors reach whoever waits for an answer on it.
             let _ = poll_fn(|cx| Pin::new(&mut *driver.lock()).poll(cx)).await;
@@ -134,11 +143,14 @@ impl Stream {
 
     /// Draws the conclusion for the connection from an error of the stream: unless that was the stream's alone, nobody
     /// takes another one of it.
-    pub(crate) fn note(&self, error: &hyper::Error) {
-        let alone = of_http2(error).is_some_and(h2::Error::is_reset);
-        if let Some(home) = self.home.upgrade().filter(|_| !alone) {
+    pub(crate) fn note(&self, error: &hyper::Error) -> Told {
+        if of_http2(error).is_some_and(h2::Error::is_reset) {
+            return Told::First;
+        }
+        if let Some(home) = self.home.upgrade() {
             home.retire(self.endpoint_key, &self.line);
         }
+        if self.line.is_lost.swap(true, Relaxed) { Told::Before } else { Told::First }
     }
 }
 

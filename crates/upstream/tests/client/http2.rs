@@ -7,13 +7,14 @@ use futures_util::future::join_all;
 use http::header::HOST;
 use http::{HeaderValue, Method, Request, Version};
 use refrain_core::settings::HttpVersion;
-use refrain_upstream::{UpstreamBody, UpstreamError};
+use refrain_upstream::{ClientTls, EndpointCondition, UpstreamBody, UpstreamError};
+use rustls::RootCertStore;
 use tokio::join;
 use tokio::sync::Barrier;
 
 use crate::frames::{CANCEL, DATA, FramePeer, HEADERS, INTERNAL_ERROR, PING, REFUSED_STREAM, RST_STREAM};
 use crate::hyper_server::{Limits, serving};
-use crate::server::{Fleet, SECOND, Server, jump, post, request, within};
+use crate::server::{Fleet, Refusing, SECOND, Server, jump, post, request, within};
 
 /// Speaks HTTP/2 without TLS.
 fn fleet(servers: &[&Server]) -> Fleet {
@@ -363,6 +364,55 @@ async fn if_the_connection_to_be_shared_cannot_be_opened_all_who_wait_for_it_ask
     let texts = serving(&server, Limits::default(), answer, asked).await;
     assert!(texts.into_iter().all(|text| text.unwrap() == "ok"));
     assert_eq!(fleet.stats()[1].connections_opened, 1);
+}
+
+/// Else a crowd that waits for one connection would have its server ejected by the first failure after its return.
+#[tokio::test]
+async fn a_connection_that_many_waited_for_in_vain_is_one_failure() {
+    let gone = Refusing::bind();
+    let tls = ClientTls::with_roots(RootCertStore::empty());
+    let fleet = Fleet::at(&[gone.port()], tls, |pool| pool.endpoints[0].http = HttpVersion::Http2);
+    let texts = join_all((0..30).map(|_| fleet.text())).await;
+    assert!(texts.into_iter().all(|text| text.unwrap_err().as_str() == "connect"));
+    jump(4 * SECOND).await;
+
+    let server = gone.listen();
+    let serve = async {
+        let mut peer = FramePeer::accept(&server).await;
+        // `:status: 200`, and then a literal `:status: 502`.
+        for head in [&[0x88][..], &[0x08, 3, b'5', b'0', b'2']] {
+            let stream = peer.request().await;
+            peer.send(HEADERS, 5, stream, head).await;
+        }
+        peer
+    };
+    let ask = async {
+        for _ in 0..2 {
+            fleet.text().await.unwrap();
+        }
+    };
+    let ((), _peer) = join!(ask, serve);
+    assert_eq!(fleet.stats()[0].state, EndpointCondition::Healthy);
+}
+
+#[tokio::test]
+async fn an_answer_that_is_cut_with_its_connection_is_one_failure_with_the_others_on_it() {
+    let server = Server::bind().await;
+    let fleet = fleet(&[&server]);
+    let serve = async {
+        let mut peer = FramePeer::accept(&server).await;
+        for _ in 0..10 {
+            let stream = peer.request().await;
+            peer.send(HEADERS, 4, stream, &[0x88]).await;
+        }
+        peer
+    };
+    let (heads, peer) = join!(join_all((0..10).map(|_| fleet.send(post("{}")))), serve);
+    drop(peer);
+    for head in heads {
+        assert_eq!(within(head.unwrap().body.collect(9)).await.unwrap_err().as_str(), "cut");
+    }
+    assert_eq!(fleet.stats()[0].state, EndpointCondition::Healthy);
 }
 
 async fn answering(server: &Server) -> FramePeer {

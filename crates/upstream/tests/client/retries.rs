@@ -7,22 +7,7 @@ use refrain_upstream::{Affinity, Demand, EndpointCondition, UpstreamBody, Upstre
 use tokio::join;
 use tokio::net::TcpSocket;
 
-use crate::server::{Fleet, OK, Server, jump, post, request, within};
-
-/// A port that refuses connections for as long as this lives: bound, so that nobody else gets it, but not listening.
-struct Refusing(TcpSocket);
-
-impl Refusing {
-    fn bind() -> Self {
-        let socket = TcpSocket::new_v4().unwrap();
-        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
-        Self(socket)
-    }
-
-    fn port(&self) -> u16 {
-        self.0.local_addr().unwrap().port()
-    }
-}
+use crate::server::{Fleet, OK, Refusing, SECOND, Server, jump, post, request, within};
 
 fn streamed() -> UpstreamBody {
     UpstreamBody::stream(http_body_util::Full::new(bytes::Bytes::from_static(b"{}")))

@@ -16,7 +16,7 @@ use refrain_upstream::{
 };
 use rustls::RootCertStore;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 pub(crate) const SECOND: Duration = Duration::from_secs(1);
 
@@ -35,6 +35,26 @@ pub(crate) async fn jump(by: Duration) {
 /// A listening socket.
 pub(crate) struct Server {
     listener: TcpListener,
+}
+
+/// A port that refuses connections for as long as this lives: bound, so that nobody else gets it, but not listening.
+pub(crate) struct Refusing(TcpSocket);
+
+impl Refusing {
+    pub(crate) fn bind() -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        Self(socket)
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.0.local_addr().unwrap().port()
+    }
+
+    /// A server there from now on.
+    pub(crate) fn listen(self) -> Server {
+        Server { listener: self.0.listen(16).unwrap() }
+    }
 }
 
 /// The server's end of one connection.
