@@ -65,16 +65,22 @@ impl Client {
         let demand = mem::take(&mut request.demand);
         let mut asking = Asking::new(pool, request);
         let mut tried: SmallVec<[u64; 4]> = SmallVec::new();
-        let mut seat = admission::seat(pool, &demand, &tried).await?;
+        let give_up = asking.total_deadline();
+        let mut seat = admission::seat(pool, &demand, &tried, give_up).await?;
         loop {
             tried.push(seat.endpoint().key);
             let failure = match self.ask(&mut asking, seat).await {
-                Ok(response) if response.status == StatusCode::SERVICE_UNAVAILABLE => {
+                Ok(busy) if busy.status == StatusCode::SERVICE_UNAVAILABLE => {
                     let other = balance::choose(pool, &demand, &tried, Millis::now());
-                    match other {
-                        Choice::Seat(next) if asking.may_ask_elsewhere() => seat = next,
-                        _ => return Ok(response),
+                    if matches!(other, Choice::Nobody) || !asking.may_ask_elsewhere() {
+                        return Ok(busy);
                     }
+                    // It takes nobody's place while this one waits for another.
+                    drop(busy);
+                    seat = match other {
+                        Choice::Seat(next) => next,
+                        _ => admission::seat(pool, &demand, &tried, give_up).await?,
+                    };
                     continue;
                 }
                 Ok(response) => return Ok(response),
@@ -83,7 +89,7 @@ impl Client {
             if !asking.may_move_on(&failure) {
                 return Err(failure.error);
             }
-            seat = match admission::seat(pool, &demand, &tried).await {
+            seat = match admission::seat(pool, &demand, &tried, give_up).await {
                 Err(UpstreamError::NoEndpoint { .. }) => return Err(failure.error),
                 next => next?,
             };

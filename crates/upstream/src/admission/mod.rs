@@ -102,7 +102,8 @@ impl Drop for Seat {
     }
 }
 
-/// A seat for a request, waited for within the pool's limits. `tried`: keys of endpoints that it was sent to before.
+/// A seat for a request, waited for within the pool's limits, and until `give_up` at most. `tried`: keys of endpoints that it
+/// was sent to before.
 ///
 /// # Errors
 /// [`UpstreamError::NoEndpoint`] if nobody is left to be asked; [`UpstreamError::Overloaded`] if too many wait, or it
@@ -114,6 +115,7 @@ pub(crate) async fn seat(
     pool: &Arc<PoolState>,
     demand: &Demand,
     tried: &[u64],
+    give_up: Instant,
 ) -> Result<Seat, UpstreamError> {
     // Nobody overtakes those that wait.
     if !pool.queue.is_waited_at() {
@@ -123,20 +125,24 @@ pub(crate) async fn seat(
             Choice::Full => {}
         }
     }
-    Box::pin(wait(pool, demand, tried)).await
+    Box::pin(wait(pool, demand, tried, give_up)).await
 }
 
-async fn wait(pool: &Arc<PoolState>, demand: &Demand, tried: &[u64]) -> Result<Seat, UpstreamError> {
+async fn wait(
+    pool: &Arc<PoolState>,
+    demand: &Demand,
+    tried: &[u64],
+    give_up: Instant,
+) -> Result<Seat, UpstreamError> {
     let (reply, mut answer) = oneshot::channel();
-    let waiter = Waiter { demand: demand.clone(), tried: tried.to_vec(), reply };
+    let waiter = Waiter::new(demand.clone(), tried.to_vec(), reply);
     let begun = Instant::now();
-    let ticket = pool.queue.join(waiter, pool.config().admission.queue_max);
-    let _place = ticket.map_err(|turned| overloaded(pool, turned))?;
+    let admission = &pool.config().admission;
+    let place = pool.queue.join(waiter, admission.queue_max);
+    let _place = place.map_err(|turned| overloaded(pool, turned))?;
+    // There may be room for this one: those before it may all wait for another model.
     dispatch(pool);
-    let seated = match at_once(pool, demand, tried, &mut answer) {
-        Some(seated) => seated,
-        None => served(pool, begun + pool.config().admission.queue_timeout, &mut answer).await,
-    };
+    let seated = served(pool, give_up.min(begun + admission.queue_timeout), &mut answer).await;
     pool.queue.note_wait(begun.elapsed());
     seated.map_err(|turned| match turned {
         Turned::NobodyLeft => nobody(pool),
@@ -146,22 +152,6 @@ async fn wait(pool: &Arc<PoolState>, demand: &Demand, tried: &[u64]) -> Result<S
         }
         Turned::Full | Turned::Share => overloaded(pool, turned),
     })
-}
-
-/// What the queue has said already, or a seat that nobody before this request could use: they may all wait for another model.
-fn at_once(
-    pool: &Arc<PoolState>,
-    demand: &Demand,
-    tried: &[u64],
-    answer: &mut oneshot::Receiver<Result<Seat, Turned>>,
-) -> Option<Result<Seat, Turned>> {
-    if let Ok(answer) = answer.try_recv() {
-        return Some(answer);
-    }
-    match balance::choose(pool, demand, tried, Millis::now()) {
-        Choice::Seat(seat) => Some(Ok(seat)),
-        Choice::Full | Choice::Nobody => None,
-    }
 }
 
 /// What the queue says, by its deadline.
@@ -224,6 +214,11 @@ mod tests {
     use super::*;
     use crate::Upstreams;
     use crate::models::Models;
+
+    /// The same with all the time that the pool gives.
+    async fn seat(pool: &Arc<PoolState>, demand: &Demand, tried: &[u64]) -> Result<Seat, UpstreamError> {
+        super::seat(pool, demand, tried, Instant::now() + Duration::from_secs(3600)).await
+    }
 
     /// Two endpoints with a model each; every one takes one request at a time.
     fn pool(queue_max: usize) -> Arc<PoolState> {
@@ -324,6 +319,21 @@ mod tests {
             matches!(third, Some(Err(UpstreamError::Overloaded { .. }))),
             "nobody of its own or less is there"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_waits_behind_many_for_another_model_is_served_and_not_overtaken() {
+        let pool = pool(32);
+        let _x = seat(&pool, &wants("x", "t"), &[]).await.unwrap();
+        let y = seat(&pool, &wants("y", "t"), &[]).await.unwrap();
+        let (for_x, for_y) = (wants("x", "t"), wants("y", "t"));
+        let mut many: Vec<_> = (0..20).map(|_| Box::pin(seat(&pool, &for_x, &[]))).collect();
+        assert!(many.iter_mut().all(|waiter| waiter.as_mut().now_or_never().is_none()));
+        let mut behind = Box::pin(seat(&pool, &for_y, &[]));
+        assert!(behind.as_mut().now_or_never().is_none());
+        drop(y);
+        assert!(Box::pin(seat(&pool, &for_y, &[])).now_or_never().is_none(), "it came later");
+        assert!(behind.now_or_never().expect("there is room for it").is_ok());
     }
 
     #[tokio::test(start_paused = true)]

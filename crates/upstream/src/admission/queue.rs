@@ -2,7 +2,8 @@
 //! So one that sends a thousand requests waits for itself, and whoever is of a lower priority waits for all others, but not
 //! for ever: now and then a seat is its own. Where there is no room to wait, the lowest priority leaves first.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed, Ordering::SeqCst};
 use std::time::Duration;
@@ -18,7 +19,8 @@ use super::drain_rate::DrainRate;
 use crate::clock::Millis;
 use crate::demand::Demand;
 
-/// Waiters of one tenant that are looked at before the next tenant's turn: the first may want what nobody has room for.
+/// Waiters of one tenant, each with another want, that are looked at before the next tenant's turn: the first may want what
+/// nobody has room for.
 const LOOKS_A_TENANT: usize = 8;
 
 /// Seats that a priority which waits sees go to higher ones in a row, before one is its own.
@@ -29,7 +31,22 @@ const PASSES_MAX: u32 = 16;
 pub(crate) struct Waiter {
     pub(crate) demand: Demand,
     pub(crate) tried: Vec<u64>,
-    pub(crate) reply: oneshot::Sender<Result<Seat, Turned>>,
+    reply: oneshot::Sender<Result<Seat, Turned>>,
+    /// Stands for all that decides whether there is room for it: who has none for one has none for another of the same.
+    want: u64,
+}
+
+impl Waiter {
+    /// `tried`: keys of endpoints that it was sent to before.
+    pub(crate) fn new(
+        demand: Demand,
+        tried: Vec<u64>,
+        reply: oneshot::Sender<Result<Seat, Turned>>,
+    ) -> Self {
+        let mut want = DefaultHasher::new();
+        (demand.model.as_deref(), demand.follows, &tried).hash(&mut want);
+        Self { demand, tried, reply, want: want.finish() }
+    }
 }
 
 /// Why somebody got no seat.
@@ -91,6 +108,8 @@ struct Line {
 /// A place in the queue, given up when dropped.
 #[derive(Debug)]
 pub(crate) struct Place {
+    class: usize,
+    tenant: Option<TenantId>,
     ticket: u64,
     lines: Arc<Mutex<Lines>>,
     waiting: Arc<AtomicUsize>,
@@ -127,14 +146,17 @@ impl Queue {
         }
         lines.tickets += 1;
         let ticket = lines.tickets;
-        let ring = &mut lines.classes[waiter.demand.priority as usize].ring;
+        let class = waiter.demand.priority as usize;
+        let ring = &mut lines.classes[class].ring;
         match ring.iter_mut().find(|line| line.tenant == tenant) {
             Some(line) => line.waiters.push_back((ticket, waiter)),
-            None => ring.push_back(Line { tenant, waiters: VecDeque::from([(ticket, waiter)]) }),
+            None => {
+                ring.push_back(Line { tenant: tenant.clone(), waiters: VecDeque::from([(ticket, waiter)]) });
+            }
         }
         self.waiting.fetch_add(1, SeqCst);
         drop(lines);
-        Ok(Place { ticket, lines: self.lines.clone(), waiting: self.waiting.clone() })
+        Ok(Place { class, tenant, ticket, lines: self.lines.clone(), waiting: self.waiting.clone() })
     }
 
     /// Makes room for one more; none if somebody else had to leave for it.
@@ -167,10 +189,10 @@ impl Queue {
     /// Asks `next` about those that wait, in the order of their turns, until nobody can be served. Gives back seats whose requests left
     /// meanwhile: drop them without holding anything.
     pub(crate) fn serve(&self, now: Millis, mut next: impl FnMut(&Waiter) -> Next) -> Vec<Seat> {
-        let mut left = Vec::new();
+        let mut round = Round::default();
         let mut lines = self.lines.lock();
         while let Some(class) = lines.turns().into_iter().find(|class| {
-            let given = lines.classes[*class].serve(&mut next, &mut left);
+            let given = lines.classes[*class].serve(&mut next, &mut round);
             self.waiting.fetch_sub(given.removed, SeqCst);
             given.seated
         }) {
@@ -178,7 +200,7 @@ impl Queue {
         }
         drop(lines);
         self.rate.lock().note(now, self.done.load(Relaxed));
-        left
+        round.left
     }
 
     /// Whether it is time to look at it though nobody left; says so to one of those that wait.
@@ -213,6 +235,15 @@ impl Queue {
     }
 }
 
+/// What is known while the queue is served.
+#[derive(Default)]
+struct Round {
+    /// Wants that there is no room for: seats only go, until the lock is free again.
+    full: HashSet<u64>,
+    /// Seats whose requests left meanwhile.
+    left: Vec<Seat>,
+}
+
 /// What one turn did.
 struct Given {
     seated: bool,
@@ -238,11 +269,11 @@ impl Lines {
 
 impl Class {
     /// Serves the first that can be served, tenants in turn.
-    fn serve(&mut self, next: &mut impl FnMut(&Waiter) -> Next, left: &mut Vec<Seat>) -> Given {
+    fn serve(&mut self, next: &mut impl FnMut(&Waiter) -> Next, round: &mut Round) -> Given {
         let mut all = Given { seated: false, removed: 0 };
         for _ in 0..self.ring.len() {
             let Some(mut line) = self.ring.pop_front() else { break };
-            let given = line.serve(next, left);
+            let given = line.serve(next, round);
             all.removed += given.removed;
             if !line.waiters.is_empty() {
                 self.ring.push_back(line);
@@ -257,16 +288,28 @@ impl Class {
 
 impl Line {
     /// Serves the first that can be served.
-    fn serve(&mut self, next: &mut impl FnMut(&Waiter) -> Next, left: &mut Vec<Seat>) -> Given {
+    fn serve(&mut self, next: &mut impl FnMut(&Waiter) -> Next, round: &mut Round) -> Given {
         let before = self.waiters.len();
         self.waiters.retain(|(_, waiter)| !waiter.reply.is_closed());
         let mut given = Given { seated: false, removed: before - self.waiters.len() };
-        for at in 0..self.waiters.len().min(LOOKS_A_TENANT) {
-            let Next::Give(seat) = next(&self.waiters[at].1) else { continue };
+        let mut looks = 0;
+        for at in 0..self.waiters.len() {
+            let waiter = &self.waiters[at].1;
+            if round.full.contains(&waiter.want) {
+                continue;
+            }
+            let Next::Give(seat) = next(waiter) else {
+                round.full.insert(waiter.want);
+                looks += 1;
+                if looks == LOOKS_A_TENANT {
+                    break;
+                }
+                continue;
+            };
             if let Some((_, waiter)) = self.waiters.remove(at) {
                 given.removed += 1;
                 given.seated = true;
-                left.extend(waiter.reply.send(seat).err().and_then(Result::ok));
+                round.left.extend(waiter.reply.send(seat).err().and_then(Result::ok));
             }
             break;
         }
@@ -277,16 +320,13 @@ impl Line {
 impl Drop for Place {
     fn drop(&mut self) {
         let mut lines = self.lines.lock();
-        let mut gone = None;
-        for class in &mut lines.classes {
-            for line in &mut class.ring {
-                let at = line.waiters.iter().position(|(ticket, _)| *ticket == self.ticket);
-                gone = gone.or(at.and_then(|at| line.waiters.remove(at)));
-            }
-            class.ring.retain(|line| !line.waiters.is_empty());
-        }
-        if gone.is_some() {
-            self.waiting.fetch_sub(1, SeqCst);
-        }
+        let ring = &mut lines.classes[self.class].ring;
+        let Some(line) = ring.iter_mut().find(|line| line.tenant == self.tenant) else { return };
+        let Ok(at) = line.waiters.binary_search_by_key(&self.ticket, |(ticket, _)| *ticket) else { return };
+        let gone = line.waiters.remove(at);
+        self.waiting.fetch_sub(1, SeqCst);
+        ring.retain(|line| !line.waiters.is_empty());
+        drop(lines);
+        drop(gone);
     }
 }

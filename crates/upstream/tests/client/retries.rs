@@ -2,10 +2,9 @@
 
 use http::Method;
 use refrain_core::Retry;
-use refrain_core::settings::Secret;
+use refrain_core::settings::{Admission, Secret};
 use refrain_upstream::{Affinity, Demand, EndpointCondition, UpstreamBody, UpstreamRequest};
 use tokio::join;
-use tokio::net::TcpSocket;
 
 use crate::server::{Fleet, OK, Refusing, SECOND, Server, jump, post, request, within};
 
@@ -213,6 +212,53 @@ async fn what_all_servers_refuse_is_passed_on_with_its_words() {
     let response = response.unwrap();
     assert_eq!((response.status.as_u16(), response.endpoint.as_str()), (503, "b"));
     assert_eq!(response.headers["retry-after"], "9");
+}
+
+#[tokio::test]
+async fn who_finds_one_server_busy_and_the_others_full_waits_for_them() {
+    let (busy, full) = (Server::bind().await, Server::bind().await);
+    let fleet = Fleet::with(&[&busy, &full], |pool| {
+        pool.admission = Admission { concurrency: 1, parallelism: 1, ..Admission::default() };
+    });
+    // Turns: the first is the first server's, the second the other's.
+    let (first, mut peer) = join!(fleet.send(post("{}")), async {
+        let mut peer = busy.accept().await;
+        peer.request().await;
+        peer.say(OK).await;
+        peer
+    });
+    within(first.unwrap().body.collect(9)).await.unwrap();
+    let (held, mut other) = join!(fleet.send(post("{}")), async {
+        let mut peer = full.accept().await;
+        peer.request().await;
+        peer.say("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n").await;
+        peer
+    });
+    let (text, ()) = join!(fleet.text(), async {
+        peer.answers(BUSY).await;
+        other.say("ok").await;
+        within(held.unwrap().body.collect(9)).await.unwrap();
+        other.answers(OK).await;
+    });
+    assert_eq!(text.unwrap(), "ok");
+}
+
+#[tokio::test]
+async fn who_waits_for_room_does_so_no_longer_than_the_request_may_take() {
+    let server = Server::bind().await;
+    let mut fleet = Fleet::with(&[&server], |pool| {
+        pool.admission = Admission { concurrency: 1, parallelism: 1, ..Admission::default() };
+    });
+    fleet.timeouts.total = 5 * SECOND;
+    let (held, _peer) =
+        join!(fleet.send(post("{}")), server.answers("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n"));
+    let (late, ()) = join!(within(fleet.send(post("{}"))), async {
+        tokio::task::yield_now().await;
+        jump(6 * SECOND).await;
+    });
+    assert_eq!(late.unwrap_err().as_str(), "overloaded");
+    assert_eq!(fleet.stats()[0].requests, 1, "it was not sent for nothing");
+    drop(held);
 }
 
 #[tokio::test]
