@@ -17,7 +17,7 @@ const MODELS_MAX: usize = 4096;
 pub(crate) struct Models {
     /// By name; what stands behind it, if it says so.
     named: HashMap<String, Option<Arc<str>>>,
-    /// Of the names.
+    /// Of the names, in order, as in the other list.
     held: Vec<u64>,
     resident: Vec<u64>,
 }
@@ -74,13 +74,13 @@ impl Models {
     pub(crate) fn with_resident(mut self, json: &[u8]) -> Self {
         let list: Option<OllamaList> = serde_json::from_slice(json).ok();
         let names = list.into_iter().flat_map(|list| list.models).take(MODELS_MAX);
-        self.resident = names.map(|model| hash(&model.name)).collect();
+        self.resident = ordered(names.map(|model| hash(&model.name)));
         self
     }
 
     fn of(models: impl Iterator<Item = (String, Option<Arc<str>>)>) -> Self {
         let named: HashMap<_, _> = models.take(MODELS_MAX).collect();
-        let held = named.keys().map(|name| hash(name)).collect();
+        let held = ordered(named.keys().map(|name| hash(name)));
         Self { named, held, resident: Vec::new() }
     }
 
@@ -91,18 +91,17 @@ impl Models {
 
     /// What is said of a model, by [`hash`].
     pub(crate) fn held(&self, model: u64) -> Held {
-        match self.held.contains(&model) {
+        let has = |list: &[u64]| list.binary_search(&model).is_ok();
+        match has(&self.held) {
             false => Held::Not,
-            true if self.resident.contains(&model) => Held::InMemory,
+            true if has(&self.resident) => Held::InMemory,
             true => Held::OnDisk,
         }
     }
 
     /// Whether the names are the same, and so is what is in memory.
     pub(crate) fn are_those_of(&self, other: &Self) -> bool {
-        let all_in = |these: &[u64], those: &[u64]| these.iter().all(|model| those.contains(model));
-        let same = |these: &[u64], those: &[u64]| these.len() == those.len() && all_in(these, those);
-        same(&self.held, &other.held) && same(&self.resident, &other.resident)
+        self.held == other.held && self.resident == other.resident
     }
 
     /// Names, in order.
@@ -111,6 +110,14 @@ impl Models {
         names.sort_unstable();
         names
     }
+}
+
+/// Each once, so that lists are compared and searched fast: some servers list thousands.
+fn ordered(hashes: impl Iterator<Item = u64>) -> Vec<u64> {
+    let mut hashes: Vec<u64> = hashes.collect();
+    hashes.sort_unstable();
+    hashes.dedup();
+    hashes
 }
 
 /// Stands for a model's name within this process.
