@@ -75,10 +75,17 @@ impl UpstreamStream {
     /// [`UpstreamError::TotalTimeout`].
     pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, UpstreamError>>> {
         loop {
-            let Some(Lease { incoming, connection, .. }) = &mut self.lease else { return Poll::Ready(None) };
+            let Some(Lease { incoming, connection, .. }) = &mut self.lease else {
+                return Poll::Ready(None);
+            };
             match poll_incoming(incoming, connection, cx) {
                 Poll::Ready(Some(Ok(frame))) => {
                     if let Ok(data) = frame.into_data() {
+                        // An answer that is always ahead of its reader never waits for a deadline.
+                        if Instant::now() >= self.total_deadline {
+                            return self
+                                .fail(Told::First, |endpoint| UpstreamError::TotalTimeout { endpoint });
+                        }
                         self.idle_deadline = None;
                         self.finish_if_ended();
                         return Poll::Ready(Some(Ok(data)));

@@ -109,6 +109,18 @@ async fn an_answer_that_drips_for_ever_ends_at_the_total_time_out() {
 }
 
 #[tokio::test]
+async fn an_answer_that_is_always_ahead_of_its_reader_ends_at_the_total_time_out() {
+    let server = Server::bind().await;
+    let mut fleet = Fleet::of(&[&server]);
+    fleet.timeouts.total = 150 * SECOND;
+    let (mut response, mut peer) = streaming(&fleet, &server).await;
+    peer.say("2\r\ncd\r\n").await;
+    jump(151 * SECOND).await;
+    assert_eq!(next(&mut response).await.unwrap_err().as_str(), "total_timeout");
+    peer.closed().await;
+}
+
+#[tokio::test]
 async fn the_total_time_out_also_ends_the_wait_for_a_head() {
     let server = Server::bind().await;
     let mut fleet = Fleet::of(&[&server]);
