@@ -75,7 +75,7 @@ impl UpstreamStream {
     /// [`UpstreamError::TotalTimeout`].
     pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, UpstreamError>>> {
         loop {
-            let Some(Lease { incoming, connection, .. }) = &mut self.lease else {
+            let Some(Lease { incoming, connection, seat, .. }) = &mut self.lease else {
                 return Poll::Ready(None);
             };
             match poll_incoming(incoming, connection, cx) {
@@ -87,6 +87,7 @@ impl UpstreamStream {
                                 .fail(Told::First, |endpoint| UpstreamError::TotalTimeout { endpoint });
                         }
                         self.idle_deadline = None;
+                        seat.note_heard();
                         self.finish_if_ended();
                         return Poll::Ready(Some(Ok(data)));
                     }

@@ -235,6 +235,7 @@ impl EndpointState {
     /// Notes what an answer tells of it. `ejection`: how long its first ejection would last.
     pub(crate) fn note_answer(&self, status: StatusCode, headers: &HeaderMap, ejection: Duration) {
         let now = Millis::now();
+        self.health.note_heard();
         let is_failure = matches!(
             status,
             StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
@@ -268,6 +269,7 @@ impl EndpointState {
             | UpstreamError::Cut { .. }
             | UpstreamError::Malformed { .. }
             | UpstreamError::IdleTimeout { .. } => self.note_failed(Failed::Answer, error, ejection),
+            UpstreamError::FirstByteTimeout { .. } => self.note_failed(Failed::Silent, error, ejection),
             // A long generation is none of its faults.
             _ if error.fault() == Fault::Upstream => {
                 self.counters.failures.fetch_add(1, Relaxed);
@@ -295,7 +297,7 @@ impl EndpointState {
         match self.health.standing(now) {
             Standing::Good => EndpointCondition::Healthy,
             Standing::OnTrial => EndpointCondition::OnTrial,
-            Standing::Ejected => EndpointCondition::Ejected,
+            Standing::Ejected | Standing::Busy => EndpointCondition::Ejected,
             Standing::Down => EndpointCondition::Down,
             Standing::Awaited => EndpointCondition::Awaited,
         }

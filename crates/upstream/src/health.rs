@@ -2,7 +2,8 @@
 //!
 //! Passive: an endpoint that can't be connected to is left alone for a moment; one that keeps failing is ejected for longer
 //! each time, and one request at a time then tries it again. Active: looks ([`crate::watch`]) say whether it is ready at all.
-//! What a client did wrong, and how long an answer takes, never count.
+//! What a client did wrong never counts, nor how long an answer takes: only if several in a row came to their time-out without
+//! a byte of any answer in between, the endpoint answers nobody.
 
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -13,6 +14,9 @@ use crate::clock::Millis;
 pub(crate) const COOL_DOWN: Duration = Duration::from_secs(3);
 /// Failures in a row that eject.
 const IN_A_ROW_MAX: u32 = 5;
+/// First-byte time-outs that eject, if not a byte of any answer came in between: a server that is slow or works at something
+/// long still sends somebody something.
+const SILENT_MAX: u32 = 3;
 /// Answers of which more than half failed that eject.
 const SAMPLE_MIN: u32 = 20;
 /// Answers that count: older ones are halved away.
@@ -40,6 +44,8 @@ pub(crate) struct Health {
     returned_at: AtomicU64,
     /// Failures in a row.
     in_a_row: AtomicU32,
+    /// First-byte time-outs since something was heard of it.
+    silent: AtomicU32,
     /// Good answers in a row.
     good: AtomicU32,
     ejections: AtomicU32,
@@ -68,8 +74,10 @@ pub(crate) enum Standing {
     Good,
     /// Its time is up: one request may try it.
     OnTrial,
-    /// Ejected, or busy by its own word.
+    /// It failed too often.
     Ejected,
+    /// It wants to be left alone, by its own word.
+    Busy,
     /// It can't be connected to, or looks failed.
     Down,
     /// New, and not ready yet.
@@ -83,6 +91,8 @@ pub(crate) enum Failed {
     Unreachable,
     /// A connection that broke, or an answer that says that it can't answer (502, 503, 504).
     Answer,
+    /// No byte of the answer before the first-byte time-out.
+    Silent,
 }
 
 const DOWN: u64 = 1;
@@ -110,17 +120,21 @@ impl Health {
                 (false, _) => Standing::OnTrial,
             };
         }
-        if now.0 < self.busy_until.load(Relaxed) { Standing::Ejected } else { Standing::Good }
+        if now.0 < self.busy_until.load(Relaxed) { Standing::Busy } else { Standing::Good }
     }
 
-    /// Whether this request may be the one that tries it. If so, the others wait for how it ends, or for another while.
-    pub(crate) fn takes_trial(&self, now: Millis) -> bool {
+    /// Whether this request may be the one that tries it. If so, the others wait for how it ends, or for another while: as long as
+    /// it was ejected before, since one that answers nobody would swallow a request each time. `ejection`: how long its first
+    /// ejection would last.
+    pub(crate) fn takes_trial(&self, now: Millis, ejection: Duration) -> bool {
         let outage = self.outage.load(Relaxed);
         if outage == 0 {
             // Somebody brought it back meanwhile.
             return true;
         }
-        let next = (now.after(COOL_DOWN).0 << FLAGS) | (outage & DOWN) | ON_TRIAL;
+        let is_ejected = outage & DOWN == 0;
+        let pause = if is_ejected { ejection * self.ejections.load(Relaxed).max(1) } else { COOL_DOWN };
+        let next = (now.after(pause).0 << FLAGS) | (outage & DOWN) | ON_TRIAL;
         outage >> FLAGS <= now.0 && self.outage.compare_exchange(outage, next, Relaxed, Relaxed).is_ok()
     }
 
@@ -153,19 +167,29 @@ impl Health {
         }
     }
 
+    /// A byte of an answer came.
+    pub(crate) fn note_heard(&self) {
+        if self.silent.load(Relaxed) != 0 {
+            self.silent.store(0, Relaxed);
+        }
+    }
+
     /// It failed. `ejection`: how long the first lasts.
     pub(crate) fn note_failed(&self, failed: Failed, now: Millis, ejection: Duration) {
         self.good.store(0, Relaxed);
-        let in_a_row = self.in_a_row.fetch_add(1, Relaxed) + 1;
-        self.count(1);
-        if failed == Failed::Unreachable {
-            self.outage.store((now.after(COOL_DOWN).0 << FLAGS) | DOWN, Relaxed);
-            return;
-        }
+        let is_too_much = match failed {
+            Failed::Unreachable => {
+                self.count_in_a_row();
+                self.outage.store((now.after(COOL_DOWN).0 << FLAGS) | DOWN, Relaxed);
+                return;
+            }
+            Failed::Answer => self.count_in_a_row() >= IN_A_ROW_MAX || self.fails_mostly(),
+            Failed::Silent => self.silent.fetch_add(1, Relaxed) + 1 >= SILENT_MAX,
+        };
         let outage = self.outage.load(Relaxed);
         let is_left_alone = outage != 0 && outage & ON_TRIAL == 0;
         // What was under way when it broke fails too, and says nothing new.
-        if !is_left_alone && (outage & ON_TRIAL != 0 || in_a_row >= IN_A_ROW_MAX || self.fails_mostly()) {
+        if !is_left_alone && (outage & ON_TRIAL != 0 || is_too_much) {
             self.eject(now, ejection);
         }
     }
@@ -217,6 +241,12 @@ impl Health {
         self.returned_at.store(now.0, Relaxed);
     }
 
+    /// Failures in a row, with this one.
+    fn count_in_a_row(&self) -> u32 {
+        self.count(1);
+        self.in_a_row.fetch_add(1, Relaxed) + 1
+    }
+
     fn fails_mostly(&self) -> bool {
         let (answers, failures) = (self.answers.load(Relaxed), self.failures.load(Relaxed));
         answers >= SAMPLE_MIN && failures * 2 > answers
@@ -227,6 +257,7 @@ impl Health {
         self.ejections.store(count, Relaxed);
         self.outage.store(now.after(ejection * count).0 << FLAGS, Relaxed);
         self.in_a_row.store(0, Relaxed);
+        self.silent.store(0, Relaxed);
         self.answers.store(0, Relaxed);
         self.failures.store(0, Relaxed);
     }
@@ -265,8 +296,8 @@ mod tests {
 
         let then = NOW.after(EJECTION);
         assert_eq!(health.standing(then), Standing::OnTrial);
-        assert!(health.takes_trial(then));
-        assert!(!health.takes_trial(then), "one at a time");
+        assert!(health.takes_trial(then, EJECTION));
+        assert!(!health.takes_trial(then, EJECTION), "one at a time");
         failed(&health, 1, then);
         assert_eq!(health.standing(then.after(EJECTION)), Standing::Ejected);
         assert_eq!(health.standing(then.after(2 * EJECTION)), Standing::OnTrial);
@@ -295,7 +326,7 @@ mod tests {
         let health = Health::default();
         failed(&health, 5, NOW);
         let then = NOW.after(EJECTION);
-        assert!(health.takes_trial(then));
+        assert!(health.takes_trial(then, EJECTION));
         health.note_good(then);
         assert_eq!(health.standing(then), Standing::Good);
         let slow_start = Duration::from_secs(10);
@@ -309,16 +340,37 @@ mod tests {
         health.note_failed(Failed::Unreachable, NOW, EJECTION);
         assert_eq!(health.standing(NOW), Standing::Down);
         let then = NOW.after(COOL_DOWN);
-        assert!(health.takes_trial(then));
+        assert!(health.takes_trial(then, EJECTION));
         assert_eq!(health.standing(then), Standing::Down);
-        assert!(health.takes_trial(then.after(COOL_DOWN)));
+        assert!(health.takes_trial(then.after(COOL_DOWN), EJECTION));
     }
 
     #[test]
     fn one_that_is_well_by_now_needs_no_trial() {
         let health = Health::default();
-        assert!(health.takes_trial(NOW));
+        assert!(health.takes_trial(NOW, EJECTION));
         assert_eq!(health.standing(NOW), Standing::Good);
+    }
+
+    #[test]
+    fn one_that_answers_nobody_is_ejected_and_tried_less_and_less() {
+        let health = Health::default();
+        let silent = |now| health.note_failed(Failed::Silent, now, EJECTION);
+        for heard in [true, false] {
+            silent(NOW);
+            silent(NOW);
+            if heard {
+                health.note_heard();
+            }
+        }
+        assert_eq!(health.standing(NOW), Standing::Good, "something came in between");
+        silent(NOW);
+        let then = NOW.after(EJECTION);
+        assert_eq!(health.standing(NOW), Standing::Ejected);
+        assert!(health.takes_trial(then, EJECTION));
+        assert_eq!(health.standing(then.after(EJECTION - Duration::from_millis(1))), Standing::Ejected);
+        silent(then);
+        assert_eq!(health.standing(then.after(EJECTION)), Standing::Ejected, "the trial failed");
     }
 
     #[test]
@@ -365,7 +417,7 @@ mod tests {
     fn who_asks_to_be_left_alone_is_for_a_minute_at_most() {
         let health = Health::default();
         health.note_busy(NOW, Duration::from_secs(3600));
-        assert_eq!(health.standing(NOW), Standing::Ejected);
+        assert_eq!(health.standing(NOW), Standing::Busy);
         assert_eq!(health.standing(NOW.after(BUSY_MAX)), Standing::Good);
     }
 }

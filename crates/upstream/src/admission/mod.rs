@@ -78,6 +78,13 @@ impl Seat {
         &self.endpoint
     }
 
+    /// Something of the answer came. What is beyond limits proves nothing: a server may list its models and answer nobody.
+    pub(crate) fn note_heard(&self) {
+        if self.tokens.is_some() {
+            self.endpoint.health.note_heard();
+        }
+    }
+
     /// Whose it is.
     pub(crate) fn pool(&self) -> &Arc<PoolState> {
         &self.pool

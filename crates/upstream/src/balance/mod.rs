@@ -71,7 +71,7 @@ pub(crate) fn choose(pool: &Arc<PoolState>, demand: &Demand, tried: &[u64], now:
     if field.candidates.is_empty() {
         return Choice::Nobody;
     }
-    let limit = pool.limit();
+    let (limit, ejection) = (pool.limit(), pool.config().health.ejection);
     let order = Order::of(pool, &members, demand, now);
     let tokens = tokens(demand);
     loop {
@@ -81,7 +81,7 @@ pub(crate) fn choose(pool: &Arc<PoolState>, demand: &Demand, tried: &[u64], now:
             .min_by(|(_, a), (_, b)| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
         let Some((at, _)) = best else { return Choice::Full };
         let candidate = &field.candidates[at];
-        let is_free = candidate.standing != Standing::OnTrial || candidate.endpoint.health.takes_trial(now);
+        let is_free = candidate.standing != Standing::OnTrial || candidate.endpoint.health.takes_trial(now, ejection);
         let seat = is_free.then(|| Seat::take(pool, candidate.endpoint, limit, tokens)).flatten();
         match seat {
             Some(seat) => {

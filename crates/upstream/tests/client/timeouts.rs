@@ -121,6 +121,32 @@ async fn an_answer_that_is_always_ahead_of_its_reader_ends_at_the_total_time_out
 }
 
 #[tokio::test]
+async fn three_time_outs_with_no_byte_of_any_answer_in_between_eject() {
+    let (hole, other) = (Server::bind().await, Server::bind().await);
+    let fleet = Fleet::of(&[&hole, &other]);
+    let in_vain = async || {
+        let endpoint_is_silent = async {
+            let mut peer = hole.accept().await;
+            peer.request().await;
+            jump(fleet.timeouts.first_byte).await;
+            peer.closed().await;
+        };
+        let (response, ()) = join!(fleet.send(post("{}")), endpoint_is_silent);
+        assert_eq!(response.unwrap_err().as_str(), "first_byte_timeout");
+    };
+    for _ in 0..3 {
+        assert_eq!(fleet.stats()[0].state, EndpointCondition::Healthy);
+        in_vain().await;
+        let (text, _peer) = join!(
+            fleet.text(),
+            other.answers("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok")
+        );
+        text.unwrap();
+    }
+    assert_eq!(fleet.stats()[0].state, EndpointCondition::Ejected);
+}
+
+#[tokio::test]
 async fn the_total_time_out_also_ends_the_wait_for_a_head() {
     let server = Server::bind().await;
     let mut fleet = Fleet::of(&[&server]);
