@@ -81,7 +81,8 @@ pub(crate) fn choose(pool: &Arc<PoolState>, demand: &Demand, tried: &[u64], now:
             .min_by(|(_, a), (_, b)| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
         let Some((at, _)) = best else { return Choice::Full };
         let candidate = &field.candidates[at];
-        let is_free = candidate.standing != Standing::OnTrial || candidate.endpoint.health.takes_trial(now, ejection);
+        let is_free =
+            candidate.standing != Standing::OnTrial || candidate.endpoint.health.takes_trial(now, ejection);
         let seat = is_free.then(|| Seat::take(pool, candidate.endpoint, limit, tokens)).flatten();
         match seat {
             Some(seat) => {
@@ -133,16 +134,23 @@ impl<'m> Field<'m> {
 }
 
 /// Those in good standing. If they are fewer than those that were ejected for their answers, the ejected ones too: so many
-/// are hardly broken on their own account, and the others would be crushed. If there is nobody, all.
+/// are hardly broken on their own account, and the others would be crushed. Who asked to be left alone is, as long as there is
+/// anybody else. If there is nobody, all.
 fn keep_fit(candidates: &mut SmallVec<[Candidate<'_>; USUAL]>) {
     let count = |wanted: fn(Standing) -> bool| candidates.iter().filter(|one| wanted(one.standing)).count();
     let is_good = |standing| matches!(standing, Standing::Good | Standing::OnTrial);
     let (good, ejected) = (count(is_good), count(|standing| standing == Standing::Ejected));
-    if good == candidates.len() || good + ejected == 0 {
+    let busy = count(|standing| standing == Standing::Busy);
+    if good == candidates.len() || good + ejected + busy == 0 {
         return;
     }
-    let panics = good < ejected;
-    candidates.retain(|one| is_good(one.standing) || (panics && one.standing == Standing::Ejected));
+    let (panics, all_busy) = (good < ejected, good + ejected == 0);
+    candidates.retain(|one| match one.standing {
+        Standing::Good | Standing::OnTrial => true,
+        Standing::Ejected => panics,
+        Standing::Busy => all_busy,
+        Standing::Down | Standing::Awaited => false,
+    });
 }
 
 /// An endpoint's part of the load. `share`: how much of its weight a slow start has reached.
@@ -189,15 +197,17 @@ impl<'p> Order<'p> {
         }
     }
 
-    /// The place of a candidate in the order.
+    /// The place of a candidate in the order. One that has the model in memory goes first, up to its bound: beyond it, loading
+    /// the model elsewhere is what the load asks for.
     fn rank(&self, field: &Field<'_>, at: usize, tokens: u32) -> Rank {
         let candidate = &field.candidates[at];
-        let away = u8::from(candidate.model != Held::InMemory);
+        let admits = |factor| field.total.admits(&candidate.part, tokens.into(), factor);
+        let away = u8::from(candidate.model != Held::InMemory || !admits(bound::FACTOR));
         match self {
             Self::Keyed { key, sticky, .. } => {
                 let is_kept = *sticky == Some(candidate.endpoint.key as u16);
                 let factor = if is_kept { bound::FACTOR_KEPT } else { bound::FACTOR };
-                if !field.total.admits(&candidate.part, tokens.into(), factor) {
+                if !admits(factor) {
                     return Rank(2, candidate.relative_load());
                 }
                 if is_kept {
@@ -223,5 +233,63 @@ impl<'p> Order<'p> {
         if let Self::Keyed { longest: Some(hash), pool, .. } = self {
             pool.recent.note(*hash, endpoint.key, now);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use refrain_core::settings::{Admission, Pool, PoolKind};
+
+    use super::*;
+    use crate::Upstreams;
+    use crate::models::Models;
+
+    fn pool(balance: Balance, endpoints: &[&str]) -> Arc<PoolState> {
+        let plain = crate::pool::tests::pool("p", PoolKind::Ollama, endpoints);
+        let admission = Admission { parallelism: 1, ..Admission::default() };
+        let config = Arc::new(Pool { admission, balance, ..(*plain).clone() });
+        let upstreams = Upstreams::new(&BTreeMap::from([(config.id.clone(), config)])).unwrap();
+        upstreams.pools().next().unwrap().clone()
+    }
+
+    /// Where requests that are all under way at once went.
+    fn seats(pool: &Arc<PoolState>, count: usize) -> Vec<Seat> {
+        let demand = Demand { model: Some("x".into()), ..Demand::default() };
+        (0..count).map(|_| pool.try_seat(&demand, Millis::now()).unwrap()).collect()
+    }
+
+    fn at<'s>(seats: impl IntoIterator<Item = &'s Seat>, id: &str) -> usize {
+        seats.into_iter().filter(|seat| seat.endpoint().id().as_str() == id).count()
+    }
+
+    #[test]
+    fn a_model_in_memory_draws_requests_but_not_all_of_them() {
+        for balance in [Balance::RoundRobin, Balance::LeastLoad, Balance::Prefix] {
+            let pool = pool(balance.clone(), &["a", "b"]);
+            for (endpoint, resident) in
+                pool.endpoints().iter().zip([&br#"{"models":[{"name":"x"}]}"#[..], b"{}"])
+            {
+                let models = Models::of_ollama(br#"{"models":[{"name":"x"}]}"#).unwrap();
+                endpoint.models.store(Some(Arc::new(models.with_resident(resident))));
+            }
+            let seats = seats(&pool, 20);
+            assert_eq!(at(&seats[..1], "a"), 1, "{balance:?}");
+            assert!((5..=15).contains(&at(&seats, "a")), "{balance:?}: {}", at(&seats, "a"));
+        }
+    }
+
+    #[test]
+    fn who_asks_to_be_left_alone_is_as_long_as_there_is_anybody_else() {
+        let pool = pool(Balance::RoundRobin, &["a", "b", "c"]);
+        let now = Millis::now();
+        for endpoint in &pool.endpoints()[..2] {
+            endpoint.health.note_busy(now, Duration::from_secs(30));
+        }
+        assert_eq!(at(&seats(&pool, 6), "c"), 6);
+        pool.endpoints()[2].health.note_busy(now, Duration::from_secs(30));
+        assert_eq!(at(&seats(&pool, 6), "a"), 2);
     }
 }
