@@ -45,8 +45,8 @@ pub use purge::{
 };
 pub use remote::{
     Claim, ClaimGuard, Collect, Collected, Dropped, Examination, Layouts, ListedKind, Listing, Memory,
-    Models, Progress, RemoteStats, Row, StoreTrouble, StoreUpkeep, Trouble, UpkeepMode, VectorChoice,
-    VectorMode,
+    Models, Progress, QuotaHold, QuotaRate, QuotaTold, Quotas, RemoteStats, Row, StoreTrouble, StoreUpkeep,
+    Trouble, UpkeepMode, VectorChoice, VectorMode,
 };
 pub use scope::ScopeId;
 pub use secret::KeySecret;

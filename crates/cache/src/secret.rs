@@ -21,6 +21,7 @@ pub struct KeySecret {
     record: Zeroizing<[u8; 32]>,
     check: Zeroizing<[u8; 32]>,
     salt: Zeroizing<[u8; 32]>,
+    subject: Zeroizing<[u8; 32]>,
 }
 
 impl KeySecret {
@@ -35,6 +36,7 @@ impl KeySecret {
             record: derive("refrain 2026 cache record v1"),
             check: derive("refrain 2026 cache secret check v1"),
             salt: derive("refrain 2026 prefix cache salt v1"),
+            subject: derive("refrain 2026 limit subject v1"),
         }
     }
 
@@ -106,6 +108,11 @@ impl KeySecret {
     /// What salts of tenants are made with, the same for all proxies of this secret.
     pub(crate) fn salt_key(&self) -> [u8; 32] {
         *self.salt
+    }
+
+    /// What names of limits' subjects are made with.
+    pub(crate) fn subject_key(&self) -> &[u8; 32] {
+        &self.subject
     }
 
     /// Tells stores of one secret from those of another, without telling anything of the secret.

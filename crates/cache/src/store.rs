@@ -22,7 +22,7 @@ use crate::entry::{Candidate, Entry};
 use crate::error::{PurgeError, StoreError};
 use crate::key::CacheKey;
 use crate::purge::{Epoch, Job, Purge, PurgeMode, PurgeReport, Verdict};
-use crate::remote::{Claim, LookupEnd, Remote, RemoteStats, StoreTrouble};
+use crate::remote::{Claim, LookupEnd, Quotas, Remote, RemoteStats, StoreTrouble};
 use crate::secret::KeySecret;
 use crate::self_test::SelfTest;
 use crate::shared::Shared;
@@ -287,6 +287,14 @@ impl Store {
             entry.is_similar_candidate(now_ms).then_some(Candidate { similarity, entry })
         });
         standing.collect()
+    }
+
+    /// Counts that proxies share; none: the store is embedded.
+    pub fn quotas(&self) -> Option<&Quotas> {
+        match &self.behind {
+            Behind::Disk(_) => None,
+            Behind::Redis(remote) => Some(remote.quotas()),
+        }
     }
 
     /// Whether only the shared store knows all vectors, so that [`Store::nearest_shared`] is worth asking.

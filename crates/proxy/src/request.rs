@@ -103,7 +103,7 @@ async fn path(
     let priority = snapshot.priority(&routed, &caller);
     let admitted = Arc::new(Admitted { routed, caller, priority });
     note.admitted(&admitted);
-    note.granted = limits::admit(&admitted, &mut note.limits)?;
+    note.granted = limits::admit(snapshot, &admitted, &mut note.limits).await?;
     if admitted.routed.head.class == PathClass::Models {
         return models::list(worker, &admitted).await;
     }

@@ -22,6 +22,7 @@ mod fleet;
 mod fleet_connections;
 mod fleet_load;
 mod isolation;
+mod limits;
 mod observability;
 mod paths;
 mod plugin_commands;

@@ -15,6 +15,7 @@ mod news;
 mod presence;
 mod probe;
 mod purge;
+mod quota;
 mod scan;
 mod search;
 mod server;
@@ -55,6 +56,7 @@ use writer::Queue;
 
 pub use claim::{Claim, ClaimGuard};
 pub use probe::{VectorChoice, VectorMode};
+pub use quota::{QuotaHold, QuotaRate, QuotaTold, Quotas};
 pub use trouble::{StoreTrouble, Trouble};
 pub use upkeep::{
     Collect, Collected, Dropped, Examination, Layouts, ListedKind, Listing, Memory, Models, Progress, Row,
@@ -70,6 +72,7 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(5);
 pub(crate) struct Remote {
     inner: Arc<Inner>,
     queue: Queue,
+    quotas: Quotas,
     status: watch::Receiver<()>,
     /// Keeper, writer and sweeper: they end with the store.
     tasks: parking_lot::Mutex<JoinSet<()>>,
@@ -185,7 +188,9 @@ impl Remote {
         tasks.spawn_on(Keeper::new(inner.clone()).run(), &runtime);
         tasks.spawn_on(outlet.run(inner.clone()), &runtime);
         tasks.spawn_on(sweep(inner.clone()), &runtime);
-        Self { inner, queue, status, tasks: parking_lot::Mutex::new(tasks), runtime }
+        let (quotas, teller) = quota::quotas(&inner);
+        tasks.spawn_on(teller.run(), &runtime);
+        Self { inner, queue, quotas, status, tasks: parking_lot::Mutex::new(tasks), runtime }
     }
 
     /// Waits until Redis was joined, or an attempt has failed.
@@ -287,6 +292,11 @@ impl Remote {
         if flushed && self.inner.link.is_up() { Ok(()) } else { Err(Skip::StoreDown) }
     }
 
+    /// Counts that proxies share.
+    pub(crate) fn quotas(&self) -> &Quotas {
+        &self.quotas
+    }
+
     /// How many proxies share it, this one included; none: that isn't known, or not any more.
     pub(crate) fn proxies(&self) -> Option<u32> {
         self.inner.presence.count(Instant::now())
@@ -305,8 +315,10 @@ impl Remote {
 
     /// Writes what waits, for a second at most, and ends. Blocks; call it off the reactor.
     pub(crate) fn close(&self) {
-        let flush = async { timeout(CLOSE_PATIENCE, self.queue.flush()).await };
-        // What could not be written in time is lost: it is generated again.
+        let flush = async {
+            timeout(CLOSE_PATIENCE, async { (self.queue.flush().await, self.quotas.flush().await) }).await
+        };
+        // What could not be written in time is lost: it is generated again, or not counted.
         let _ = self.runtime.block_on(flush);
         self.tasks.lock().abort_all();
     }

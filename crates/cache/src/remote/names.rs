@@ -4,6 +4,7 @@
 //! ```text
 //! {refrain:1}:meta      {refrain:1}:purges   {refrain:1}:changes   {refrain:1}:vectors     what proxies tell each other
 //! {refrain:1}:proxies       stream    who is there
+//! {refrain:1:l:SUBJECT}:meters, :leases      a subject's counts of a limit
 //! refrain:1:{PART}:e:KEY    hash      an entry: record, partition and vector
 //! refrain:1:{PART}:s:MODEL  vector set, with refrain:1:{PART}:x:MODEL, when its members expire
 //! refrain:1:{PART}:c:KEY    string    who generates the answer
@@ -71,6 +72,12 @@ impl Names {
         format!("{{{}}}:{what}", self.root)
     }
 
+    /// What a subject of a limit has taken, and its requests under way.
+    pub(super) fn quota(&self, subject: &[u8; 32]) -> (String, String) {
+        let tag = format!("{{{}:l:{}}}", self.root, hex(&subject[..PART_BYTES]));
+        (format!("{tag}:meters"), format!("{tag}:leases"))
+    }
+
     pub(super) fn entry(&self, partition: &[u8; 32], key: &[u8; 32]) -> String {
         self.of_part(partition, "e", &hex(key))
     }
@@ -133,6 +140,8 @@ mod tests {
             names.claim(&[1; 32], &[2; 32]),
         ];
         assert!(of_part.iter().all(|name| tag(name) == tag(&of_part[0])));
+        let (meters, leases) = names.quota(&[3; 32]);
+        assert_eq!(tag(&meters), tag(&leases));
         let control = [names.meta(), names.purges(), names.changes(), names.vectors(), names.proxies()];
         assert!(control.iter().all(|name| tag(name) == tag(&control[0])));
         assert!(control.iter().all(|name| !name.starts_with(&names.entries())));

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use refrain_core::Usage;
 use refrain_core::settings::{HitCost, Measure};
 
-use super::local::{self, units};
+use super::local::{self, Held, units};
 use super::state::{LimitState, Terms};
 use super::subject::Subject;
-use super::table::Count;
-use super::{Estimate, now_ms};
+use super::{Estimate, now_ms, shared};
 use crate::metrics::Outcome;
 use crate::tally::Spent;
 
@@ -40,7 +39,7 @@ pub(super) struct Hold {
     limit: Arc<LimitState>,
     terms: Arc<Terms>,
     subject: Subject,
-    count: Count,
+    held: Held,
     estimate: Estimate,
 }
 
@@ -98,14 +97,14 @@ impl Hold {
         limit: Arc<LimitState>,
         terms: Arc<Terms>,
         subject: Subject,
-        count: Count,
+        held: Held,
         estimate: Estimate,
     ) -> Self {
-        Self { limit, terms, subject, count, estimate }
+        Self { limit, terms, subject, held, estimate }
     }
 
     fn end(&self, cost: Cost) {
-        let Self { limit, terms, subject, count, estimate } = self;
+        let Self { limit, terms, subject, held, estimate } = self;
         let refunds_request = matches!(cost, Cost::Nothing);
         // Most requests are counted once, and that's that.
         if terms.concurrency.is_none() && !terms.counts_tokens() && !refunds_request {
@@ -116,7 +115,14 @@ impl Hold {
             let used = used(cost, measure, limit.config.hits, estimate.input_tokens);
             signed(used).saturating_sub(signed(taken))
         };
-        local::settle(limit, terms, (subject, *count), &more, now_ms());
+        match held {
+            Held::Here(count) => local::settle(limit, terms, (subject, *count), &more, now_ms()),
+            Held::Shared(shared) => {
+                let (quotas, hold) = &**shared;
+                quotas.end(hold, shared::settled(terms, &more));
+            }
+            Held::Nowhere => {}
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use refrain_cache::{QuotaHold, Quotas};
 use refrain_core::settings::{Measure, Rate};
 
 use super::Estimate;
@@ -16,14 +17,22 @@ const CONCURRENCY_WAIT: Duration = Duration::from_secs(1);
 /// What a limit said.
 #[derive(Debug)]
 pub(super) struct Taken {
-    /// Which count it was.
-    pub(super) count: Count,
+    /// Where it was.
+    pub(super) held: Held,
     /// Requests under way, this one included if it was let in.
     pub(super) in_flight: u32,
     /// What is left, in the order of the terms' rates.
     pub(super) readings: [Reading; Rate::SLOTS],
     /// Why nothing was taken; none: it was.
     pub(super) lack: Option<Lack>,
+}
+
+/// Where a request is counted.
+#[derive(Debug)]
+pub(super) enum Held {
+    Here(Count),
+    Shared(Box<(Quotas, QuotaHold)>),
+    Nowhere,
 }
 
 /// Why a request is not let in.
@@ -62,6 +71,13 @@ pub(super) fn units(measure: Measure, units_max: u64, estimate: Estimate) -> u64
     }
 }
 
+impl Taken {
+    /// Nobody counts it.
+    pub(super) fn uncounted() -> Self {
+        Self { held: Held::Nowhere, in_flight: 0, readings: Default::default(), lack: None }
+    }
+}
+
 /// Takes what a request needs, all or nothing.
 pub(super) fn take(
     limit: &LimitState,
@@ -82,7 +98,7 @@ pub(super) fn take(
         let readings = read(counts, terms, now_ms);
         (counts.in_flight, readings, lack)
     });
-    Taken { count, in_flight, readings, lack }
+    Taken { held: Held::Here(count), in_flight, readings, lack }
 }
 
 /// The longest wait, or none.

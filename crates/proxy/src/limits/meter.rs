@@ -82,7 +82,6 @@ impl Pace {
 
 impl Meter {
     /// With this level now.
-    #[expect(dead_code, reason = "shared counts use it")]
     pub(crate) fn at(level: i64, pace: Pace, now_ms: u64) -> Self {
         Self { level, tick: pace.tick(now_ms) }
     }

@@ -8,6 +8,7 @@ mod fields;
 mod granted;
 mod local;
 mod meter;
+mod shared;
 mod state;
 mod subject;
 mod table;
@@ -16,17 +17,19 @@ use std::sync::LazyLock;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::CONTENT_LENGTH;
+use refrain_cache::Quotas;
 use refrain_core::Code;
-use refrain_core::settings::{Measure, Window};
+use refrain_core::settings::{LimitPlace, Measure, OnLimitError, Window};
 use refrain_llm::request::ParsedRequest;
 use tokio::time::Instant;
 
 use crate::failure::Failure;
 use crate::paths::PathClass;
 use crate::request::Admitted;
+use crate::snapshot::Snapshot;
 use fields::Fields;
 use granted::Hold;
-use local::{Lack, Taken, What};
+use local::{Held, Lack, Taken, What};
 use state::{LimitResult, Term, Terms};
 use subject::Subject;
 
@@ -50,34 +53,69 @@ struct Estimate {
 /// [`Code::RateLimited`] with the time to wait, or [`Code::LimitsUnavailable`].
 ///
 /// # Cancel safety
-/// Safe: what was taken is given back.
-pub(crate) fn admit(
+/// Safe: what was taken is given back, or expires.
+pub(crate) async fn admit(
+    snapshot: &Snapshot,
     admitted: &Admitted,
     fields: &mut Option<Box<Fields>>,
 ) -> Result<Option<Granted>, Failure> {
-    let state = admitted.state();
-    if state.limits.is_empty() {
+    if admitted.state().limits.is_empty() {
         return Ok(None);
     }
+    // Most routes have no limits, and no room in their futures for them.
+    Box::pin(take_all(snapshot, admitted, fields.get_or_insert_default())).await.map(Some)
+}
+
+async fn take_all(snapshot: &Snapshot, admitted: &Admitted, fields: &mut Fields) -> Result<Granted, Failure> {
+    let state = admitted.state();
     let estimate = Estimate { input_tokens: estimate(admitted) };
-    let fields = fields.get_or_insert_default();
+    let quotas = snapshot.cache.as_ref().and_then(|cache| cache.store.quotas());
     let mut granted = Granted::default();
-    let now_ms = now_ms();
     for limit in &state.limits {
         let subject = Subject::of(&limit.config.by, &admitted.caller, &state.route.id);
         let terms = limit.terms(&admitted.caller);
-        let taken = local::take(limit, terms, &subject, estimate, now_ms);
-        let Taken { count, in_flight, readings, lack } = taken;
-        fields.add(limit, terms, &readings[..terms.rates.len()], in_flight);
-        if let Some(lack) = lack {
-            limit.count(lack.result());
-            granted.take_back();
-            return Err(refused(terms, &lack));
-        }
+        let taken = match take(quotas, (limit, terms), &subject, estimate).await {
+            Ok(Taken { lack: None, held, in_flight, readings }) => Ok((held, in_flight, readings)),
+            Ok(Taken { lack: Some(lack), in_flight, readings, .. }) => {
+                limit.count(lack.result());
+                fields.add(limit, terms, &readings[..terms.rates.len()], in_flight);
+                Err(refused(terms, &lack))
+            }
+            Err(failure) => Err(failure),
+        };
+        let (held, in_flight, readings) = taken.inspect_err(|_| granted.take_back())?;
         limit.count(LimitResult::Admitted);
-        granted.add(Hold::new(limit.clone(), terms.clone(), subject, count, estimate));
+        if !matches!(held, Held::Nowhere) {
+            fields.add(limit, terms, &readings[..terms.rates.len()], in_flight);
+        }
+        granted.add(Hold::new(limit.clone(), terms.clone(), subject, held, estimate));
     }
-    Ok(Some(granted))
+    Ok(granted)
+}
+
+/// Where the limit is counted, or what config puts in its place.
+async fn take(
+    quotas: Option<&Quotas>,
+    (limit, terms): (&LimitState, &Terms),
+    subject: &Subject,
+    estimate: Estimate,
+) -> Result<Taken, Failure> {
+    let here = || local::take(limit, terms, subject, estimate, now_ms());
+    let LimitPlace::Shared { timeout, on_error } = limit.config.place else { return Ok(here()) };
+    if let Some(quotas) = quotas
+        && let Ok(taken) = shared::take(quotas, (limit, terms), subject, estimate, timeout).await
+    {
+        return Ok(taken);
+    }
+    limit.count(LimitResult::Unavailable);
+    match on_error {
+        OnLimitError::Local => Ok(here()),
+        OnLimitError::Allow => Ok(Taken::uncounted()),
+        OnLimitError::Refuse => Err(Failure::new(
+            Code::LimitsUnavailable,
+            "your limits can't be looked up just now; try again after the time in Retry-After",
+        )),
+    }
 }
 
 /// About how many tokens a request's prompt has, by the length that its head announces; 0: unknown, and counted afterwards.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use metrics::{Counter, counter};
-use refrain_core::settings::{LimitPlace, Measure, Quota, Rate, RateLimit, Window};
+use refrain_core::settings::{Measure, Quota, Rate, RateLimit, Window};
 use refrain_core::{KeyId, LimitId, TenantId};
 
 use super::meter::Pace;
@@ -136,12 +136,6 @@ impl LimitState {
     pub(crate) fn terms(&self, caller: &Caller) -> &Arc<Terms> {
         let by_key = caller.key.as_ref().and_then(|key| self.keys.get(key));
         by_key.or_else(|| self.tenants.get(&caller.identity.tenant)).unwrap_or(&self.own)
-    }
-
-    /// Whether proxies count together.
-    #[expect(dead_code, reason = "shared counts use it")]
-    pub(crate) fn is_shared(&self) -> bool {
-        matches!(self.config.place, LimitPlace::Shared { .. })
     }
 
     /// Counts what became of a request.

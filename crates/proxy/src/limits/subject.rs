@@ -5,9 +5,6 @@ use refrain_core::{KeyId, RouteId, TenantId, UserId};
 
 use crate::auth::Caller;
 
-/// Separates these digests from every other BLAKE3 of the same bytes.
-const CONTEXT: &str = "refrain 2026 limit subject v1";
-
 /// Whose requests one count of a limit holds. Only what the proxy has verified makes one, so that nobody can be many.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Subject {
@@ -45,14 +42,12 @@ impl Subject {
         subject
     }
 
-    #[expect(dead_code, reason = "shared counts use it")]
     /// Its name among those of a limit, from which no name in it can be told.
     pub(crate) fn digest(&self, key: &[u8; 32], limit: &str) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new_keyed(key);
         let mut part = |kind: u8, text: &str| {
             hasher.update(&[kind]).update(&(text.len() as u64).to_le_bytes()).update(text.as_bytes());
         };
-        part(0, CONTEXT);
         part(1, limit);
         let Self { tenant, key, user, route } = self;
         if let Some(tenant) = tenant {

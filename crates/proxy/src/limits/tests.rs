@@ -71,7 +71,7 @@ fn ask(limit: &Arc<LimitState>, input_tokens: u64, now_ms: u64) -> Result<Grante
         return Err(lack.what);
     }
     let mut granted = Granted::default();
-    granted.add(Hold::new(limit.clone(), terms, subject(), taken.count, estimate));
+    granted.add(Hold::new(limit.clone(), terms, subject(), taken.held, estimate));
     Ok(granted)
 }
 

@@ -1,0 +1,120 @@
+//! Limits that proxies count together.
+
+use std::path::Path;
+use std::time::Instant;
+
+use refrain_tests::fake::{Answer, FakeUpstream, Gate, openai};
+use refrain_tests::redis::{Flavour, RedisCluster, RedisServer};
+use refrain_tests::{Config, Person, Refrain, eventually};
+
+use super::{RESULTS, answer, check_exact, check_refused, crowd, fresh, limited, people};
+
+/// Deadlines that a busy machine keeps.
+const CALM: &str = "timeout = \"5s\"\nconnect_timeout = \"5s\"";
+
+fn config(fake: &FakeUpstream, secret: &Path, redis: &str, people: &[&Person], lines: &str) -> Config {
+    let config = Config::new(&fake.url()).people(people).redis(secret, &format!("{redis}\n{CALM}"));
+    limited(config, &format!("timeout = \"5s\"\n{lines}"))
+}
+
+/// A proxy that has joined Redis.
+async fn start(config: &Config) -> Refrain {
+    let refrain = Refrain::start(config).await;
+    let is_up = async || (refrain.metrics().await.sum("refrain_store_redis_up", &[]) > 0.5).then_some(());
+    eventually("a proxy that uses Redis", is_up).await;
+    refrain
+}
+
+async fn check_pair(redis: &str) {
+    let [ann, bob] = people();
+    let (fake, dir) = (FakeUpstream::start().await, tempfile::tempdir().unwrap());
+    let lines = "requests_per_minute = 3\nburst = \"1h\"";
+    let config = config(&fake, &dir.path().join("secret"), redis, &[&ann, &bob], lines).quiet();
+    let pair = [start(&config).await, start(&config).await];
+    let begun = Instant::now();
+    let admitted = crowd(&pair, 150, &ann).await;
+    check_exact(admitted, 3, begun);
+    for proxy in &pair {
+        assert!(proxy.metrics().await.sum(RESULTS, &[("result", "unavailable")]) < 0.5);
+        check_refused(&proxy.send(&fresh(0).by(&ann)).await);
+        assert_eq!(proxy.send(&fresh(0).by(&bob)).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn two_proxies_let_exactly_as_much_through_as_one() {
+    for flavour in [Flavour::VectorSets, Flavour::Plain] {
+        let redis = RedisServer::start(flavour).await;
+        check_pair(&format!("url = {:?}", redis.url())).await;
+        let names = redis.command(&["KEYS", "*:meters"]).await;
+        assert_eq!(names.items().len(), 2);
+        for name in names.items() {
+            let name = name.text();
+            assert!(name.starts_with("{refrain:1:l:") && !name.contains("person"), "{name}");
+            assert!(redis.command(&["PTTL", &name]).await.integer() > 0, "it expires");
+        }
+    }
+}
+
+#[tokio::test]
+async fn redis_cluster_counts_each_subject_on_one_of_its_servers() {
+    let cluster = RedisCluster::start(Flavour::VectorSets, 3).await;
+    check_pair(&format!("url = {:?}\ncluster = true", cluster.urls()[0])).await;
+    for node in cluster.nodes() {
+        let errors = node.command(&["INFO", "errorstats"]).await.text();
+        assert!(!errors.contains("CROSSSLOT"), "{errors}");
+    }
+}
+
+#[tokio::test]
+async fn places_and_tokens_are_shared_too() {
+    let [ann] = people();
+    let (fake, dir) = (FakeUpstream::start().await, tempfile::tempdir().unwrap());
+    let redis = RedisServer::start(Flavour::VectorSets).await;
+    let lines = "concurrency = 1\noutput_tokens_per_minute = 50";
+    let url = format!("url = {:?}", redis.url());
+    let config = config(&fake, &dir.path().join("secret"), &url, &[&ann], lines);
+    let [a, b] = [start(&config).await, start(&config).await];
+    let gate = Gate::default();
+    fake.next(
+        Answer::stream("text/event-stream", openai::chat_events(&["a".into()], "stop", true)).gate(3, &gate),
+    );
+    let mut first = a.open(&fresh(1).streamed().by(&ann)).await;
+    first.until("\"a\"").await;
+    check_refused(&b.send(&fresh(2).by(&ann)).await);
+    gate.open();
+    first.whole().await;
+    fake.always(|_| answer(400));
+    let again = async || (b.send(&fresh(3).by(&ann)).await.status == 200).then_some(());
+    eventually("room after the answer has ended", again).await;
+    let refused = async || {
+        let reply = a.send(&fresh(4).by(&ann)).await;
+        (reply.status == 429 && reply.text().contains("output tokens")).then_some(reply)
+    };
+    let refused = eventually("a debt of tokens elsewhere", refused).await;
+    assert!(refused.header("retry-after").parse::<u64>().unwrap() > 200, "{}", refused.header("retry-after"));
+}
+
+#[tokio::test]
+async fn while_redis_is_away_each_counts_for_itself_or_none_or_refuses() {
+    for (on_error, statuses) in [("local", [200, 429]), ("allow", [200, 200]), ("refuse", [503, 503])] {
+        let [ann] = people();
+        let (fake, dir) = (FakeUpstream::start().await, tempfile::tempdir().unwrap());
+        let mut redis = RedisServer::start(Flavour::VectorSets).await;
+        let lines = format!("requests_per_day = 1\non_error = {on_error:?}");
+        let url = format!("url = {:?}", redis.url());
+        let config = config(&fake, &dir.path().join("secret"), &url, &[&ann], &lines);
+        let refrain = start(&config).await;
+        assert_eq!(refrain.send(&fresh(1).by(&ann)).await.status, 200);
+        check_refused(&refrain.send(&fresh(2).by(&ann)).await);
+        redis.kill9();
+        let is_away =
+            async || (refrain.metrics().await.sum("refrain_store_redis_up", &[]) < 0.5).then_some(());
+        eventually("a proxy without Redis", is_away).await;
+        for (nth, status) in statuses.into_iter().enumerate() {
+            let reply = refrain.send(&fresh(nth).by(&ann)).await;
+            assert_eq!(reply.status, status, "{on_error}: {}", reply.text());
+        }
+        refrain.counted(RESULTS, &[("result", "unavailable")], 2.0).await;
+    }
+}
