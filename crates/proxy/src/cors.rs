@@ -46,7 +46,8 @@ pub(crate) fn allow(origins: &[String], origin: Option<&HeaderValue>, response: 
     } else {
         return false;
     }
-    response.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("cache-status, age"));
+    let exposed = HeaderValue::from_static("cache-status, age, ratelimit, ratelimit-policy, retry-after");
+    response.insert(ACCESS_CONTROL_EXPOSE_HEADERS, exposed);
     true
 }
 

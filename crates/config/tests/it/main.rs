@@ -9,6 +9,8 @@ mod files;
 #[cfg(test)]
 mod fuzz;
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
 mod mistakes;
 #[cfg(test)]
 mod plugins;

@@ -19,6 +19,8 @@ pub(super) enum What {
     Expiries(String),
     /// Of a model; no key.
     Index(String),
+    /// What a subject of a limit has taken.
+    Quota,
     /// What proxies tell each other: `meta` and streams.
     Control(String),
     /// Ours, by where it stands.
@@ -53,6 +55,10 @@ impl Naming {
         match name.strip_prefix('{') {
             Some(control) => {
                 let (layout, what) = control.strip_prefix(&self.plain)?.split_once("}:")?;
+                if let Some((layout, subject)) = layout.split_once(":l:") {
+                    let is_digest = subject.bytes().all(|byte| byte.is_ascii_hexdigit());
+                    return is_digest.then_some(Found { layout: number(layout)?, what: What::Quota });
+                }
                 Some(Found { layout: number(layout)?, what: What::Control(what.to_owned()) })
             }
             None => {
@@ -124,6 +130,8 @@ mod tests {
             (names.set(&partition, "m"), What::VectorSet(model())),
             (names.expiries(&partition, "m"), What::Expiries(model())),
             (names.index("m"), What::Index(model())),
+            (names.quota(&partition).0, What::Quota),
+            (names.quota(&partition).1, What::Quota),
             (names.meta(), What::Control("meta".to_owned())),
             (names.purges(), What::Control("purges".to_owned())),
         ] {

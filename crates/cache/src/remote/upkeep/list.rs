@@ -54,6 +54,8 @@ pub enum ListedKind {
     Indexes,
     /// Who generates.
     Claims,
+    /// What subjects of limits have taken.
+    Limits,
     /// What proxies agree on.
     Meta,
     /// What proxies tell each other.
@@ -71,6 +73,7 @@ impl ListedKind {
             Self::Expiries => "expiry sets",
             Self::Indexes => "query index",
             Self::Claims => "claims",
+            Self::Limits => "limits",
             Self::Meta => "meta",
             Self::Streams => "stream",
             Self::Unknown => "unknown",
@@ -186,6 +189,7 @@ fn place_in(tallies: &Tallies, Found { layout, what }: Found) -> Option<(u32, Li
     let (kind, detail) = match what {
         What::Entry => (ListedKind::Entries, String::new()),
         What::Claim => (ListedKind::Claims, String::new()),
+        What::Quota => (ListedKind::Limits, String::new()),
         What::VectorSet(model) => (ListedKind::VectorSets, model),
         What::Expiries(model) => (ListedKind::Expiries, model),
         What::Index(model) => (ListedKind::Indexes, model),
