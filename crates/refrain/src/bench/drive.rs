@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout_at};
@@ -19,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::outcome::Outcome;
 use super::schedule::Schedule;
-use super::workload::{Ask, Flow, Workload};
+use super::workload::{Ask, Flow, Session, Workload};
 
 /// Sends one request and says what came of it.
 pub(crate) trait Asker: Clone + Send + Sync + 'static {
@@ -93,6 +94,31 @@ pub(crate) async fn drive<A: Asker>(
     }
 }
 
+/// Hands out sessions in their order, so that what is asked doesn't depend on who is quicker.
+struct Sessions {
+    workload: Arc<Workload>,
+    next: u64,
+    /// Requests.
+    left: u64,
+}
+
+impl Sessions {
+    /// The next one; the last one is cut so that no more requests are sent than shall be.
+    fn take(&mut self) -> Option<Session> {
+        if self.left == 0 {
+            return None;
+        }
+        let mut session = self.workload.session(self.next)?;
+        self.next += 1;
+        for wave in &mut session.waves {
+            wave.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
+            self.left -= wave.len() as u64;
+        }
+        session.waves.retain(|wave| !wave.is_empty());
+        Some(session)
+    }
+}
+
 /// What a request needs to be sent.
 #[derive(Clone)]
 struct Launch<A> {
@@ -131,37 +157,35 @@ impl<A: Asker> Launch<A> {
     }
 
     async fn closed(self, workload: Arc<Workload>, users: usize) -> Undone {
-        let next = Arc::new(AtomicU64::new(0));
-        let begun = Arc::new(AtomicU64::new(0));
+        let sessions = Arc::new(Mutex::new(Sessions { workload, next: 0, left: self.extent.requests }));
         let mut asking = JoinSet::new();
         for _ in 0..users {
-            asking.spawn(self.clone().user(workload.clone(), next.clone(), begun.clone()));
+            asking.spawn(self.clone().user(sessions.clone()));
         }
         Undone { unsent: 0, unfinished: self.finish(asking).await }
     }
 
     /// One session after the other.
-    async fn user(self, workload: Arc<Workload>, next: Arc<AtomicU64>, begun: Arc<AtomicU64>) {
+    async fn user(self, sessions: Arc<Mutex<Sessions>>) {
         while !self.is_over() {
-            let Some(session) = workload.session(next.fetch_add(1, Ordering::Relaxed)) else { return };
+            let Some(session) = sessions.lock().take() else { return };
             for wave in session.waves {
                 let due = Instant::now();
+                if self.is_over() {
+                    return;
+                }
                 let mut requests = JoinSet::new();
                 for ask in wave {
-                    if self.is_over() || begun.fetch_add(1, Ordering::Relaxed) >= self.extent.requests {
-                        break;
-                    }
-                    let launch = self.clone();
-                    requests.spawn(async move {
-                        let Some(permit) = launch.permit(due).await else { return };
-                        launch.one(ask, due, permit).await;
-                    });
-                }
-                if requests.is_empty() {
-                    return;
+                    requests.spawn(self.clone().one_of_a_wave(ask, due));
                 }
                 while requests.join_next().await.is_some() {}
             }
+        }
+    }
+
+    async fn one_of_a_wave(self, ask: Ask, due: Instant) {
+        if let Some(permit) = self.permit(due).await {
+            self.one(ask, due, permit).await;
         }
     }
 

@@ -75,7 +75,7 @@ fn method(arguments: &CompareArguments, load: &LoadArguments, rows: &[Row]) -> V
         arguments.upstream.iter().map(|url| url.authority().map_or("", |name| name.as_str())).collect();
     let mut lines = vec![
         format!(
-            "{} proxies of each set-up, child processes on this machine, requests alternate between them; upstreams: {}",
+            "proxies of each set-up: {}, child processes on this machine, requests alternate between them; upstreams: {}",
             arguments.proxies,
             upstreams.join(", ")
         ),

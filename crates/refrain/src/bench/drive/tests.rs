@@ -1,18 +1,16 @@
-use clap::Parser as _;
-use parking_lot::Mutex;
-
 use super::*;
 use crate::bench::cache_status::CacheStatus;
 use crate::bench::outcome::Answered;
 use crate::bench::tally::{Tally, Times};
 use crate::cli::{Cli, Command};
+use clap::Parser as _;
 
 /// Answers at once, but for a time in which it answers nobody.
 #[derive(Clone)]
 struct Stalling {
     from: Instant,
     until: Instant,
-    asked: Arc<Mutex<Vec<Instant>>>,
+    asked: Arc<Mutex<Vec<bytes::Bytes>>>,
 }
 
 impl Stalling {
@@ -23,9 +21,9 @@ impl Stalling {
 }
 
 impl Asker for Stalling {
-    async fn ask(&self, _ask: Ask) -> Outcome {
+    async fn ask(&self, ask: Ask) -> Outcome {
         let sent = Instant::now();
-        self.asked.lock().push(sent);
+        self.asked.lock().push(ask.body);
         if sent >= self.from {
             sleep_until(self.until).await;
         }
@@ -131,6 +129,21 @@ async fn users_of_a_closed_loop_wait_for_their_answers() {
     assert_eq!((all.len(), undone), (20, Undone::default()));
     let first: Vec<_> = all.iter().filter(|done| done.outcome.ended - done.due >= 3 * SECOND).collect();
     assert_eq!(first.len(), 5, "each of them waited once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_closed_loop_asks_the_same_whoever_is_quicker() {
+    let asked = async |users: usize, stall: Duration| {
+        let asker = Stalling::new(Duration::ZERO, stall);
+        let extent = Extent { requests: 33, ..extent(600, 1000) };
+        run(asker.clone(), Loop::Closed(users), extent).await;
+        let mut bodies = asker.asked.lock().clone();
+        bodies.sort();
+        bodies
+    };
+    let alone = asked(1, Duration::ZERO).await;
+    assert_eq!(alone.len(), 33);
+    assert_eq!(alone, asked(7, 3 * SECOND).await);
 }
 
 #[tokio::test(start_paused = true)]
