@@ -197,6 +197,7 @@ fn swap(
     let snapshot =
         Snapshot::build(settings, Arc::new(upstreams), cache, policies, Some(&old)).map_err(refused)?;
     snapshot.upstreams.set_proxies(fleet::proxies(&snapshot.settings, snapshot.cache.as_deref()));
+    snapshot.upstreams.take_effect();
     live.store(Arc::new(snapshot));
     Ok(restart_needed)
 }

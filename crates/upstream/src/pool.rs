@@ -35,6 +35,8 @@ pub struct Upstreams {
     discoveries: Arc<Discoveries>,
     /// What requests cost; one for all reloads.
     ledger: Arc<Ledger>,
+    /// What certificate files held when these pools were made, for endpoints that others may be using.
+    renewed: Vec<Certified>,
 }
 
 /// A pool's live state.
@@ -115,12 +117,13 @@ impl Upstreams {
             proxies: Arc::default(),
             discoveries: Arc::default(),
             ledger: Arc::default(),
+            renewed: Vec::new(),
         }
         .reload(pools)
     }
 
     /// Pools by new settings. A pool that did not change is the same one; in a changed pool, an endpoint that did not
-    /// change keeps its state and idle connections.
+    /// change keeps its state and idle connections. Nothing that `self` uses changes before [`Upstreams::take_effect`].
     ///
     /// # Errors
     /// As [`Upstreams::new`]; `self` stays usable.
@@ -134,16 +137,21 @@ impl Upstreams {
             Ok((id.clone(), state))
         };
         let pools = pools.iter().map(renewed).collect::<Result<BTreeMap<_, _>, UpstreamError>>()?;
-        for (endpoint, tls) in certificates(&pools)? {
-            endpoint.tls.store(Some(tls));
-        }
         Ok(Self {
+            renewed: certificates(&pools)?,
             pools,
             model_wanted: self.model_wanted.clone(),
             proxies: self.proxies.clone(),
             discoveries: self.discoveries.clone(),
             ledger: self.ledger.clone(),
         })
+    }
+
+    /// These pools are the live ones from now on: new connections use what certificate files held when they were made.
+    pub fn take_effect(&self) {
+        for (endpoint, tls) in &self.renewed {
+            endpoint.tls.store(Some(tls.clone()));
+        }
     }
 
     /// The pool of this name.

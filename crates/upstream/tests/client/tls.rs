@@ -213,9 +213,15 @@ async fn a_reload_reads_certificates_anew_for_new_connections_and_keeps_the_endp
     std::fs::write(old.ca_file(), "nothing").unwrap();
     assert_eq!(fleet.upstreams.reload(&pools).unwrap_err().as_str(), "tls_file");
     std::fs::copy(new.ca_file(), old.ca_file()).unwrap();
-    fleet.upstreams = Arc::new(fleet.upstreams.reload(&pools).unwrap());
+    let reloaded = Arc::new(fleet.upstreams.reload(&pools).unwrap());
+    let (text, _) = join!(
+        fleet.client.send_to(fleet.pool(), &endpoint, crate::server::post("{}")),
+        serve(&server, acceptor())
+    );
+    assert_eq!(text.unwrap_err().as_str(), "tls", "what else is new may still be refused");
+    reloaded.take_effect();
+    fleet.upstreams = reloaded;
     assert!(Arc::ptr_eq(&endpoint, &fleet.pool().endpoints()[0]));
-    endpoint.set_draining(false);
     let (response, _) = join!(
         fleet.client.send_to(fleet.pool(), &endpoint, crate::server::post("{}")),
         serve(&server, acceptor())
