@@ -223,6 +223,11 @@ impl Health {
         }
     }
 
+    /// Whether nobody has found it otherwise than ready.
+    pub(crate) fn is_believed(&self) -> bool {
+        matches!(self.readiness(), Readiness::Unknown | Readiness::Ready)
+    }
+
     pub(crate) fn readiness(&self) -> Readiness {
         match self.readiness.load(Relaxed) {
             1 => Readiness::Awaited,

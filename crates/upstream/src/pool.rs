@@ -207,7 +207,7 @@ fn certificates(pools: &BTreeMap<PoolId, Arc<PoolState>>) -> Result<Vec<Certifie
 impl PoolState {
     fn new(config: &Arc<Pool>, old: Option<&Self>, upstreams: &Upstreams) -> Result<Self, UpstreamError> {
         let former = old.map(Self::endpoints);
-        let mut endpoints = kept(&config.endpoints, former.as_deref(), EndpointState::new)?;
+        let mut endpoints = kept(&config.endpoints, former.as_deref())?;
         // What was discovered stays until its source says otherwise.
         let is_static = |endpoint: &EndpointState| {
             config
@@ -249,22 +249,50 @@ impl PoolState {
     /// change keep their state; new ones are asked once they have shown to be ready; requests at those that left end there.
     /// Config's own endpoints stay, and win over discovered ones of the same name.
     ///
-    /// # Errors
-    /// [`UpstreamError::Settings`] if an endpoint's host or authorization can't be sent as a header; nothing has changed then.
-    pub fn replace_discovered(self: &Arc<Self>, discovered: &[Endpoint]) -> Result<(), UpstreamError> {
+    /// Gives back why some of it can't be used: a host or authorization that can't be sent, certificates that can't be read. Such
+    /// an endpoint stays as it was, or out.
+    pub fn replace_discovered(self: &Arc<Self>, discovered: &[Endpoint]) -> Vec<UpstreamError> {
         let former = self.endpoints();
         let own = &self.config.endpoints;
-        let others: Vec<Endpoint> =
-            discovered.iter().filter(|one| own.iter().all(|own| own.id != one.id)).cloned().collect();
-        let mut endpoints = kept(own, Some(&former), EndpointState::new)?;
-        // Where nobody looks, nobody would ever find them ready.
-        let is_looked_at = self.config.health.interval.is_some();
-        let make = if is_looked_at { EndpointState::discovered } else { EndpointState::new };
-        endpoints.extend(kept(&others, Some(&former), make)?);
-        self.members.store(Arc::new(Members::new(endpoints)));
-        self.look_soon();
-        admission::dispatch(self);
-        Ok(())
+        let is_own = |id: &EndpointId| own.iter().any(|own| own.id == *id);
+        let mut problems = Vec::new();
+        let mut endpoints: Vec<_> = former.iter().filter(|endpoint| is_own(endpoint.id())).cloned().collect();
+        for one in discovered.iter().filter(|one| !is_own(&one.id)) {
+            let known = former.iter().find(|endpoint| *endpoint.id() == one.id);
+            match self.member(one, known) {
+                Ok(member) => endpoints.push(member),
+                Err(problem) => {
+                    endpoints.extend(known.cloned());
+                    problems.push(problem);
+                }
+            }
+        }
+        let is_same = endpoints.len() == former.len()
+            && endpoints.iter().zip(former.iter()).all(|(one, other)| Arc::ptr_eq(one, other));
+        if !is_same {
+            self.members.store(Arc::new(Members::new(endpoints)));
+            self.look_soon();
+            admission::dispatch(self);
+        }
+        problems
+    }
+
+    /// What a discovered endpoint is from now on. `known`: what was known by its name.
+    fn member(
+        &self,
+        discovered: &Endpoint,
+        known: Option<&Arc<EndpointState>>,
+    ) -> Result<Arc<EndpointState>, UpstreamError> {
+        let place = |one: &Endpoint| (one.host.clone(), one.port);
+        let known = match known {
+            Some(known) if known.config == *discovered => return Ok(known.clone()),
+            known => known.filter(|known| place(&known.config) == place(discovered)),
+        };
+        // Under other settings it is the same server. Where nobody looks, nobody would ever find it ready.
+        let is_asked = known.is_some_and(|known| known.health.is_believed());
+        let is_asked = is_asked || self.config.health.interval.is_none();
+        let make = if is_asked { EndpointState::new } else { EndpointState::discovered };
+        make(discovered).map(Arc::new)
     }
 
     /// What sources say of the prices of discovered endpoints; where they say nothing, config does.
@@ -484,16 +512,12 @@ impl PoolState {
 }
 
 /// States of these endpoints: former ones where nothing changed.
-fn kept(
-    endpoints: &[Endpoint],
-    former: Option<&Members>,
-    make: fn(&Endpoint) -> Result<EndpointState, UpstreamError>,
-) -> Result<Vec<Arc<EndpointState>>, UpstreamError> {
+fn kept(endpoints: &[Endpoint], former: Option<&Members>) -> Result<Vec<Arc<EndpointState>>, UpstreamError> {
     let kept =
         |endpoint: &Endpoint| former.and_then(|former| former.iter().find(|one| one.config == *endpoint));
     let states = endpoints.iter().map(|endpoint| match kept(endpoint) {
         Some(kept) => Ok(kept.clone()),
-        None => make(endpoint).map(Arc::new),
+        None => EndpointState::new(endpoint).map(Arc::new),
     });
     states.collect()
 }
@@ -528,6 +552,21 @@ pub(crate) mod tests {
         assert!(!Arc::ptr_eq(before, after));
         assert!(Arc::ptr_eq(&before.endpoints()[0], &after.endpoints()[0]));
         assert_eq!(after.endpoints().len(), 2);
+    }
+
+    #[test]
+    fn a_discovered_endpoint_under_new_settings_is_asked_on_and_one_at_a_new_place_is_awaited() {
+        let config = pool("p", PoolKind::Generic, &[]);
+        let upstreams = Upstreams::new(&pools(&[&config])).unwrap();
+        let pool = upstreams.pool(&"p".into()).unwrap();
+        let is_asked = || pool.stats()[0].state.is_asked();
+        assert!(pool.replace_discovered(&[endpoint("s:1")]).is_empty());
+        assert!(!is_asked(), "nobody has found it ready");
+        pool.endpoints()[0].health.note_look(true, Millis::now());
+        pool.replace_discovered(&[Endpoint { weight: 7, ..endpoint("s:1") }]);
+        assert!(is_asked());
+        pool.replace_discovered(&[Endpoint { port: 9, ..endpoint("s:1") }]);
+        assert!(!is_asked());
     }
 
     #[test]

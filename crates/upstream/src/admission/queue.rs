@@ -38,11 +38,7 @@ pub(crate) struct Waiter {
 
 impl Waiter {
     /// `tried`: keys of endpoints that it was sent to before.
-    pub(crate) fn new(
-        demand: Demand,
-        tried: Vec<u64>,
-        reply: oneshot::Sender<Result<Seat, Turned>>,
-    ) -> Self {
+    pub(crate) fn new(demand: Demand, tried: Vec<u64>, reply: oneshot::Sender<Result<Seat, Turned>>) -> Self {
         let mut want = DefaultHasher::new();
         (demand.model.as_deref(), demand.follows, &tried).hash(&mut want);
         Self { demand, tried, reply, want: want.finish() }

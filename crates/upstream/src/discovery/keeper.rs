@@ -71,6 +71,17 @@ struct Running {
 struct Told {
     pool: Arc<PoolState>,
     members: Vec<Endpoint>,
+    /// Why it could not use some of them, and when it is told again: files may be there by then.
+    problems: Vec<String>,
+    again_at: Instant,
+}
+
+impl Told {
+    /// Whether there is nothing to say to this pool.
+    fn is(&self, pool: &Arc<PoolState>, members: &[Endpoint], now: Instant) -> bool {
+        let is_done = self.problems.is_empty() || now < self.again_at;
+        Arc::ptr_eq(&self.pool, pool) && self.members == members && is_done
+    }
 }
 
 impl Keeper {
@@ -147,24 +158,31 @@ impl Keeper {
         Running { record, task: self.tasks.spawn(looks.run()) }
     }
 
-    /// Tells a pool its members, if it doesn't know.
+    /// Tells a pool its members and what they cost, if it doesn't know.
     fn tell(&mut self, pool: &Arc<PoolState>, discoveries: &Discoveries) {
         let found = discoveries.found(pool.id());
         let members: Vec<Endpoint> = found.iter().map(|listed| listed.endpoint.clone()).collect();
+        let now = Instant::now();
         let is_told = match self.told.get(pool.id()) {
-            Some(told) => Arc::ptr_eq(&told.pool, pool) && told.members == members,
+            Some(told) => told.is(pool, &members, now),
             None => members.is_empty(),
         };
         if !is_told {
-            match pool.replace_discovered(&members) {
-                Ok(()) => drop(self.told.insert(pool.id().clone(), Told { pool: pool.clone(), members })),
-                Err(problem) => {
-                    error!(pool = %pool.id(), %problem, "endpoints that were found can't be used");
-                }
-            }
+            self.tell_members(pool, members, now);
         }
         // They change without the endpoints.
         pool.price_discovered(&found);
+    }
+
+    fn tell_members(&mut self, pool: &Arc<PoolState>, members: Vec<Endpoint>, now: Instant) {
+        let problems = pool.replace_discovered(&members);
+        let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        let known = self.told.remove(pool.id()).map(|former| former.problems).unwrap_or_default();
+        for problem in problems.iter().filter(|problem| !known.contains(problem)) {
+            error!(pool = %pool.id(), %problem, "an endpoint that was found can't be used; the others are");
+        }
+        let told = Told { pool: pool.clone(), members, problems, again_at: now + PAUSE };
+        self.told.insert(pool.id().clone(), told);
     }
 }
 

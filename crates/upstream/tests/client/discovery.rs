@@ -302,6 +302,23 @@ async fn a_reload_keeps_a_source_with_its_list_and_replaces_a_changed_one_when_i
 }
 
 #[tokio::test]
+async fn one_endpoint_that_cannot_be_used_keeps_no_other_out() {
+    let api = FakeApi::start(|_| ok(&instances(&[1, 2]))).await;
+    let mut source = vast(&api);
+    source.template.tls = Some(refrain_core::settings::EndpointTls::default());
+    let followed = Followed::start(&[source]);
+    followed.until_members(&["s:1", "s:2"]).await;
+    // No certificate can have such a name.
+    let odd = instance(1).replace("203.0.113.1", "-odd-");
+    let list = format!(r#"{{"instances": [{odd}, {}, {}]}}"#, instance(2), instance(3));
+    api.now_answers(move |_| ok(&list));
+    followed.until_members(&["s:1", "s:2", "s:3"]).await;
+    let upstreams = followed.live.lock().clone();
+    let endpoint = upstreams.pool(&"gpu".into()).unwrap().endpoint(&"s:1".into()).unwrap();
+    assert_eq!(endpoint.config.host, "203.0.113.1", "it stays as it was");
+}
+
+#[tokio::test]
 async fn a_source_that_is_taken_out_takes_its_members_along() {
     let api = FakeApi::start(|_| ok(&instances(&[1]))).await;
     let followed = Followed::start(&[vast(&api)]);
