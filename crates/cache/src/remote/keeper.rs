@@ -189,8 +189,8 @@ impl Keeper {
 
     /// Says that this proxy is there, and counts the others.
     async fn beat(&self) -> Result<(), StoreTrouble> {
-        let Inner { presence, link, entries, .. } = &*self.store;
-        match presence.beat(link, &entries.names).await {
+        let Inner { presence, link, entries, secret, .. } = &*self.store;
+        match presence.beat(link, &entries.names, secret).await {
             // The rest of the store may do well without it.
             Err(trouble) if trouble.trouble.is_of_one_command() => Ok(()),
             beaten => beaten,

@@ -307,9 +307,9 @@ impl Remote {
     /// # Cancel safety
     /// Safe.
     pub(crate) async fn leave(&self) {
-        let Inner { link, entries, presence, .. } = &*self.inner;
+        let Inner { link, entries, presence, secret, .. } = &*self.inner;
         if link.is_up() {
-            let _ = presence.leave(link, &entries.names).await;
+            let _ = presence.leave(link, &entries.names, secret).await;
         }
     }
 

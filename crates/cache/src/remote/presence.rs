@@ -1,5 +1,6 @@
 //! How many proxies there are. Each says that it is there, in a short stream whose ids are the server's clock, and counts
-//! who lately said so; who stops says that, too. A message holds a random name and nothing else.
+//! who lately said so; who stops says that, too. A message holds a random name and nothing else, sealed: who doesn't know the
+//! fleet's secret makes nobody up. Who may write to Redis can still repeat a message or remove one.
 //!
 //! It decides how much of the servers' limits a proxy takes, so the count falls late rather than early: where messages may
 //! be missing, the last count holds.
@@ -18,6 +19,8 @@ use tokio::time::Instant;
 use super::link::Link;
 use super::names::Names;
 use super::trouble::StoreTrouble;
+use crate::record::{open_message, seal_message};
+use crate::secret::KeySecret;
 
 /// How often a proxy says that it is there.
 pub(super) const BEAT_INTERVAL: Duration = Duration::from_secs(2);
@@ -27,6 +30,33 @@ const LIVE: Duration = Duration::from_secs(6);
 const COUNT_KEPT: Duration = Duration::from_secs(60);
 /// Messages that are kept and read: those of over a thousand proxies.
 const MESSAGES_MAX: usize = 4096;
+
+/// What a proxy says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Word {
+    Here,
+    Gone,
+}
+
+impl Word {
+    const ALL: [Self; 2] = [Self::Here, Self::Gone];
+
+    /// Its field in a message.
+    fn field(self) -> &'static str {
+        match self {
+            Self::Here => "here",
+            Self::Gone => "gone",
+        }
+    }
+
+    /// Binds a sealed name to it.
+    fn place(self) -> &'static [u8] {
+        match self {
+            Self::Here => b"proxy is here",
+            Self::Gone => b"proxy is gone",
+        }
+    }
+}
 
 /// This process among others: random. One for all stores of the process, which a reload may have two of.
 static ME: LazyLock<String> = LazyLock::new(|| hex(&rand::random::<[u8; 8]>()));
@@ -55,18 +85,23 @@ impl Presence {
     ///
     /// # Errors
     /// Redis could not be asked; the last count holds for a while.
-    pub(super) async fn beat(&self, link: &Link, names: &Names) -> Result<(), StoreTrouble> {
+    pub(super) async fn beat(
+        &self,
+        link: &Link,
+        names: &Names,
+        secret: &KeySecret,
+    ) -> Result<(), StoreTrouble> {
         if self.has_left.load(Ordering::Acquire) {
             return Ok(());
         }
         let stream = names.proxies();
-        let id: String = link.ask(&message(&stream, "here")).await?;
+        let id: String = link.ask(&message(&stream, Word::Here, secret)).await?;
         let now_ms: u64 = id.split('-').next().and_then(|ms| ms.parse().ok()).unwrap_or_default();
         let since = now_ms.saturating_sub(LIVE.as_millis() as u64);
         let mut lately = cmd("XRANGE");
         lately.arg(&stream).arg(since).arg("+").arg("COUNT").arg(MESSAGES_MAX);
         let lately: StreamRangeReply = link.ask(&lately).await?;
-        self.note(live(&lately.ids), Instant::now());
+        self.note(live(&lately.ids, secret), Instant::now());
         Ok(())
     }
 
@@ -74,9 +109,14 @@ impl Presence {
     ///
     /// # Errors
     /// Redis could not be asked: the others find out by themselves.
-    pub(super) async fn leave(&self, link: &Link, names: &Names) -> Result<(), StoreTrouble> {
+    pub(super) async fn leave(
+        &self,
+        link: &Link,
+        names: &Names,
+        secret: &KeySecret,
+    ) -> Result<(), StoreTrouble> {
         self.has_left.store(true, Ordering::Release);
-        link.ask::<String>(&message(&names.proxies(), "gone")).await.map(drop)
+        link.ask::<String>(&message(&names.proxies(), Word::Gone, secret)).await.map(drop)
     }
 
     /// How many proxies there are, this one included; none: not known.
@@ -93,23 +133,25 @@ impl Presence {
     }
 }
 
-fn message(stream: &str, what: &str) -> redis::Cmd {
+fn message(stream: &str, word: Word, secret: &KeySecret) -> redis::Cmd {
+    let sealed = seal_message(secret, word.place(), ME.as_bytes());
     let mut add = cmd("XADD");
-    add.arg(stream).arg("MAXLEN").arg("~").arg(MESSAGES_MAX).arg("*").arg(what).arg(&*ME);
+    add.arg(stream).arg("MAXLEN").arg("~").arg(MESSAGES_MAX).arg("*").arg(word.field()).arg(sealed);
     add
 }
 
-/// Whose last word is that they are there.
-fn live(messages: &[StreamId]) -> u32 {
+/// Whose last word is that they are there. What is not sealed by this fleet's secret was not said.
+fn live(messages: &[StreamId], secret: &KeySecret) -> u32 {
     let mut last = HashMap::new();
     for message in messages {
-        for (what, is_there) in [("here", true), ("gone", false)] {
-            if let Some(who) = message.map.get(what).and_then(super::entries::bytes_of) {
-                last.insert(who, is_there);
+        for word in Word::ALL {
+            let sealed = message.map.get(word.field()).and_then(super::entries::bytes_of);
+            if let Some(Ok(who)) = sealed.map(|sealed| open_message(secret, word.place(), sealed)) {
+                last.insert(who, word);
             }
         }
     }
-    u32::try_from(last.values().filter(|is_there| **is_there).count()).unwrap_or(u32::MAX)
+    u32::try_from(last.values().filter(|word| **word == Word::Here).count()).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -118,18 +160,35 @@ mod tests {
 
     use super::*;
 
-    fn said(what: &str, who: &str) -> StreamId {
-        let map = [(what.to_owned(), Value::BulkString(who.as_bytes().to_vec()))];
+    fn secret() -> KeySecret {
+        KeySecret::from_bytes([7; 32])
+    }
+
+    fn said(word: Word, who: &str) -> StreamId {
+        field(word.field(), seal_message(&secret(), word.place(), who.as_bytes()))
+    }
+
+    fn field(name: &str, value: Vec<u8>) -> StreamId {
+        let map = [(name.to_owned(), Value::BulkString(value))];
         StreamId { id: "5-1".to_owned(), map: map.into_iter().collect(), ..StreamId::default() }
     }
 
     #[test]
     fn fleet_members_are_those_whose_last_word_says_so() {
         let messages =
-            [said("here", "a"), said("here", "b"), said("gone", "a"), said("here", "b"), said("odd", "c")];
-        assert_eq!(live(&messages), 1);
-        assert_eq!(live(&[said("gone", "a"), said("here", "a")]), 1, "it came back");
-        assert_eq!(live(&[]), 0);
+            [said(Word::Here, "a"), said(Word::Here, "b"), said(Word::Gone, "a"), said(Word::Here, "b")];
+        assert_eq!(live(&messages, &secret()), 1);
+        assert_eq!(live(&[said(Word::Gone, "a"), said(Word::Here, "a")], &secret()), 1, "it came back");
+        assert_eq!(live(&[], &secret()), 0);
+    }
+
+    #[test]
+    fn fleet_members_are_not_made_up_by_who_does_not_know_the_secret() {
+        let other = seal_message(&KeySecret::from_bytes([8; 32]), Word::Here.place(), b"b");
+        let gone = seal_message(&secret(), Word::Gone.place(), b"c");
+        let made_up = [field("here", b"a".to_vec()), field("here", other), field("here", gone)];
+        assert_eq!(live(&made_up, &secret()), 0);
+        assert_eq!(live(&[said(Word::Here, "a"), field("gone", b"a".to_vec())], &secret()), 1);
     }
 
     #[tokio::test(start_paused = true)]
