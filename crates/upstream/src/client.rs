@@ -69,29 +69,26 @@ impl Client {
         let mut seat = admission::seat(pool, &demand, &tried, give_up).await?;
         loop {
             tried.push(seat.endpoint().key);
-            let failure = match self.ask(&mut asking, seat).await {
+            // What is given up here is dropped before anything else is waited for: it shall take nobody's place.
+            let (next, failed) = match self.ask(&mut asking, seat).await {
                 Ok(busy) if busy.status == StatusCode::SERVICE_UNAVAILABLE => {
-                    let other = balance::choose(pool, &demand, &tried, Millis::now());
-                    if matches!(other, Choice::Nobody) || !asking.may_ask_elsewhere() {
-                        return Ok(busy);
+                    match balance::choose(pool, &demand, &tried, Millis::now()) {
+                        Choice::Nobody => return Ok(busy),
+                        _ if !asking.may_ask_elsewhere() => return Ok(busy),
+                        Choice::Seat(next) => (Some(next), None),
+                        Choice::Full => (None, None),
                     }
-                    // It takes nobody's place while this one waits for another.
-                    drop(busy);
-                    seat = match other {
-                        Choice::Seat(next) => next,
-                        _ => admission::seat(pool, &demand, &tried, give_up).await?,
-                    };
-                    continue;
                 }
                 Ok(response) => return Ok(response),
-                Err(failure) => failure,
+                Err(failure) if asking.may_move_on(&failure) => (None, Some(failure.error)),
+                Err(failure) => return Err(failure.error),
             };
-            if !asking.may_move_on(&failure) {
-                return Err(failure.error);
-            }
-            seat = match admission::seat(pool, &demand, &tried, give_up).await {
-                Err(UpstreamError::NoEndpoint { .. }) => return Err(failure.error),
-                next => next?,
+            seat = match next {
+                Some(next) => next,
+                None => match admission::seat(pool, &demand, &tried, give_up).await {
+                    Err(nobody @ UpstreamError::NoEndpoint { .. }) => return Err(failed.unwrap_or(nobody)),
+                    next => next?,
+                },
             };
         }
     }
@@ -120,12 +117,13 @@ impl Client {
         let endpoint = seat.endpoint().clone();
         asking.sit(seat);
         let answered = self.connect_and_ask(asking, &endpoint).await;
-        asking.seat = None;
         let ejection = asking.pool.config().health.ejection;
         match &answered {
             Ok(response) => endpoint.note_answer(response.status, &response.headers, ejection),
             Err(failure) => endpoint.note_error(&failure.error, failure.told, ejection),
         }
+        // After that: whoever takes it next shall know.
+        asking.seat = None;
         answered
     }
 

@@ -138,6 +138,16 @@ impl Health {
         outage >> FLAGS <= now.0 && self.outage.compare_exchange(outage, next, Relaxed, Relaxed).is_ok()
     }
 
+    /// The request that tried it is gone, whatever came of it: if nothing did, the next one may try.
+    pub(crate) fn end_trial(&self, now: Millis) {
+        let outage = self.outage.load(Relaxed);
+        if outage & ON_TRIAL != 0 {
+            let next = (now.0 << FLAGS) | (outage & DOWN) | ON_TRIAL;
+            // Else somebody has learned something meanwhile.
+            let _ = self.outage.compare_exchange(outage, next, Relaxed, Relaxed);
+        }
+    }
+
     /// The part of its share that it may have, 0 to 1.
     pub(crate) fn share(&self, now: Millis, slow_start: Duration) -> f64 {
         let returned = self.returned_at.load(Relaxed);
@@ -150,11 +160,7 @@ impl Health {
 
     /// It answered.
     pub(crate) fn note_good(&self, now: Millis) {
-        // Answers that were under way when it was ejected prove nothing.
-        if self.outage.load(Relaxed) & (DOWN | ON_TRIAL) != 0 {
-            self.outage.store(0, Relaxed);
-            self.note_returned(now);
-        }
+        self.note_answered(now);
         if self.in_a_row.load(Relaxed) != 0 {
             self.in_a_row.store(0, Relaxed);
         }
@@ -194,8 +200,17 @@ impl Health {
         }
     }
 
+    fn note_answered(&self, now: Millis) {
+        // Answers that were under way when it was ejected prove nothing.
+        if self.outage.load(Relaxed) & (DOWN | ON_TRIAL) != 0 {
+            self.outage.store(0, Relaxed);
+            self.note_returned(now);
+        }
+    }
+
     /// It says that it is busy, and for how long.
     pub(crate) fn note_busy(&self, now: Millis, wait: Duration) {
+        self.note_answered(now);
         self.busy_until.store(now.after(wait.min(BUSY_MAX)).0, Relaxed);
     }
 
@@ -376,6 +391,21 @@ mod tests {
         assert_eq!(health.standing(then.after(EJECTION - Duration::from_millis(1))), Standing::Ejected);
         silent(then);
         assert_eq!(health.standing(then.after(EJECTION)), Standing::Ejected, "the trial failed");
+    }
+
+    #[test]
+    fn a_trial_whose_client_leaves_costs_no_time_and_one_that_is_answered_by_busy_is_over() {
+        let health = Health::default();
+        failed(&health, 5, NOW);
+        let then = NOW.after(EJECTION);
+        assert!(health.takes_trial(then, EJECTION));
+        health.end_trial(then);
+        assert_eq!(health.standing(then), Standing::OnTrial);
+        assert!(health.takes_trial(then, EJECTION));
+        health.note_busy(then, Duration::from_secs(1));
+        health.end_trial(then);
+        assert_eq!(health.standing(then), Standing::Busy);
+        assert_eq!(health.standing(then.after(Duration::from_secs(1))), Standing::Good);
     }
 
     #[test]

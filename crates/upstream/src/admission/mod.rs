@@ -33,6 +33,8 @@ pub struct Seat {
     endpoint: Arc<EndpointState>,
     /// Of its prompt; none: it is beyond all limits, and no load.
     tokens: Option<u32>,
+    /// It finds out whether the endpoint is back.
+    is_trial: bool,
     /// Where its cost is put down. Boxed, as seats are moved often.
     charged: Option<Box<Charged>>,
 }
@@ -58,13 +60,23 @@ impl Seat {
         let others = counters.in_flight.fetch_update(SeqCst, Relaxed, has_room).ok()?;
         counters.tokens.fetch_add(tokens.into(), Relaxed);
         counters.time.begin(clock::nanos(), others);
-        Some(Self { pool: pool.clone(), endpoint: endpoint.clone(), tokens: Some(tokens), charged: None })
+        Some(Self::of(pool, endpoint, Some(tokens)))
+    }
+
+    fn of(pool: &Arc<PoolState>, endpoint: &Arc<EndpointState>, tokens: Option<u32>) -> Self {
+        Self { pool: pool.clone(), endpoint: endpoint.clone(), tokens, is_trial: false, charged: None }
+    }
+
+    /// The same, taken by the request that tries the endpoint.
+    pub(crate) fn on_trial(mut self) -> Self {
+        self.is_trial = true;
+        self
     }
 
     /// A place beyond all limits: for looks, and for what must reach this endpoint. It takes nobody's room, and no autoscaler
     /// sees it.
     pub(crate) fn beyond_limits(pool: &Arc<PoolState>, endpoint: &Arc<EndpointState>) -> Self {
-        Self { pool: pool.clone(), endpoint: endpoint.clone(), tokens: None, charged: None }
+        Self::of(pool, endpoint, None)
     }
 
     /// From now on its cost is put down there.
@@ -94,6 +106,9 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         let Some(tokens) = self.tokens else { return };
+        if self.is_trial {
+            self.endpoint.health.end_trial(Millis::now());
+        }
         let counters = &self.endpoint.counters;
         counters.tokens.fetch_sub(tokens.into(), Relaxed);
         let in_flight = counters.in_flight.fetch_sub(1, SeqCst);

@@ -71,7 +71,7 @@ pub(crate) fn choose(pool: &Arc<PoolState>, demand: &Demand, tried: &[u64], now:
     if field.candidates.is_empty() {
         return Choice::Nobody;
     }
-    let (limit, ejection) = (pool.limit(), pool.config().health.ejection);
+    let limit = pool.limit();
     let order = Order::of(pool, &members, demand, now);
     let tokens = tokens(demand);
     loop {
@@ -80,10 +80,11 @@ pub(crate) fn choose(pool: &Arc<PoolState>, demand: &Demand, tried: &[u64], now:
             .map(|at| (at, order.rank(&field, at, tokens)))
             .min_by(|(_, a), (_, b)| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
         let Some((at, _)) = best else { return Choice::Full };
-        let candidate = &field.candidates[at];
-        let is_free =
-            candidate.standing != Standing::OnTrial || candidate.endpoint.health.takes_trial(now, ejection);
-        let seat = is_free.then(|| Seat::take(pool, candidate.endpoint, limit, tokens)).flatten();
+        let Candidate { endpoint, standing, .. } = &field.candidates[at];
+        let seat = match standing {
+            Standing::OnTrial => on_trial(pool, endpoint, limit, tokens, now),
+            _ => Seat::take(pool, endpoint, limit, tokens),
+        };
         match seat {
             Some(seat) => {
                 order.note(seat.endpoint(), now);
@@ -93,6 +94,24 @@ pub(crate) fn choose(pool: &Arc<PoolState>, demand: &Demand, tried: &[u64], now:
             None => field.candidates.swap_remove(at),
         };
     }
+}
+
+/// The seat of the one request that finds out whether an endpoint is back.
+fn on_trial(
+    pool: &Arc<PoolState>,
+    endpoint: &Arc<EndpointState>,
+    limit: u32,
+    tokens: u32,
+    now: Millis,
+) -> Option<Seat> {
+    if !endpoint.health.takes_trial(now, pool.config().health.ejection) {
+        return None;
+    }
+    let seat = Seat::take(pool, endpoint, limit, tokens);
+    if seat.is_none() {
+        endpoint.health.end_trial(now);
+    }
+    seat.map(Seat::on_trial)
 }
 
 /// How much load a request is.
