@@ -30,7 +30,7 @@ const DEFAULTS_OF_REDIS: &str = r#"
 "#;
 
 /// Keys whose default depends on other keys or the machine, or that [`DEFAULTS`] had to set.
-const NOT_FIXED: [&str; 21] = [
+const NOT_FIXED: [&str; 22] = [
     "allow_anonymous",
     "anonymous_role",
     "by",
@@ -41,6 +41,7 @@ const NOT_FIXED: [&str; 21] = [
     "name",
     "namespace",
     "on_error",
+    "parallelism",
     "port",
     "regenerate",
     "requests_per_minute",

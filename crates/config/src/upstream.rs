@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use refrain_core::settings::{
-    Admin, Cost, EmbeddedStore, Fleet, Limits, Listener, Log, PluginHost, Pool, PoolKind, Priority, Route,
-    RouteCache, RouteMatch, Runtime, Settings, Store,
+    Admin, Admission, Cost, EmbeddedStore, Fleet, Limits, Listener, Log, PluginHost, Pool, PoolKind,
+    Priority, Route, RouteCache, RouteMatch, Runtime, Settings, Store,
 };
 use refrain_core::{ListenerId, PoolId, Role, RouteId};
 
@@ -42,7 +42,8 @@ pub fn for_upstream(upstream: &str, listen: Option<SocketAddr>) -> Result<Settin
         return Err(refuse("--listen", message));
     }
     let kind = if endpoint.port == OLLAMA_PORT { PoolKind::Ollama } else { PoolKind::Generic };
-    let pool = Pool { kind, ..Pool::new(PoolId::new("upstream"), vec![endpoint]) };
+    let pool =
+        Pool { kind, admission: Admission::of(kind), ..Pool::new(PoolId::new("upstream"), vec![endpoint]) };
     let route = Route {
         id: RouteId::new("all"),
         matches: RouteMatch { path: "/".into(), ..RouteMatch::default() },

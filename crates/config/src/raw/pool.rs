@@ -121,7 +121,7 @@ pub(crate) struct PoolLimits {
     #[schemars(range(min = 1, max = 1_000_000))]
     pub(crate) concurrency: Option<u32>,
     /// Requests that a server computes side by side (--max-num-seqs, -np, OLLAMA_NUM_PARALLEL). Up to so many, none is sent
-    /// away from its preferred server. Default 8.
+    /// away from its preferred server. Default: 16, or 8 for kind = "ollama".
     #[schemars(range(min = 1, max = 100_000))]
     pub(crate) parallelism: Option<u32>,
     /// Requests that wait for a server; more are refused. 0: none waits. Default 1024.

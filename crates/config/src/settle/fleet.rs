@@ -53,8 +53,13 @@ pub(super) fn sessions(raw: &raw::Pool) -> Sessions {
     }
 }
 
-pub(super) fn admission(context: &mut Context<'_>, pool: &str, raw: &raw::PoolLimits) -> Admission {
-    let default = Admission::default();
+pub(super) fn admission(
+    context: &mut Context<'_>,
+    pool: &str,
+    raw: &raw::PoolLimits,
+    kind: PoolKind,
+) -> Admission {
+    let default = Admission::of(kind);
     let concurrency = raw.concurrency.unwrap_or(default.concurrency);
     let parallelism = raw.parallelism.unwrap_or(default.parallelism.min(concurrency));
     if parallelism > concurrency {

@@ -92,7 +92,7 @@ fn pool(context: &mut Context<'_>, name: &str, mut raw: raw::Pool, tenants: &Ten
         kind,
         balance: fleet::balance(context, name, &raw),
         sessions: fleet::sessions(&raw),
-        admission: fleet::admission(context, name, &raw.limits),
+        admission: fleet::admission(context, name, &raw.limits, kind),
         health: fleet::health(&raw.health),
         tenancy: fleet::tenancy(context, name, &raw, kind, tenants),
         fallback: fleet::fallback(context, name, raw.fallback.take()),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::PoolKind;
 use crate::TenantId;
 
 /// Which endpoint of a pool is asked.
@@ -64,9 +65,19 @@ pub struct Admission {
     pub queue_timeout: Duration,
 }
 
+impl Admission {
+    /// What holds for servers of this kind where config says nothing else: an Ollama computes few requests side by side.
+    pub fn of(kind: PoolKind) -> Self {
+        match kind {
+            PoolKind::Generic => Self::default(),
+            PoolKind::Ollama => Self { parallelism: 8, ..Self::default() },
+        }
+    }
+}
+
 impl Default for Admission {
     fn default() -> Self {
-        Self { concurrency: 256, parallelism: 8, queue_max: 1024, queue_timeout: Duration::from_secs(30) }
+        Self { concurrency: 256, parallelism: 16, queue_max: 1024, queue_timeout: Duration::from_secs(30) }
     }
 }
 

@@ -4,7 +4,7 @@ mod replay;
 mod server;
 mod trace;
 
-use refrain_core::settings::Balance;
+use refrain_core::settings::{Admission, Balance};
 
 use replay::{Fleet, Outcome};
 use trace::Request;
@@ -29,7 +29,13 @@ fn replay(trace: &[Request], balance: Balance, parallelism: u32, least: [f64; 3]
 
 #[test]
 fn prefixes_find_what_precise_routing_finds_and_loads_stay_within_the_bound() {
-    replay(&trace::read(), Balance::Prefix, 16, [0.25, 0.35, 0.36], [0.27, 0.37, 0.37]);
+    replay(
+        &trace::read(),
+        Balance::Prefix,
+        Admission::default().parallelism,
+        [0.25, 0.35, 0.36],
+        [0.27, 0.37, 0.37],
+    );
 }
 
 /// At peak each server has three times the requests at once that it is said to compute side by side.
