@@ -49,8 +49,10 @@ pub(crate) fn fall_back(
     let pool = snapshot.upstreams.pool(id)?.clone();
     let may_use = caller.pools.is_empty() || caller.pools.contains(id);
     let named = &asked.request.prompt.model;
-    let model = ask::alias(&pool, named).to_owned();
-    if !may_use || tenancy::admit(&pool, caller).is_err() || !ask::may_ask(caller, &[named, &model]) {
+    // What a policy chose instead holds for the stand-in, too.
+    let meant = if target.model == ask::alias(&target.pool, named) { named } else { &target.model };
+    let model = ask::alias(&pool, meant).to_owned();
+    if !may_use || tenancy::admit(&pool, caller).is_err() || !ask::may_ask(caller, &[meant, &model]) {
         return None;
     }
     let target = Target { pool, model, routing_key: target.routing_key };

@@ -1,7 +1,7 @@
 //! A pool that stands in for another.
 
 use refrain_tests::fake::{Answer, FakeUpstream};
-use refrain_tests::{Ask, Config, Person, Refrain};
+use refrain_tests::{Ask, Config, Person, Policy, Refrain};
 use serde_json::json;
 
 /// A pool at this URL, with another one behind it that calls its model otherwise.
@@ -40,6 +40,21 @@ async fn a_stand_ins_answer_is_never_the_first_pools() {
     let own = refrain.send(&Ask::chat("hello")).await;
     assert!(!own.is_hit(), "{}", own.cache_status());
     assert_eq!((first.posts(), second.posts()), (2, 1));
+}
+
+#[tokio::test]
+async fn the_model_that_a_policy_chose_is_asked_of_the_stand_in_too() {
+    let second = FakeUpstream::start().await;
+    let tables = format!(
+        "[pool.second]\nendpoints = [{:?}]\nmodels = {{ m = \"other\", small = \"tiny\" }}\n",
+        second.url()
+    );
+    let policy = Policy::new().model("small");
+    let config =
+        Config::new(NOBODY).pool("fallback = \"second\"").tables(&tables).policy("test", &policy, "");
+    let refrain = Refrain::start(&config).await;
+    assert_eq!(refrain.send(&Ask::chat("hello")).await.status, 200);
+    assert_eq!(second.last_post().json()["model"], "tiny");
 }
 
 #[tokio::test]
