@@ -4,19 +4,28 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Method, Response, StatusCode};
 use refrain_core::Code;
-use refrain_upstream::{EndpointState, UpstreamBody, UpstreamError};
+use refrain_core::settings::Timeouts;
+use refrain_upstream::{Client, EndpointState, PoolState, UpstreamBody, UpstreamError, UpstreamRequest};
 use serde_json::{Map, Value};
+use tokio::task::JoinSet;
 
 use crate::body::Body;
 use crate::failure::Failure;
 use crate::request::Admitted;
 use crate::upstream_headers::{self, Encoding};
 use crate::worker::Worker;
+
+/// Longest wait for one endpoint's list: one that hangs must not keep the others' from the client.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Endpoints that are asked at once.
+const ASKED_AT_ONCE: usize = 16;
 
 /// A longer list is refused.
 const LIST_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -41,10 +50,12 @@ pub(crate) async fn list(worker: &Worker, admitted: &Admitted) -> Result<Respons
     let shape = if admitted.routed.head.path().starts_with("/api/") { OLLAMA } else { OPENAI };
     let mut merged: Option<Map<String, Value>> = None;
     let mut failed = Failure::upstream(Code::UpstreamBroken);
-    for endpoint in admitted.state().pool.endpoints().iter() {
-        match fetch(worker, admitted, endpoint).await {
-            Ok(list) => merge(&mut merged, list, &shape),
-            Err(failure) => failed = failure,
+    for some in admitted.state().pool.endpoints().chunks(ASKED_AT_ONCE) {
+        for listed in fetch_all(worker, admitted, some).await? {
+            match listed {
+                Ok(list) => merge(&mut merged, list, &shape),
+                Err(failure) => failed = failure,
+            }
         }
     }
     let Some(mut list) = merged else { return Err(failed) };
@@ -56,15 +67,41 @@ pub(crate) async fn list(worker: &Worker, admitted: &Admitted) -> Result<Respons
     Ok(response)
 }
 
-async fn fetch(
+type Fetched = Result<Map<String, Value>, Failure>;
+
+/// What each of these says, in their order.
+async fn fetch_all(
     worker: &Worker,
     admitted: &Admitted,
+    endpoints: &[Arc<EndpointState>],
+) -> Result<Vec<Fetched>, Failure> {
+    let mut asked = JoinSet::new();
+    for (place, endpoint) in endpoints.iter().enumerate() {
+        let mut request = upstream_headers::request(admitted, Encoding::Identity, UpstreamBody::empty())?;
+        let Timeouts { connect: _, first_byte, idle, total } = &mut request.timeouts;
+        for timeout in [first_byte, idle, total] {
+            *timeout = PATIENCE.min(*timeout);
+        }
+        let (client, pool, endpoint) =
+            (worker.client.clone(), admitted.state().pool.clone(), endpoint.clone());
+        asked.spawn(async move { (place, fetch(&client, &pool, &endpoint, request).await) });
+    }
+    let mut fetched = Vec::new();
+    while let Some(one) = asked.join_next().await {
+        fetched.extend(one);
+    }
+    fetched.sort_by_key(|(place, _)| *place);
+    Ok(fetched.into_iter().map(|(_, fetched)| fetched).collect())
+}
+
+async fn fetch(
+    client: &Client,
+    pool: &Arc<PoolState>,
     endpoint: &Arc<EndpointState>,
-) -> Result<Map<String, Value>, Failure> {
-    let state = admitted.state();
-    let request = upstream_headers::request(admitted, Encoding::Identity, UpstreamBody::empty())?;
+    request: UpstreamRequest,
+) -> Fetched {
     let read = async {
-        let response = worker.client.send_to(&state.pool, endpoint, request).await?;
+        let response = client.send_to(pool, endpoint, request).await?;
         let is_ok = response.status == StatusCode::OK;
         Ok::<_, UpstreamError>((is_ok, response.body.collect(LIST_BYTES_MAX).await?))
     };

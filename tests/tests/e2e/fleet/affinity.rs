@@ -1,5 +1,6 @@
 //! Which server of a pool is asked.
 
+use refrain_tests::fake::Answer;
 use refrain_tests::{Ask, Client, Person, Refrain};
 use serde_json::json;
 
@@ -139,6 +140,16 @@ async fn a_model_is_asked_where_it_is() {
         refrain.send(&Ask::post("/api/show", json!({"model": "small"}))).await;
     }
     assert_eq!(fakes[0].requests("/api/show").len(), 2);
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_keeps_no_other_servers_models_from_the_list() {
+    let fakes = fakes(2).await;
+    fakes[1].offer(&["there"]);
+    let refrain = fleet(&fakes, "").await;
+    fakes[0].answers_gets(|_| Answer::never());
+    let list = refrain.send(&Ask::get("/v1/models")).await.json();
+    assert_eq!(list["data"][0]["id"], "there");
 }
 
 #[tokio::test]
