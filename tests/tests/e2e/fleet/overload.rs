@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use refrain_tests::fake::{Answer, FakeUpstream, Gate, openai};
-use refrain_tests::{Ask, Person, Refrain, Reply, eventually};
+use refrain_tests::{Ask, Config, Person, Refrain, Reply, eventually};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
@@ -84,6 +84,33 @@ async fn nobody_waits_longer_than_the_pool_lets_them() {
     busy.gate.open();
     assert_eq!(first.await.unwrap().status, 200);
     assert_eq!(busy.refrain.send(&Ask::chat("third")).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_stale_answer_is_served_where_the_pool_is_full() {
+    let fakes = fakes(1).await;
+    let tables = format!(
+        "[pool.fleet]\nendpoints = [{:?}]\nlimits = {{ concurrency = 1, parallelism = 1, queue = 0 }}\n\
+         [route.fleet]\npool = \"fleet\"\npath = \"/v1\"\ncache.stale_if_error = \"10m\"\n",
+        fakes[0].url()
+    );
+    let refrain = Arc::new(Refrain::start(&Config::new("http://127.0.0.1:1").tables(&tables)).await);
+    let known = refrain.send(&Ask::chat("known")).await;
+    let purge = Ask::post("/purge", json!({"everything": true, "soft": true}));
+    assert_eq!(refrain.admin(&purge).await.status, 200);
+
+    let gate = Gate::default();
+    let message = json!({"role": "assistant", "content": "at last"});
+    fakes[0].next(Answer::json(200, &openai::chat_whole(1, &message, "stop", 2)).gate(0, &gate));
+    let busy = Busy { fakes, refrain, gate };
+    let first = busy.ask(Ask::chat("first"));
+    busy.fakes[0].posted(2).await;
+    let stale = busy.refrain.send(&Ask::chat("known")).await;
+    assert!(stale.cache_status().ends_with("detail=stale_if_error"), "{}", stale.cache_status());
+    assert_eq!(stale.answer(), known.answer());
+    refused(&busy.refrain.send(&Ask::chat("unknown")).await, 503);
+    busy.gate.open();
+    assert_eq!(first.await.unwrap().status, 200);
 }
 
 #[tokio::test]
