@@ -62,7 +62,7 @@ async fn ask_with(
         change(pool);
     });
     // HTTP/2 ends when nobody holds the connection.
-    join!(async { fleet.text().await }, serve(&server, acceptor))
+    join!(Box::pin(async { fleet.text().await }), serve(&server, acceptor))
 }
 
 async fn ask(
