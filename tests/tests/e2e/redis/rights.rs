@@ -109,3 +109,23 @@ async fn the_documented_rights_suffice_in_a_redis_cluster() {
         runs(&proxy, command).await;
     }
 }
+
+#[tokio::test]
+async fn the_documented_rights_suffice_for_shared_limits() {
+    let redis = RedisServer::start(Flavour::Plain).await;
+    admit(&redis, &["every server", "shared limits"]).await;
+    let fleet = Fleet::at(&redis.url_as("refrain:PASSWORD")).await;
+    let limit = "[limit.all]\nby = [\"tenant\"]\nrequests_per_day = 2\nconcurrency = 1\ntimeout = \"2s\"\non_error = \"refuse\"";
+    let pair = fleet.pair_with(|config| config.route("limits = [\"all\"]").tables(limit)).await;
+    for (proxy, status) in [(&pair[0], 200), (&pair[1], 200), (&pair[0], 429), (&pair[1], 429)] {
+        let room = async || {
+            let reply = proxy.send(&Ask::chat(QUESTION)).await;
+            (reply.status == status).then_some(())
+        };
+        eventually("a place given back, and then no request left", room).await;
+    }
+    for proxy in &pair {
+        let metrics = proxy.metrics().await;
+        assert!(metrics.sum(ERRORS, &[]) < 0.5, "{}", metrics.text());
+    }
+}
