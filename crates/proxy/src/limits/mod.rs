@@ -23,6 +23,7 @@ use refrain_core::settings::{LimitPlace, Measure, OnLimitError, Window};
 use refrain_llm::request::ParsedRequest;
 use tokio::time::Instant;
 
+use crate::auth::Caller;
 use crate::failure::Failure;
 use crate::paths::PathClass;
 use crate::request::Admitted;
@@ -73,7 +74,8 @@ async fn take_all(snapshot: &Snapshot, admitted: &Admitted, fields: &mut Fields)
     let mut granted = Granted::default();
     for limit in &state.limits {
         let subject = Subject::of(&limit.config.by, &admitted.caller, &state.route.id);
-        let terms = limit.terms(&admitted.caller);
+        let Caller { key, identity, .. } = &admitted.caller;
+        let terms = limit.terms(key.as_ref(), &identity.tenant);
         let taken = match take(quotas, (limit, terms), &subject, estimate).await {
             Ok(Taken { lack: None, held, in_flight, readings }) => Ok((held, in_flight, readings)),
             Ok(Taken { lack: Some(lack), in_flight, readings, .. }) => {

@@ -9,7 +9,6 @@ use refrain_core::{KeyId, LimitId, TenantId};
 
 use super::meter::Pace;
 use super::table::Table;
-use crate::auth::Caller;
 
 /// A limit.
 #[derive(Debug)]
@@ -132,10 +131,10 @@ impl LimitState {
         }
     }
 
-    /// What holds for a caller.
-    pub(crate) fn terms(&self, caller: &Caller) -> &Arc<Terms> {
-        let by_key = caller.key.as_ref().and_then(|key| self.keys.get(key));
-        by_key.or_else(|| self.tenants.get(&caller.identity.tenant)).unwrap_or(&self.own)
+    /// What holds for this key, if there is one, of this tenant.
+    pub(crate) fn terms(&self, key: Option<&KeyId>, tenant: &TenantId) -> &Arc<Terms> {
+        let by_key = key.and_then(|key| self.keys.get(key));
+        by_key.or_else(|| self.tenants.get(tenant)).unwrap_or(&self.own)
     }
 
     /// Counts what became of a request.

@@ -42,6 +42,12 @@ impl Subject {
         subject
     }
 
+    /// One of this key.
+    #[cfg(test)]
+    pub(crate) fn of_key(key: &str) -> Self {
+        Self { key: Some(Who::Key(key.into())), ..Self::default() }
+    }
+
     /// Its name among those of a limit, from which no name in it can be told.
     pub(crate) fn digest(&self, key: &[u8; 32], limit: &str) -> [u8; 32] {
         let mut hasher = blake3::Hasher::new_keyed(key);

@@ -140,17 +140,10 @@ impl Shard {
 
 #[cfg(test)]
 mod tests {
-    use refrain_core::settings::LimitBy;
-    use refrain_core::{Identity, Role, UserId};
-
     use super::*;
-    use crate::auth::Caller;
 
     fn subject(name: usize) -> Subject {
-        let identity =
-            Identity { user: Some(UserId::new(name.to_string())), ..Identity::anonymous(Role::Caller) };
-        let caller = Caller { key: None, identity: identity.into(), models: [].into(), pools: [].into() };
-        Subject::of(&[LimitBy::User], &caller, &"r".into())
+        Subject::of_key(&name.to_string())
     }
 
     fn spend(counts: &mut Counts) {

@@ -2,15 +2,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use refrain_core::Usage;
 use refrain_core::settings::{HitCost, LimitBy, LimitPlace, Measure, Quota, Rate, RateLimit, Window};
-use refrain_core::{Identity, Role, Usage};
 
 use super::granted::Hold;
 use super::local::{self, What};
-use super::state::LimitState;
+use super::state::{LimitState, Terms};
 use super::subject::Subject;
 use super::{Estimate, Granted};
-use crate::auth::{Caller, Keys};
 use crate::metrics::Outcome;
 use crate::tally::Spent;
 
@@ -45,27 +44,18 @@ fn state(config: RateLimit) -> Arc<LimitState> {
     states(config, &HashMap::new()).into_values().next().unwrap()
 }
 
-fn anonymous() -> Caller {
-    let listener = refrain_core::settings::Listener {
-        id: "main".into(),
-        address: ([127, 0, 0, 1], 0).into(),
-        tls: None,
-        allow_anonymous: true,
-        anonymous_role: Role::Caller,
-    };
-    Keys::new(&[]).identify(&listener, &http::HeaderMap::new()).unwrap()
+fn subject() -> Subject {
+    Subject::of_key("ann")
 }
 
-fn subject() -> Subject {
-    let caller = anonymous();
-    assert_eq!(*caller.identity, Identity::anonymous(Role::Caller));
-    Subject::of(&[LimitBy::User], &caller, &"chat".into())
+fn terms(limit: &LimitState) -> Arc<Terms> {
+    limit.terms(None, &"acme".into()).clone()
 }
 
 /// One request; why it was refused, or its hold.
 fn ask(limit: &Arc<LimitState>, input_tokens: u64, now_ms: u64) -> Result<Granted, What> {
     let estimate = Estimate { input_tokens };
-    let terms = limit.terms(&anonymous()).clone();
+    let terms = terms(limit);
     let taken = local::take(limit, &terms, &subject(), estimate, now_ms);
     if let Some(lack) = taken.lack {
         return Err(lack.what);
@@ -203,10 +193,10 @@ fn a_reload_keeps_what_was_counted() {
 fn policies_are_told_as_structured_fields() {
     let day = Rate { measure: Measure::OutputTokens, window: Window::Day, limit: 5_000, burst: 5_000 };
     let limit = state(config(vec![per_minute(Measure::Requests, 60), day], Some(4)));
-    let terms = limit.terms(&anonymous());
+    let terms = terms(&limit);
     let mut fields = super::LimitFields::default();
-    let taken = local::take(&limit, terms, &subject(), Estimate { input_tokens: 0 }, NOON_MS);
-    fields.add(&limit, terms, &taken.readings[..2], taken.in_flight);
+    let taken = local::take(&limit, &terms, &subject(), Estimate { input_tokens: 0 }, NOON_MS);
+    fields.add(&limit, &terms, &taken.readings[..2], taken.in_flight);
     let mut headers = http::HeaderMap::new();
     fields.write(&mut headers);
     assert_eq!(

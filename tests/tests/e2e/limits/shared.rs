@@ -1,7 +1,7 @@
 //! Limits that proxies count together.
 
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use refrain_tests::fake::{Answer, FakeUpstream, Gate, openai};
 use refrain_tests::redis::{Flavour, RedisCluster, RedisServer};
@@ -93,6 +93,20 @@ async fn places_and_tokens_are_shared_too() {
     };
     let refused = eventually("a debt of tokens elsewhere", refused).await;
     assert!(refused.header("retry-after").parse::<u64>().unwrap() > 200, "{}", refused.header("retry-after"));
+}
+
+#[tokio::test]
+async fn two_proxies_never_have_more_under_way_than_may_be() {
+    let [ann] = people();
+    let (fake, dir) = (FakeUpstream::start().await, tempfile::tempdir().unwrap());
+    let redis = RedisServer::start(Flavour::VectorSets).await;
+    let url = format!("url = {:?}", redis.url());
+    let config = config(&fake, &dir.path().join("secret"), &url, &[&ann], "concurrency = 3").quiet();
+    fake.always(|_| answer(1).pause(0, Duration::from_millis(20)));
+    let pair = [start(&config).await, start(&config).await];
+    let admitted = crowd(&pair, 60, &ann).await;
+    assert!(admitted >= 3, "{admitted}");
+    assert!((1..=3).contains(&fake.peak_in_flight()), "{}", fake.peak_in_flight());
 }
 
 #[tokio::test]
