@@ -21,7 +21,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
 
 use crate::error::{Problems, Suggestion};
-use crate::text::{Address, Bytes, FilePath, Hash, NonEmpty, TimeSpan};
+use crate::text::{Address, Bytes, FilePath, Hash, Network, NonEmpty, TimeSpan};
 use crate::tree::Origin;
 
 pub(crate) use cost::Cost;
@@ -35,7 +35,7 @@ pub(crate) use pool::{
 };
 pub(crate) use quota::{HitCost, Limit, LimitBy, LimitNumbers, OnLimitError, Priority};
 pub(crate) use route::{Cache, Directive, Regenerate, Route, Sampled, Scope, Semantic, Veto};
-pub(crate) use store::{RedisTls, Store, StoreKind, VectorSearch};
+pub(crate) use store::{RedisTls, Store, StoreKind, VectorSearch, WhenLocked};
 
 /// Refrain: proxy and answer cache for LLM servers. Relative paths are relative to the folder of the file.
 #[derive(Default, Deserialize, JsonSchema)]
@@ -166,6 +166,8 @@ pub(crate) struct Runtime {
     /// Data threads, each with its own upstream connections. Default: one a CPU.
     #[schemars(range(min = 1, max = 1024))]
     pub(crate) workers: Option<u32>,
+    /// From SIGTERM (not ready any more) to the end of accepting, for balancers to look elsewhere. Default: none.
+    pub(crate) shutdown_delay: Option<TimeSpan>,
     /// How long shutdown waits for requests in flight. Default "30s".
     pub(crate) drain_timeout: Option<TimeSpan>,
 }
@@ -184,13 +186,24 @@ pub(crate) struct Limits {
     /// Nesting of a JSON body. Default 64.
     #[schemars(range(min = 1, max = 128))]
     pub(crate) json_depth: Option<u32>,
-    /// From accept, or the end of the last answer, to a whole request head. Default "1m".
+    /// From accept, or the first byte of a later request, to a whole request head. Default "1m".
     pub(crate) head_timeout: Option<TimeSpan>,
+    /// From the end of an answer to the first byte of the next request. Default "1m15s".
+    pub(crate) idle_timeout: Option<TimeSpan>,
     /// Between two reads of a request body. Default "30s".
     pub(crate) body_timeout: Option<TimeSpan>,
+    /// From a request's head to the end of its body. Default "5m".
+    pub(crate) upload_timeout: Option<TimeSpan>,
+    /// How long a client may take nothing of what waits for it. Default "1m".
+    pub(crate) write_timeout: Option<TimeSpan>,
     /// Open client connections a worker. Default 10000.
     #[schemars(range(min = 1, max = 1_000_000))]
     pub(crate) connections: Option<u32>,
+    /// Open connections of one client address (IPv6: of one /64), over all workers. Default 1000.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub(crate) connections_per_address: Option<u32>,
+    /// Addresses of balancers, whose connections are not counted by address. Default: this machine.
+    pub(crate) trusted_proxies: Option<Vec<Network>>,
     /// Concurrent HTTP/2 streams a connection. Default 128.
     #[schemars(range(min = 1, max = 65_535))]
     pub(crate) h2_streams: Option<u32>,

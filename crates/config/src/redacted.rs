@@ -91,8 +91,12 @@ fn role(role: Role) -> &'static str {
 }
 
 fn runtime(runtime: &Runtime) -> Value {
-    let Runtime { workers, drain_timeout } = runtime;
-    json!({ "workers": workers, "drain_timeout": format_span(*drain_timeout) })
+    let Runtime { workers, shutdown_delay, drain_timeout } = runtime;
+    let mut table = json!({ "workers": workers, "drain_timeout": format_span(*drain_timeout) });
+    if !shutdown_delay.is_zero() {
+        table["shutdown_delay"] = json!(format_span(*shutdown_delay));
+    }
+    table
 }
 
 fn limits(limits: &Limits) -> Value {
@@ -102,19 +106,30 @@ fn limits(limits: &Limits) -> Value {
         body_bytes_max,
         json_depth_max,
         head_timeout,
+        idle_timeout,
         body_timeout,
+        upload_timeout,
+        write_timeout,
         connections_max,
+        connections_per_address_max,
+        trusted_proxies,
         h2_streams_max,
         waiters_max,
     } = limits;
+    let trusted: Vec<String> = trusted_proxies.iter().map(ToString::to_string).collect();
     json!({
         "head": size(*head_bytes_max),
         "headers": headers_max,
         "body": size(*body_bytes_max),
         "json_depth": json_depth_max,
         "head_timeout": format_span(*head_timeout),
+        "idle_timeout": format_span(*idle_timeout),
         "body_timeout": format_span(*body_timeout),
+        "upload_timeout": format_span(*upload_timeout),
+        "write_timeout": format_span(*write_timeout),
         "connections": connections_max,
+        "connections_per_address": connections_per_address_max,
+        "trusted_proxies": trusted,
         "h2_streams": h2_streams_max,
         "waiters": waiters_max,
     })

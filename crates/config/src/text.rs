@@ -8,10 +8,10 @@ mod quantity;
 mod redis;
 
 use std::borrow::Cow;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use refrain_core::settings::{Endpoint, KeyHash};
+use refrain_core::settings::{Endpoint, KeyHash, Network as CoreNetwork};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, Deserializer, Error as _};
 
@@ -73,6 +73,8 @@ textual! {
     Bytes(u64) = "byte-size" by quantity::parse_bytes, like "8 MiB";
     /// An IP address and a port to listen on.
     Address(SocketAddr) = "socket-address" by parse_address, like "127.0.0.1:8080";
+    /// An IP address, or all that begin with the same bits.
+    Network(CoreNetwork) = "ip-network" by parse_network, like "10.0.0.0/8";
     /// An upstream server.
     UpstreamUrl(Endpoint) = "upstream-url" by endpoint_of_url, like "http://gpu-a:8000";
     /// A salted hash of an API key.
@@ -111,6 +113,18 @@ pub(crate) use http::parse_header_name;
 
 fn parse_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "expected an IP address and a port, like 127.0.0.1:8080 or [::]:8080".to_owned())
+}
+
+fn parse_network(text: &str) -> Result<CoreNetwork, String> {
+    let (address, prefix) = match text.split_once('/') {
+        Some((address, prefix)) => (address.parse::<IpAddr>(), prefix.parse().ok()),
+        None => (text.parse::<IpAddr>(), None),
+    };
+    let network = address.ok().and_then(|address| {
+        let whole = if address.is_ipv4() { 32 } else { 128 };
+        CoreNetwork::of(address, if text.contains('/') { prefix? } else { whole })
+    });
+    network.ok_or_else(|| "expected an IP address or a network, like 10.0.0.7 or 10.0.0.0/8".to_owned())
 }
 
 fn parse_file(text: &str) -> Result<PathBuf, String> {

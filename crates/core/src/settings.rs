@@ -4,6 +4,7 @@
 
 mod cost;
 mod discover;
+mod edge;
 mod endpoint;
 mod fleet;
 mod plugin;
@@ -26,6 +27,7 @@ pub use discover::{
     Discovery, DiscoverySource, DnsSource, KubernetesSource, RunPodSource, RunPodVia, ServicePort, Shrinking,
     SrvSource, Token, VastSource,
 };
+pub use edge::{Limits, Network, Runtime};
 pub use endpoint::{EndpointTls, HttpVersion};
 pub use fleet::{Admission, Balance, Fleet, HashBy, Health, Sessions, Tenancy};
 pub use plugin::{Grant, Isolation, OnError, Plugin, PluginHost, PluginLimits, RoutePlugin};
@@ -108,38 +110,6 @@ pub struct Admin {
     pub address: SocketAddr,
 }
 
-/// Threads and shutdown.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Runtime {
-    /// Data threads, each with its own runtime and upstream connections.
-    pub workers: usize,
-    /// How long shutdown waits for requests in flight.
-    pub drain_timeout: Duration,
-}
-
-/// Bounds on what a client may send and how long it may take.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Request line and headers, in bytes.
-    pub head_bytes_max: usize,
-    /// Number of request headers.
-    pub headers_max: usize,
-    /// Request body, in bytes.
-    pub body_bytes_max: usize,
-    /// Nesting of a JSON body.
-    pub json_depth_max: usize,
-    /// From accept (or the end of the last answer) to a whole request head.
-    pub head_timeout: Duration,
-    /// Between two reads of a request body.
-    pub body_timeout: Duration,
-    /// Open client connections a worker.
-    pub connections_max: usize,
-    /// Concurrent HTTP/2 streams a connection.
-    pub h2_streams_max: u32,
-    /// Waiters on one generation.
-    pub waiters_max: usize,
-}
-
 /// Where answers are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(clippy::large_enum_variant, reason = "there is one in a process")]
@@ -174,6 +144,18 @@ pub struct EmbeddedStore {
     pub disk_bytes_max: u64,
     /// Largest entry, in bytes of its record.
     pub entry_bytes_max: usize,
+    /// What to do while another process has the directory.
+    pub when_locked: WhenLocked,
+}
+
+/// What a store does while another process has its directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum WhenLocked {
+    /// The start fails: two processes in one directory are a mistake.
+    #[default]
+    Refuse,
+    /// It begins in memory and takes the directory over when the other process lets go.
+    Wait,
 }
 
 /// The embedding model.
@@ -387,31 +369,6 @@ pub enum LogFormat {
     Json,
 }
 
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            head_bytes_max: 64 * 1024,
-            headers_max: 100,
-            body_bytes_max: 16 * 1024 * 1024,
-            json_depth_max: 64,
-            head_timeout: Duration::from_secs(60),
-            body_timeout: Duration::from_secs(30),
-            connections_max: 10_000,
-            h2_streams_max: 128,
-            waiters_max: 256,
-        }
-    }
-}
-
-impl Default for Runtime {
-    fn default() -> Self {
-        Self {
-            workers: std::thread::available_parallelism().map_or(1, usize::from),
-            drain_timeout: Duration::from_secs(30),
-        }
-    }
-}
-
 impl Default for EmbeddedStore {
     fn default() -> Self {
         Self {
@@ -419,6 +376,7 @@ impl Default for EmbeddedStore {
             dir: None,
             disk_bytes_max: 4 * 1024 * 1024 * 1024,
             entry_bytes_max: 4 * 1024 * 1024,
+            when_locked: WhenLocked::default(),
         }
     }
 }

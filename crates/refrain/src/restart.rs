@@ -27,7 +27,7 @@ pub(crate) fn keep_running(old: &Settings, new: &mut Settings) -> Vec<String> {
         cost: _,
         routes: _,
     } = new;
-    let Runtime { workers, drain_timeout: _ } = runtime;
+    let Runtime { workers, shutdown_delay: _, drain_timeout: _ } = runtime;
     let Limits {
         connections_max,
         waiters_max,
@@ -36,7 +36,12 @@ pub(crate) fn keep_running(old: &Settings, new: &mut Settings) -> Vec<String> {
         body_bytes_max: _,
         json_depth_max: _,
         head_timeout: _,
+        idle_timeout: _,
         body_timeout: _,
+        upload_timeout: _,
+        write_timeout: _,
+        connections_per_address_max: _,
+        trusted_proxies: _,
         h2_streams_max: _,
     } = limits;
     let Log { format, filter: _, access_sample: _ } = log;

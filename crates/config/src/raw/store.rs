@@ -20,11 +20,23 @@ pub(crate) struct Store {
     pub(crate) disk: Option<Bytes>,
     /// Largest entry. Default "4 MiB".
     pub(crate) entry_max: Option<Bytes>,
+    /// What to do while another process has `dir`. Default "refuse".
+    pub(crate) when_locked: Option<WhenLocked>,
     /// With Redis: file with the secret of cache keys, the same on every proxy. Made, readable by its owner alone, if
     /// it isn't there. Default: "cache.secret" in `dir`.
     pub(crate) secret_file: Option<FilePath>,
     /// Redis, with kind "redis".
     pub(crate) redis: Option<Redis>,
+}
+
+/// What a store does while another process has its folder.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum WhenLocked {
+    /// Don't start.
+    Refuse,
+    /// Begin in memory and take the folder over when the other lets go: for upgrades without downtime.
+    Wait,
 }
 
 /// What keeps answers.

@@ -2,6 +2,7 @@
 
 use refrain_core::settings::{
     EmbeddedStore, RedisClientCertificate, RedisCredentials, RedisStore, RedisTls, Store, VectorSearch,
+    WhenLocked,
 };
 use serde_json::{Value, json};
 
@@ -17,7 +18,7 @@ pub(super) fn store(store: &Store) -> Value {
 }
 
 fn embedded(store: &EmbeddedStore) -> Value {
-    let EmbeddedStore { memory_bytes_max, dir, disk_bytes_max, entry_bytes_max } = store;
+    let EmbeddedStore { memory_bytes_max, dir, disk_bytes_max, entry_bytes_max, when_locked } = store;
     let mut table = json!({
         "kind": "embedded",
         "memory": size(*memory_bytes_max),
@@ -26,6 +27,10 @@ fn embedded(store: &EmbeddedStore) -> Value {
     if let Some(dir) = dir {
         table["dir"] = json!(dir);
         table["disk"] = json!(format_bytes(*disk_bytes_max));
+        table["when_locked"] = json!(match when_locked {
+            WhenLocked::Refuse => "refuse",
+            WhenLocked::Wait => "wait",
+        });
     }
     table
 }

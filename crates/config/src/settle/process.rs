@@ -4,7 +4,7 @@ use refrain_core::settings::{Admin, Embedder, Limits, Log, LogFormat, Runtime};
 
 use super::Context;
 use crate::raw;
-use crate::text::Bytes;
+use crate::text::{Bytes, TimeSpan};
 
 /// Smallest head limit: hyper takes no smaller buffer.
 const HEAD_BYTES_MIN: usize = 8 * 1024;
@@ -23,22 +23,31 @@ pub(super) fn runtime(raw: raw::Runtime) -> Runtime {
     let default = Runtime::default();
     Runtime {
         workers: raw.workers.map_or(default.workers, |workers| workers as usize),
+        shutdown_delay: raw.shutdown_delay.map_or(default.shutdown_delay, |span| span.0),
         drain_timeout: raw.drain_timeout.map_or(default.drain_timeout, |span| span.0),
     }
 }
 
 pub(super) fn limits(context: &mut Context<'_>, raw: raw::Limits) -> Limits {
     let default = Limits::default();
+    let time = |raw: Option<TimeSpan>, default| raw.map_or(default, |span| span.0);
+    let number = |raw: Option<u32>, default| raw.map_or(default, |number| number as usize);
+    let trusted = raw.trusted_proxies.map(|networks| networks.into_iter().map(|network| network.0).collect());
     let limits = Limits {
         head_bytes_max: bytes(raw.head, default.head_bytes_max),
-        headers_max: raw.headers.map_or(default.headers_max, |number| number as usize),
+        headers_max: number(raw.headers, default.headers_max),
         body_bytes_max: bytes(raw.body, default.body_bytes_max),
-        json_depth_max: raw.json_depth.map_or(default.json_depth_max, |number| number as usize),
-        head_timeout: raw.head_timeout.map_or(default.head_timeout, |span| span.0),
-        body_timeout: raw.body_timeout.map_or(default.body_timeout, |span| span.0),
-        connections_max: raw.connections.map_or(default.connections_max, |number| number as usize),
+        json_depth_max: number(raw.json_depth, default.json_depth_max),
+        head_timeout: time(raw.head_timeout, default.head_timeout),
+        idle_timeout: time(raw.idle_timeout, default.idle_timeout),
+        body_timeout: time(raw.body_timeout, default.body_timeout),
+        upload_timeout: time(raw.upload_timeout, default.upload_timeout),
+        write_timeout: time(raw.write_timeout, default.write_timeout),
+        connections_max: number(raw.connections, default.connections_max),
+        connections_per_address_max: number(raw.connections_per_address, default.connections_per_address_max),
+        trusted_proxies: trusted.unwrap_or(default.trusted_proxies),
         h2_streams_max: raw.h2_streams.unwrap_or(default.h2_streams_max),
-        waiters_max: raw.waiters.map_or(default.waiters_max, |number| number as usize),
+        waiters_max: number(raw.waiters, default.waiters_max),
     };
     if limits.head_bytes_max < HEAD_BYTES_MIN {
         context.refuse(&["limits", "head"], "must be at least \"8 KiB\"", None);

@@ -2,7 +2,7 @@
 
 mod redis;
 
-use refrain_core::settings::{EmbeddedStore, Store};
+use refrain_core::settings::{EmbeddedStore, Store, WhenLocked};
 
 use super::{Context, process::bytes};
 use crate::raw::{self, StoreKind};
@@ -38,7 +38,15 @@ fn embedded(context: &mut Context<'_>, raw: raw::Store) -> EmbeddedStore {
         dir: raw.dir.map(|dir| context.source.resolve(&dir.0)),
         disk_bytes_max: raw.disk.as_ref().map_or(default.disk_bytes_max, |bytes| bytes.0),
         entry_bytes_max: bytes(raw.entry_max, default.entry_bytes_max),
+        when_locked: match raw.when_locked {
+            Some(raw::WhenLocked::Refuse) => WhenLocked::Refuse,
+            Some(raw::WhenLocked::Wait) => WhenLocked::Wait,
+            None => default.when_locked,
+        },
     };
+    if store.dir.is_none() && raw.when_locked.is_some() {
+        context.refuse(&["store", "when_locked"], "without store.dir there is nothing to lock", None);
+    }
     check_entry(context, store.entry_bytes_max, store.memory_bytes_max);
     if store.dir.is_none() && raw.disk.is_some() {
         context.refuse(&["store", "disk"], "without store.dir nothing is on disk", None);

@@ -28,6 +28,9 @@ pub(super) fn settle(context: &mut Context<'_>, raw: raw::Store) -> RedisStore {
     if raw.disk.is_some() {
         context.refuse(&["store", "disk"], "answers are in Redis, not on disk; leave it out", None);
     }
+    if raw.when_locked.is_some() {
+        context.refuse(&["store", "when_locked"], "answers are in Redis; nothing is locked", None);
+    }
     let secret_file =
         secret_file(context, raw.secret_file.as_ref().map(|file| &*file.0), raw.dir.map(|dir| dir.0));
     let raw = raw.redis.unwrap_or_default();
