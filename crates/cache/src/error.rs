@@ -9,6 +9,11 @@ pub enum PurgeError {
     /// Nothing was done.
     #[error("too many purges wait; nothing was done: ask again")]
     Busy,
+    /// Nothing was done.
+    #[error(
+        "the process that this one replaces has the store's directory still; nothing was done: ask again once it has ended"
+    )]
+    Waiting,
     /// The store is closed, or was while the purge was under way.
     #[error("the store was closed before the purge had ended: ask again once it runs")]
     Closed,

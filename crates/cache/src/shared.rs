@@ -37,6 +37,8 @@ pub(crate) struct Shared {
     pub(crate) fills: RwLock<()>,
     pub(crate) purges: Jobs,
     disk_up: AtomicBool,
+    /// Another process has the directory still.
+    waiting: AtomicBool,
     /// Vectors stay when their entries leave memory: they lead to the shared store.
     keeps_vectors: AtomicBool,
     /// Keys that the writer has yet to remove from disk, with the moment of their removal: beside the write queue, so that
@@ -78,6 +80,7 @@ impl Shared {
             fills: RwLock::new(()),
             purges: Jobs::new(),
             disk_up: AtomicBool::new(settings.dir.is_some()),
+            waiting: AtomicBool::new(false),
             keeps_vectors: AtomicBool::new(false),
             removals: Mutex::new(HashMap::new()),
             moments: AtomicU64::new(0),
@@ -318,6 +321,27 @@ impl Shared {
 
     pub(crate) fn is_disk_up(&self) -> bool {
         self.disk_up.load(Ordering::Acquire)
+    }
+
+    /// Whether another process has the directory still.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.waiting.load(Ordering::Acquire)
+    }
+
+    /// In memory only, until the other process lets go of the directory.
+    pub(crate) fn disk_waits(&self) {
+        self.waiting.store(true, Ordering::Release);
+        self.disk_up.store(false, Ordering::Release);
+    }
+
+    /// The directory is this process's: what is stored or removed from now on is noted for it.
+    pub(crate) fn disk_up(&self) {
+        self.disk_up.store(true, Ordering::Release);
+    }
+
+    /// What is in the directory is known.
+    pub(crate) fn disk_waits_no_more(&self) {
+        self.waiting.store(false, Ordering::Release);
     }
 
     /// From now on the store is in memory only.

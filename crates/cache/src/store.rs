@@ -78,6 +78,8 @@ pub struct StoreStats {
     pub vectors_refused: u64,
     /// On disk; none if there is no disk tier, or if it failed.
     pub disk: Option<DiskStats>,
+    /// Another process has the disk's directory still: this one takes it over when that ends.
+    pub disk_waits: bool,
     /// In Redis; none if the store is embedded.
     pub remote: Option<RemoteStats>,
 }
@@ -120,7 +122,8 @@ impl Store {
         let disk = match &settings.dir {
             None => Disk::none(&shared)?,
             Some(dir) => {
-                let options = DiskOptions { dir, bytes_max: settings.disk_bytes_max, secret, embedder };
+                let (bytes_max, when_locked) = (settings.disk_bytes_max, settings.when_locked);
+                let options = DiskOptions { dir, bytes_max, secret, embedder, when_locked };
                 Disk::open(&shared, &options)?
             }
         };
@@ -387,6 +390,9 @@ impl Store {
         purge: &Purge,
         mode: PurgeMode,
     ) -> Result<PurgeReport, PurgeError> {
+        if self.shared.is_waiting() {
+            return Err(PurgeError::Waiting);
+        }
         let (reply, report) = oneshot::channel();
         match mode {
             PurgeMode::DryRun => self.shared.purges.push(Job::new(purge.clone(), None, reply))?,
@@ -481,6 +487,7 @@ impl Store {
             evictions: memory.evictions(),
             vectors_refused: counts.vectors_refused.load(Ordering::Relaxed),
             disk: self.shared.is_disk_up().then(|| self.disk_stats()),
+            disk_waits: self.shared.is_waiting(),
             remote: match &self.behind {
                 Behind::Disk(_) => None,
                 Behind::Redis(remote) => Some(remote.stats()),

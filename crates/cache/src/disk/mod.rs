@@ -8,15 +8,17 @@ mod purge;
 mod reader;
 mod rebuild;
 mod tables;
+mod waiting;
 mod writer;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use parking_lot::Mutex;
 use refrain_core::Skip;
+use refrain_core::settings::WhenLocked;
 use tokio::sync::oneshot;
 
 use crate::embedder::Embedding;
@@ -24,9 +26,11 @@ use crate::entry::Entry;
 use crate::error::StoreError;
 use crate::secret::KeySecret;
 use crate::shared::{Counts, Shared};
+use crate::store::unix_ms;
 pub(crate) use places::{Place, Places};
 use reader::{READ_BUDGET, READ_QUEUE_MAX, READERS, ReadOp, Reader};
 use tables::Tables;
+use waiting::Waiting;
 use writer::{WRITE_QUEUE_BYTES_MAX, WRITE_QUEUE_MAX, WriteOp, Writer};
 
 /// Where a disk tier is and what bounds it.
@@ -36,6 +40,7 @@ pub(crate) struct DiskOptions<'a> {
     pub(crate) secret: &'a Arc<KeySecret>,
     /// Names the model of the vectors.
     pub(crate) embedder: Option<[u8; 32]>,
+    pub(crate) when_locked: WhenLocked,
 }
 
 /// The store's threads. Without a directory there is the writer alone, which then only sweeps.
@@ -52,22 +57,35 @@ impl Disk {
         Self::start(shared, None, Writer::sweeper)
     }
 
-    /// Opens the files, rebuilds what memory must know of them, and starts the threads.
+    /// Opens the files, rebuilds what memory must know of them, and starts the threads. A directory that another process has
+    /// may be waited for.
     pub(crate) fn open(shared: &Arc<Shared>, options: &DiskOptions<'_>) -> Result<Self, StoreError> {
-        let dir = options.dir;
+        let DiskOptions { dir, bytes_max, secret, embedder, when_locked } = *options;
         std::fs::create_dir_all(dir).map_err(|source| StoreError::Directory { dir: dir.into(), source })?;
-        let tables = Arc::new(Tables::open(dir, options.secret)?);
+        let known = Arc::new(OnceLock::new());
+        let tables = match Tables::open(dir, secret) {
+            Err(StoreError::Locked { .. }) if when_locked == WhenLocked::Wait => {
+                tracing::warn!(dir = %dir.display(), "another process has the store's directory; in memory until it ends");
+                shared.disk_waits();
+                let (dir, secret, since_ms) = (dir.to_owned(), secret.clone(), unix_ms());
+                let waiting = Waiting { dir, bytes_max, secret, embedder, tables: known.clone(), since_ms };
+                return Self::start(shared, Some(known), |shared, queue| {
+                    Writer::waiting(shared, queue, waiting)
+                });
+            }
+            opened => Arc::new(opened?),
+        };
         shared.bans.settle(tables.epoch());
-        let front = rebuild::rebuild(shared, &tables, options.embedder);
-        let (bytes_max, embedder) = (options.bytes_max, options.embedder);
-        Self::start(shared, Some(tables.clone()), move |shared, queue| {
+        let front = rebuild::rebuild(shared, &tables, embedder);
+        _ = known.set(tables.clone());
+        Self::start(shared, Some(known), move |shared, queue| {
             Writer::new(shared, queue, tables, writer::Bounds { bytes_max }, embedder, front)
         })
     }
 
     fn start(
         shared: &Arc<Shared>,
-        tables: Option<Arc<Tables>>,
+        tables: Option<Arc<OnceLock<Arc<Tables>>>>,
         writer: impl FnOnce(Arc<Shared>, std::sync::mpsc::Receiver<WriteOp>) -> Writer,
     ) -> Result<Self, StoreError> {
         let (writes, queue) = sync_channel(WRITE_QUEUE_MAX);
@@ -151,7 +169,7 @@ impl Disk {
 
 fn start_readers(
     shared: &Arc<Shared>,
-    tables: &Arc<Tables>,
+    tables: &Arc<OnceLock<Arc<Tables>>>,
     threads: &mut Vec<JoinHandle<()>>,
 ) -> Result<SyncSender<ReadOp>, StoreError> {
     let (reads, queue) = sync_channel(READ_QUEUE_MAX);

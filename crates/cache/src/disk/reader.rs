@@ -1,7 +1,7 @@
 //! Reads from disk, off the reactors: a bounded queue before a few threads.
 
-use std::sync::Arc;
 use std::sync::mpsc::Receiver;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -28,7 +28,8 @@ pub(super) enum ReadOp {
 /// One reading thread.
 pub(super) struct Reader {
     pub(super) shared: Arc<Shared>,
-    pub(super) tables: Arc<Tables>,
+    /// Not there as long as another process has them.
+    pub(super) tables: Arc<OnceLock<Arc<Tables>>>,
     pub(super) queue: Arc<Mutex<Receiver<ReadOp>>>,
 }
 
@@ -49,7 +50,7 @@ impl Reader {
     fn read(&self, key: &[u8; 32]) -> Option<Arc<Entry>> {
         let change = self.shared.change(key);
         let place = self.shared.places.find(key)?;
-        match self.tables.read(key) {
+        match self.tables.get()?.read(key) {
             Ok(Some(entry)) => {
                 let entry = Arc::new(entry);
                 self.shared.promote(&entry, change).then_some(entry)

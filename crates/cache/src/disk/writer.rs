@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use super::purge::{Rest, Walk};
 use super::tables::{IndexKey, Tables};
+use super::waiting::{TakenOver, Waiting};
 use crate::embedder::Embedding;
 use crate::entry::Entry;
 use crate::error::PurgeError;
@@ -52,6 +53,8 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     queue: Receiver<WriteOp>,
     disk: Option<Files>,
+    /// Files that another process has still.
+    waiting: Option<Waiting>,
     /// A purge under way.
     purge: Option<Walk>,
     /// The disk did not take something that it should have: it may hold what was purged.
@@ -80,7 +83,12 @@ pub(super) struct Bounds {
 impl Writer {
     /// One that only sweeps memory.
     pub(super) fn sweeper(shared: Arc<Shared>, queue: Receiver<WriteOp>) -> Self {
-        Self { shared, queue, disk: None, purge: None, lost: false, closed: false }
+        Self { shared, queue, disk: None, waiting: None, purge: None, lost: false, closed: false }
+    }
+
+    /// One that takes files over as soon as another process lets go of them.
+    pub(super) fn waiting(shared: Arc<Shared>, queue: Receiver<WriteOp>, waiting: Waiting) -> Self {
+        Self { waiting: Some(waiting), ..Self::sweeper(shared, queue) }
     }
 
     pub(super) fn new(
@@ -92,7 +100,7 @@ impl Writer {
         front: Option<IndexKey>,
     ) -> Self {
         let disk = Some(Files { tables, bounds, embedder, front });
-        Self { shared, queue, disk, purge: None, lost: false, closed: false }
+        Self { disk, ..Self::sweeper(shared, queue) }
     }
 
     pub(super) fn run(mut self) {
@@ -102,6 +110,7 @@ impl Writer {
         let mut dirty = false;
         self.sweep();
         loop {
+            self.take_over();
             self.begin_purge();
             let patience = if self.purge.is_some() { Duration::ZERO } else { SYNC_EVERY };
             let ops = self.gather(patience.saturating_sub(synced.elapsed()));
@@ -119,6 +128,36 @@ impl Writer {
                 swept = Instant::now();
             }
         }
+    }
+
+    /// Looks whether the other process has let go of the files.
+    fn take_over(&mut self) {
+        let Some(waiting) = &self.waiting else { return };
+        match waiting.look(&self.shared) {
+            Ok(None) => return,
+            Ok(Some(TakenOver { tables, front })) => {
+                let (bounds, embedder) = (Bounds { bytes_max: waiting.bytes_max }, waiting.embedder);
+                self.disk = Some(Files { tables, bounds, embedder, front });
+                self.write_memory();
+            }
+            Err(error) => {
+                tracing::error!(%error, "the store's directory can't be taken over; it goes on in memory");
+                self.shared.disk_waits_no_more();
+            }
+        }
+        self.waiting = None;
+    }
+
+    /// Puts on disk what was stored before there was one; without vectors: after a restart it answers exact repeats.
+    fn write_memory(&mut self) {
+        let moment = self.shared.moment();
+        let entries = self.shared.memory.collect(|entry| self.shared.places.find(&entry.key.key).is_none());
+        let count = entries.len();
+        for entries in entries.chunks(BATCH_MAX) {
+            let put = |entry: &Arc<Entry>| Change { moment, put: Some((entry.clone(), None)) };
+            self.commit(entries.iter().map(|entry| (entry.key.key, put(entry))).collect());
+        }
+        tracing::info!(entries = count, "what was stored while waiting is on disk");
     }
 
     /// What has come, or comes within `patience`.

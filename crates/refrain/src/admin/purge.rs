@@ -51,7 +51,9 @@ fn done(purge: &Purge, mode: PurgeMode, report: PurgeReport) -> Response<Full<By
 fn failed(purge: &Purge, error: PurgeError) -> Response<Full<Bytes>> {
     tracing::error!(how = purge.how.as_str(), what = %purge.select, %error, "purge failed");
     let status = match error {
-        PurgeError::Busy | PurgeError::Closed | PurgeError::Away => StatusCode::SERVICE_UNAVAILABLE,
+        PurgeError::Busy | PurgeError::Closed | PurgeError::Away | PurgeError::Waiting => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         PurgeError::Disk | PurgeError::Unswept => StatusCode::INTERNAL_SERVER_ERROR,
     };
     text(status, format!("{error}\n"))

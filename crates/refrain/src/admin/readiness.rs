@@ -45,6 +45,9 @@ fn degraded(control: &Control, running: &Running, snapshot: &Snapshot) -> Vec<&'
     if control.policies.statuses().iter().any(|policy| policy.state != PolicyState::Ready) {
         degraded.push("policies");
     }
+    if snapshot.cache.as_ref().is_some_and(|cache| cache.store.stats().disk_waits) {
+        degraded.push("store");
+    }
     if !running.reloads.load().is_successful() {
         degraded.push("config");
     }
@@ -77,6 +80,7 @@ fn store(snapshot: &Snapshot) -> Value {
         },
         "entries": stats.entries,
         "on_disk": stats.disk.map(|disk| disk.entries),
+        "waits_for_dir": stats.disk_waits,
     });
     if let Some(remote) = &stats.remote {
         report["redis"] = redis(remote);
