@@ -1,16 +1,13 @@
 //! Fourth stage: the request's body, whole, within its bounds.
 
-use std::time::Duration;
-
 use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap};
-use http_body_util::BodyExt;
-use hyper::body::{Body, Incoming};
+use hyper::body::Incoming;
 use refrain_core::Code;
 use refrain_core::settings::Limits;
-use tokio::time::timeout;
 
 use crate::failure::Failure;
+use crate::upload::Upload;
 
 /// Reads a body that is to be understood.
 ///
@@ -26,9 +23,10 @@ pub(crate) async fn read(headers: &HeaderMap, body: Incoming, limits: &Limits) -
 ///
 /// # Errors
 /// Over the limit, cut short or too slow.
-pub(crate) async fn whole(mut body: Incoming, limits: &Limits) -> Result<Bytes, Failure> {
-    let Some(first) = next(&mut body, limits.body_timeout).await? else { return Ok(Bytes::new()) };
-    if body.is_end_stream() && first.len() <= limits.body_bytes_max {
+pub(crate) async fn whole(body: Incoming, limits: &Limits) -> Result<Bytes, Failure> {
+    let mut upload = Upload::new(body, limits);
+    let Some(first) = upload.next().await.transpose()? else { return Ok(Bytes::new()) };
+    if upload.is_ended() && first.len() <= limits.body_bytes_max {
         return Ok(first);
     }
     let mut whole = BytesMut::with_capacity(first.len() * 2);
@@ -38,7 +36,7 @@ pub(crate) async fn whole(mut body: Incoming, limits: &Limits) -> Result<Bytes, 
             return Err(too_large(limits.body_bytes_max));
         }
         whole.extend_from_slice(&bytes);
-        chunk = next(&mut body, limits.body_timeout).await?;
+        chunk = upload.next().await.transpose()?;
     }
     Ok(whole.freeze())
 }
@@ -57,24 +55,6 @@ fn refuse_encoding(headers: &HeaderMap) -> Result<(), Failure> {
         None => Ok(()),
         Some(encoding) if encoding == "identity" => Ok(()),
         Some(_) => Err(Failure::new(Code::UnsupportedEncoding, "send the body uncompressed")),
-    }
-}
-
-/// The next piece of data; trailers are dropped.
-async fn next(body: &mut Incoming, patience: Duration) -> Result<Option<Bytes>, Failure> {
-    loop {
-        let frame = timeout(patience, body.frame())
-            .await
-            .map_err(|_| Failure::new(Code::BodyTimeout, "the request's body came too slowly"))?;
-        match frame {
-            None => return Ok(None),
-            Some(Err(_)) => return Err(Failure::new(Code::BodyIncomplete, "the request's body broke off")),
-            Some(Ok(frame)) => {
-                if let Ok(data) = frame.into_data() {
-                    return Ok(Some(data));
-                }
-            }
-        }
     }
 }
 

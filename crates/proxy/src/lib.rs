@@ -4,7 +4,7 @@
 //! files, telemetry exporters and the admin listener to the binary. Only `error_response` knows status codes.
 
 mod connection;
-mod head_timer;
+mod listen;
 mod server;
 mod worker;
 
@@ -38,6 +38,7 @@ mod repeats;
 mod respond;
 mod route;
 mod store;
+mod upload;
 
 pub mod rehearsal;
 
@@ -58,7 +59,8 @@ pub use auth::{Caller, Keys, hash_key};
 pub use body::Body;
 pub use generate::FlightHead;
 pub use limits::LimitStats;
+pub use listen::Inherited;
 pub use route::RouteState;
-pub use server::{Server, ServerError};
+pub use server::{Pulses, Server, ServerError};
 pub use snapshot::{AnswerCache, Live, Policies, Snapshot, SnapshotError, load_policies};
 pub use tls::TlsError;

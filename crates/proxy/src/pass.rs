@@ -2,7 +2,6 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -10,6 +9,7 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
+use parking_lot::Mutex;
 use refrain_core::settings::Limits;
 use refrain_core::{Api, Bypass, Code, Prompt};
 use refrain_llm::answer::Form;
@@ -31,6 +31,7 @@ use crate::paths::PathClass;
 use crate::plan::Planned;
 use crate::request::Admitted;
 use crate::respond::{self, Assembly, Wanted};
+use crate::upload::Upload;
 use crate::upstream_headers::{self, Encoding};
 use crate::worker::Worker;
 
@@ -119,12 +120,16 @@ pub(crate) async fn streamed(
         let to = (to.0, affinity::naming(admitted, &body));
         return send(worker, admitted, to, UpstreamBody::Full(body)).await;
     }
-    let over = Arc::new(AtomicBool::new(false));
+    let upload = match bytes_max {
+        Some(_) => Upload::new(body, limits),
+        None => Upload::unbounded(body, limits),
+    };
     let left = bytes_max.map_or(u64::MAX, |max| max as u64);
-    let bounded = UpstreamBody::stream(Bounded { body, left, over: over.clone() });
+    let refused = Arc::new(Mutex::new(None));
+    let bounded = UpstreamBody::stream(Bounded { upload, left, bytes_max, refused: refused.clone() });
     let sent = send(worker, admitted, to, bounded).await;
-    match bytes_max {
-        Some(bytes_max) if sent.is_err() && over.load(Ordering::Relaxed) => Err(ingest::too_large(bytes_max)),
+    match refused.lock().take() {
+        Some(failure) if sent.is_err() => Err(failure),
         _ => sent,
     }
 }
@@ -226,17 +231,25 @@ pub(crate) fn announced(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// A request body with an upper bound.
+/// A request body with an upper bound, within its time.
 struct Bounded {
-    body: Incoming,
+    upload: Upload,
     left: u64,
+    bytes_max: Option<usize>,
     /// Told here, since the error itself is lost in the client's connection.
-    over: Arc<AtomicBool>,
+    refused: Arc<Mutex<Option<Failure>>>,
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("the request's body is over the limit")]
-struct OverLimit;
+#[error("the request's body can't be passed on")]
+struct Refused;
+
+impl Bounded {
+    fn refuse(&self, failure: Failure) -> BoxError {
+        *self.refused.lock() = Some(failure);
+        Refused.into()
+    }
+}
 
 impl HttpBody for Bounded {
     type Data = Bytes;
@@ -247,24 +260,24 @@ impl HttpBody for Bounded {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let this = self.get_mut();
-        let frame = std::task::ready!(Pin::new(&mut this.body).poll_frame(cx));
-        Poll::Ready(frame.map(|frame| {
-            let frame = frame?;
-            let length = frame.data_ref().map_or(0, Bytes::len) as u64;
-            let Some(left) = this.left.checked_sub(length) else {
-                this.over.store(true, Ordering::Relaxed);
-                return Err(OverLimit.into());
-            };
-            this.left = left;
-            Ok(frame)
+        let piece = std::task::ready!(this.upload.poll(cx));
+        Poll::Ready(piece.map(|piece| {
+            let piece = piece.map_err(|failure| this.refuse(failure))?;
+            match (this.left.checked_sub(piece.len() as u64), this.bytes_max) {
+                (Some(left), _) => this.left = left,
+                (None, bytes_max) => {
+                    return Err(this.refuse(ingest::too_large(bytes_max.unwrap_or(usize::MAX))));
+                }
+            }
+            Ok(Frame::data(piece))
         }))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.upload.is_ended()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.upload.size_hint()
     }
 }

@@ -5,21 +5,23 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
-use refrain_core::settings::Listener;
 use refrain_core::{Drain, ListenerId, Tasks};
 use refrain_upstream::ClientTls;
-use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use crate::connection;
+use crate::connection::{self, Ended, Peers};
+use crate::listen::{self, Bound, HANDSHAKES_END, Inherited, Owner};
 use crate::snapshot::Live;
 use crate::worker::Worker;
 
-/// Connections that the kernel holds until they are accepted.
-const BACKLOG: i32 = 1024;
+/// How often a worker shows that it is alive.
+const PULSE: Duration = Duration::from_secs(1);
 
 /// Why the server can't start.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +36,18 @@ pub enum ServerError {
         /// What the system said.
         source: io::Error,
     },
+    /// A socket that was handed over listens elsewhere than config says.
+    #[error(
+        "listener {listener:?}: the socket handed over listens on {actual}, and config says {expected}; make them the same"
+    )]
+    Inherited {
+        /// Its name in config.
+        listener: ListenerId,
+        /// Where it listens.
+        actual: SocketAddr,
+        /// Where it should.
+        expected: SocketAddr,
+    },
     /// A thread or runtime can't be made.
     #[error("can't start a worker: {0}")]
     Worker(io::Error),
@@ -44,37 +58,64 @@ pub struct Server {
     addresses: Vec<(ListenerId, SocketAddr)>,
     threads: Vec<thread::JoinHandle<()>>,
     drain: Drain,
+    leaving: Drain,
+    pulses: Vec<Pulse>,
 }
 
-/// A listening socket with the name of what it belongs to.
-struct Bound {
-    id: ListenerId,
-    socket: std::net::TcpListener,
+/// Whether workers go on.
+#[derive(Clone)]
+pub struct Pulses(Vec<Pulse>);
+
+/// When a worker was last at work, in whole seconds since the server's start.
+#[derive(Clone)]
+struct Pulse {
+    started: Instant,
+    at: Arc<AtomicU64>,
+}
+
+/// What every worker is given.
+#[derive(Clone)]
+struct Common {
+    live: Live,
+    tls: ClientTls,
+    peers: Arc<Peers>,
+    drain: Drain,
+    leaving: Drain,
 }
 
 impl Server {
-    /// Binds every listener once a worker and starts the workers. Returns when all addresses accept.
-    pub fn start(live: &Live) -> Result<Self, ServerError> {
+    /// Takes over what was inherited, binds every other listener once a worker, and starts the workers. Returns when all
+    /// addresses accept.
+    pub fn start(live: &Live, inherited: &Inherited) -> Result<Self, ServerError> {
+        connection::register();
         let settings = live.load().settings.clone();
-        let drain = Drain::default();
-        // Reading the system's roots takes milliseconds: once, not once a worker.
-        let tls = ClientTls::native();
-        let mut addresses = Vec::new();
-        let mut threads = Vec::new();
+        let common = Common {
+            live: live.clone(),
+            // Reading the system's roots takes milliseconds: once, not once a worker.
+            tls: ClientTls::native(),
+            peers: Arc::default(),
+            drain: Drain::default(),
+            leaving: Drain::default(),
+        };
+        let (drain, leaving) = (common.drain.clone(), common.leaving.clone());
+        let mut server =
+            Self { addresses: Vec::new(), threads: Vec::new(), drain, leaving, pulses: Vec::new() };
         for index in 0..settings.runtime.workers.max(1) {
             let mut bound = Vec::new();
             for (nth, listener) in settings.listeners.iter().enumerate() {
-                let address = addresses.get(nth).map_or(listener.address, |(_, address)| *address);
-                let socket = bind(listener, address)?;
+                let address = server.addresses.get(nth).map_or(listener.address, |(_, address)| *address);
+                let opened = listen::open(listener, address, inherited, index)?;
                 if index == 0 {
-                    let actual = socket.local_addr().map_err(ServerError::Worker)?;
-                    addresses.push((listener.id.clone(), actual));
+                    let actual = opened.socket.local_addr().map_err(ServerError::Worker)?;
+                    server.addresses.push((listener.id.clone(), actual));
                 }
-                bound.push(Bound { id: listener.id.clone(), socket });
+                bound.push(opened);
             }
-            threads.push(spawn_worker(index, live.clone(), tls.clone(), bound, drain.clone())?);
+            let pulse = Pulse { started: Instant::now(), at: Arc::default() };
+            server.pulses.push(pulse.clone());
+            server.threads.push(spawn_worker(index, common.clone(), bound, pulse)?);
         }
-        Ok(Self { addresses, threads, drain })
+        Ok(server)
     }
 
     /// Where each listener listens, ports resolved.
@@ -82,9 +123,20 @@ impl Server {
         &self.addresses
     }
 
+    /// Tells whether workers go on.
+    pub fn pulses(&self) -> Pulses {
+        Pulses(self.pulses.clone())
+    }
+
+    /// Tells clients of HTTP/1 to connect anew after their answers, and goes on accepting.
+    pub fn leave(&self) {
+        self.leaving.begin();
+    }
+
     /// Stops accepting, tells clients to leave after their answers, and waits for the workers to end: at most the
     /// drain time-out of the configuration. Blocks the calling thread.
     pub fn drain(self) {
+        self.leaving.begin();
         self.drain.begin();
         for thread in self.threads {
             // A worker that panicked has ended too; the panic was reported where it happened.
@@ -93,43 +145,57 @@ impl Server {
     }
 }
 
-fn bind(listener: &Listener, address: SocketAddr) -> Result<std::net::TcpListener, ServerError> {
-    let bind = || -> io::Result<std::net::TcpListener> {
-        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_reuse_address(true)?;
-        socket.set_reuse_port(true)?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(BACKLOG)?;
-        Ok(socket.into())
-    };
-    bind().map_err(|source| ServerError::Bind { listener: listener.id.clone(), address, source })
+impl Pulses {
+    /// Whether every worker was at work within `patience`, and some seconds.
+    pub fn are_alive(&self, patience: Duration) -> bool {
+        self.0.iter().all(|pulse| pulse.age() <= patience + 2 * PULSE)
+    }
+}
+
+impl Pulse {
+    fn age(&self) -> Duration {
+        let at = Duration::from_secs(self.at.load(Ordering::Relaxed));
+        self.started.elapsed().saturating_sub(at)
+    }
+
+    async fn beat(self, drain: Drain) {
+        let mut ticks = interval(PULSE);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => self.at.store(self.started.elapsed().as_secs(), Ordering::Relaxed),
+                () = drain.begun() => return,
+            }
+        }
+    }
 }
 
 fn spawn_worker(
     index: usize,
-    live: Live,
-    tls: ClientTls,
+    common: Common,
     bound: Vec<Bound>,
-    drain: Drain,
+    pulse: Pulse,
 ) -> Result<thread::JoinHandle<()>, ServerError> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ServerError::Worker)?;
     thread::Builder::new()
         .name(format!("refrain-data-{index}"))
-        .spawn(move || runtime.block_on(run(live, tls, bound, drain)))
+        .spawn(move || runtime.block_on(run(common, bound, pulse)))
         .map_err(ServerError::Worker)
 }
 
-async fn run(live: Live, tls: ClientTls, bound: Vec<Bound>, drain: Drain) {
+async fn run(common: Common, bound: Vec<Bound>, pulse: Pulse) {
+    let Common { live, tls, peers, drain, leaving } = common;
     let tasks = Tasks::new();
     let settings = live.load().settings.clone();
-    let worker = Arc::new(Worker::new(live, tls, tasks.clone()));
+    tasks.spawn(pulse.beat(tasks.draining()));
+    let worker = Arc::new(Worker::new(live, tls, tasks.clone(), leaving));
     let room = Arc::new(Semaphore::new(settings.limits.connections_max));
-    for Bound { id, socket } in bound {
+    for Bound { id, socket, owner } in bound {
         match TcpListener::from_std(socket) {
-            Ok(listener) => {
-                tasks.spawn(accept(worker.clone(), id, listener, room.clone(), tasks.clone()));
+            Ok(socket) => {
+                let (worker, room, peers) = (worker.clone(), room.clone(), peers.clone());
+                tasks.spawn(Acceptor { worker, id, socket, owner, room, peers }.run());
             }
             Err(error) => tracing::error!(listener = %id, %error, "can't register the listener"),
         }
@@ -141,34 +207,78 @@ async fn run(live: Live, tls: ClientTls, bound: Vec<Bound>, drain: Drain) {
     }
 }
 
-async fn accept(
+/// Accepts on one socket of one worker.
+struct Acceptor {
     worker: Arc<Worker>,
     id: ListenerId,
-    listener: TcpListener,
+    socket: TcpListener,
+    owner: Owner,
     room: Arc<Semaphore>,
-    tasks: Tasks,
-) {
-    let drain = tasks.draining();
-    loop {
-        // At the limit, new connections wait in the kernel's backlog.
-        let Ok(permit) = room.clone().acquire_owned().await else { return };
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = drain.begun() => return,
-        };
-        match accepted {
-            Ok((stream, peer)) => {
-                let (worker, id, drain) = (worker.clone(), id.clone(), drain.clone());
-                tasks.spawn(async move {
-                    connection::serve(&worker, &id, stream, peer, drain).await;
-                    drop(permit);
-                });
-            }
-            // Out of descriptors, or the client left already: the next may do better, but don't spin.
-            Err(error) => {
-                tracing::warn!(listener = %id, %error, "accept failed");
-                tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    peers: Arc<Peers>,
+}
+
+impl Acceptor {
+    async fn run(self) {
+        let drain = self.worker.tasks.draining();
+        tokio::select! {
+            () = self.accept() => {}
+            () = drain.begun() => {}
+        }
+        if self.owner == Owner::Own {
+            listen::refuse_handshakes(&self.socket);
+            let _ = timeout(HANDSHAKES_END, self.accept()).await;
+            self.accept_last();
+        }
+    }
+
+    /// What came in at the last moment: with the socket, it would be reset. At the limit of connections it is.
+    fn accept_last(self) {
+        let Self { worker, id, socket, room, peers, .. } = self;
+        let Ok(socket) = socket.into_std() else { return };
+        while let (Ok(permit), Ok((stream, peer))) = (room.clone().try_acquire_owned(), socket.accept()) {
+            let stream = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+            if let Ok(stream) = stream {
+                begin(&worker, &id, &peers, (stream, peer), permit);
             }
         }
     }
+
+    /// Accepts for ever.
+    ///
+    /// # Cancel safety
+    /// Safe: nothing that was accepted is lost.
+    async fn accept(&self) {
+        loop {
+            // At the limit, new connections wait in the kernel's backlog.
+            let Ok(permit) = self.room.clone().acquire_owned().await else { return };
+            match self.socket.accept().await {
+                Ok(accepted) => begin(&self.worker, &self.id, &self.peers, accepted, permit),
+                // Out of descriptors, or the client left already: the next may do better, but don't spin.
+                Err(error) => {
+                    tracing::warn!(listener = %self.id, %error, "accept failed");
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            }
+        }
+    }
+}
+
+/// Serves a connection in a task of its own, if its address has room for it.
+fn begin(
+    worker: &Arc<Worker>,
+    id: &ListenerId,
+    peers: &Arc<Peers>,
+    (stream, peer): (TcpStream, SocketAddr),
+    permit: OwnedSemaphorePermit,
+) {
+    let Some(place) = peers.admit(peer.ip(), &worker.live.load().settings.limits) else {
+        tracing::debug!(%peer, "its address has too many connections");
+        return connection::count(Ended::Address);
+    };
+    let (tasks, worker, id) = (worker.tasks.clone(), worker.clone(), id.clone());
+    let drain = tasks.draining();
+    tasks.spawn(async move {
+        connection::serve(&worker, &id, stream, peer, drain).await;
+        drop((permit, place));
+    });
 }

@@ -1,6 +1,6 @@
 //! What one data thread has of its own: its upstream connections and its tasks.
 
-use refrain_core::Tasks;
+use refrain_core::{Drain, Tasks};
 use refrain_upstream::{Client, ClientTls};
 use tokio::runtime::Handle;
 
@@ -14,14 +14,16 @@ pub(crate) struct Worker {
     pub(crate) client: Client,
     /// What shutdown waits for.
     pub(crate) tasks: Tasks,
+    /// Raised when the process is about to stop: clients are told to connect anew, wherever they are led then.
+    pub(crate) leaving: Drain,
     /// Where they run.
     runtime: Handle,
 }
 
 impl Worker {
     /// A worker without connections yet, of the current runtime.
-    pub(crate) fn new(live: Live, tls: ClientTls, tasks: Tasks) -> Self {
-        Self { live, client: Client::new(tls, tasks.clone()), tasks, runtime: Handle::current() }
+    pub(crate) fn new(live: Live, tls: ClientTls, tasks: Tasks, leaving: Drain) -> Self {
+        Self { live, client: Client::new(tls, tasks.clone()), tasks, leaving, runtime: Handle::current() }
     }
 
     /// Spawns a task of this thread, from whichever thread: connections stay with the runtime that opened them.

@@ -13,6 +13,7 @@ mod health;
 mod reload;
 mod restart;
 mod serve;
+mod service;
 mod signals;
 mod store_change;
 

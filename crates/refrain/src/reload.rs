@@ -16,6 +16,7 @@ use crate::fleet;
 use crate::origin::Origin;
 use crate::policies::PolicyRunner;
 use crate::restart;
+use crate::service::ServiceManager;
 use crate::signals::ReloadSignal;
 use crate::store_change::{self, NewCache};
 use crate::telemetry::{self, LogFilter};
@@ -62,6 +63,8 @@ pub(crate) struct Reloader {
     pub(crate) tasks: Tasks,
     /// Asks for a reload.
     pub(crate) triggers: Triggers,
+    /// Told of it.
+    pub(crate) service: ServiceManager,
 }
 
 /// Who may ask for a reload.
@@ -102,12 +105,14 @@ impl Reloader {
     async fn serve(&mut self, running: &Running) {
         loop {
             let mut asked = self.triggers.next().await;
+            self.service.reloading();
             let result = match self.prepared(running, &mut asked).await {
                 Ok(prepared) => self.swap(running, prepared).await,
                 Err(refused) => Err(refused),
             };
             log(asked.trigger, &result);
             running.note(&result);
+            self.service.ready();
             for asker in asked.askers {
                 // Who asked may have hung up.
                 let _ = asker.send(result.clone());

@@ -1,7 +1,7 @@
 //! Serving: the order in which the parts start, and the order in which they stop.
 //!
 //! Start: config, log, metrics, admin listener (alive, not ready), cache, policies, pools, data workers, ready. Stop: not ready,
-//! drain the data workers, close the store, end the admin listener. A second signal ends the process at once.
+//! wait for balancers to see that, drain the data workers, close the store, end the admin listener. A second signal ends the process at once.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use refrain_core::{Drain, Settings, Tasks};
 use refrain_proxy::{AnswerCache, Live, Policies, Server, Snapshot};
 use refrain_upstream::{Client, ClientTls, Upstreams, keep_members, keep_scaling, watch};
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::admin::AdminListener;
 use crate::cli::ServeArguments;
@@ -25,6 +25,7 @@ use crate::fleet;
 use crate::health;
 use crate::origin::Origin;
 use crate::reload::{self, Reloader, Triggers};
+use crate::service::{ServiceManager, Sockets, Sorted};
 use crate::signals::{ReloadSignal, StopSignals};
 use crate::telemetry::{self, Logs};
 
@@ -42,11 +43,14 @@ const IDENTITIES_TIMEOUT: Duration = Duration::from_secs(2);
 /// # Errors
 /// What is wrong before logging starts; what goes wrong later is logged.
 pub(crate) fn serve(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
+    // Before anything else: it changes the environment.
+    let sockets = Sockets::take()?;
     let origin = Origin::new(arguments, Origin::file_of_environment())?;
     let loaded = origin.load()?;
+    let sockets = sockets.sort(&loaded.settings)?;
     let logs = Logs::start(&loaded.settings.log)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let ended = runtime.block_on(run(origin, loaded, &logs));
+    let ended = runtime.block_on(run(origin, loaded, sockets, &logs));
     // A drain that was cut short still waits on a thread of the runtime.
     runtime.shutdown_background();
     Ok(ended.unwrap_or_else(|error| {
@@ -60,16 +64,19 @@ struct Side {
     control: Arc<Control>,
     /// Its tasks; they end after the data side has drained.
     tasks: Tasks,
+    /// Told how far it is.
+    service: ServiceManager,
 }
 
-async fn run(origin: Origin, loaded: Loaded, logs: &Logs) -> anyhow::Result<ExitCode> {
+async fn run(origin: Origin, loaded: Loaded, sockets: Sorted, logs: &Logs) -> anyhow::Result<ExitCode> {
     let mut stop = StopSignals::install().context("signal handlers")?;
     let side = Side {
         control: Arc::new(Control::new(telemetry::install()?, logs.lines_dropped())),
         tasks: Tasks::new(),
+        service: ServiceManager::of_environment(),
     };
     let server = tokio::select! {
-        server = side.start(origin, loaded, logs) => server?,
+        server = side.start(origin, loaded, sockets, logs) => server?,
         signal = stop.next() => {
             tracing::info!(signal, "stopped before it was ready");
             return Ok(ExitCode::SUCCESS);
@@ -88,12 +95,18 @@ async fn run(origin: Origin, loaded: Loaded, logs: &Logs) -> anyhow::Result<Exit
 
 impl Side {
     /// Starts everything; gives the data workers once they accept.
-    async fn start(&self, origin: Origin, loaded: Loaded, logs: &Logs) -> anyhow::Result<Server> {
+    async fn start(
+        &self,
+        origin: Origin,
+        loaded: Loaded,
+        sockets: Sorted,
+        logs: &Logs,
+    ) -> anyhow::Result<Server> {
         let Loaded { settings, warnings, files } = loaded;
         for warning in &warnings {
             tracing::warn!("{warning}");
         }
-        let admin = self.start_admin(&settings).await?;
+        let admin = self.start_admin(&settings, sockets.admin).await?;
         let (cache, health) = health::open(&settings).await?;
         let policies = self.control.policies.load(&settings).await?;
         let live = live(settings, cache, &policies)?;
@@ -106,7 +119,7 @@ impl Side {
                 "not every endpoint has told its models yet; requests for them are not cached until it does"
             );
         }
-        let server = Server::start(&live)?;
+        let server = Server::start(&live, &sockets.data)?;
         self.start_upkeep(&live, client);
         let (asks, requests) = mpsc::channel(reload::REQUESTS_MAX);
         let triggers = Triggers {
@@ -116,17 +129,34 @@ impl Side {
         };
         let policies = self.control.policies.clone();
         let tasks = self.tasks.clone();
-        let reloader = Reloader { origin, policies, filter: logs.filter(), tasks, triggers };
+        let service = self.service.clone();
+        let reloader = Reloader { origin, policies, filter: logs.filter(), tasks, triggers, service };
         let degraded = health.degraded(live.load().cache.as_deref());
         self.control.ready(live, health, asks);
         self.start_reloader(reloader);
         announce(&server, admin, &degraded);
+        self.service.ready();
+        let alive = self.service.clone().keep_alive(server.pulses(), self.control.drain.clone());
+        let ended = self.tasks.draining();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = alive => {}
+                () = ended.begun() => {}
+            }
+        });
         Ok(server)
     }
 
-    async fn start_admin(&self, settings: &Settings) -> anyhow::Result<Option<SocketAddr>> {
+    async fn start_admin(
+        &self,
+        settings: &Settings,
+        inherited: Option<std::net::TcpListener>,
+    ) -> anyhow::Result<Option<SocketAddr>> {
         let Some(admin) = &settings.admin else { return Ok(None) };
-        let listener = AdminListener::bind(admin.address).await?;
+        let listener = match inherited {
+            Some(socket) => AdminListener::inherit(socket, admin.address)?,
+            None => AdminListener::bind(admin.address).await?,
+        };
         let address = listener.address();
         self.tasks.spawn(listener.run(self.control.clone(), self.tasks.clone(), self.tasks.draining()));
         Ok(Some(address))
@@ -163,9 +193,18 @@ impl Side {
         });
     }
 
+    /// Requests are still taken for as long as balancers may need to see that it isn't ready any more.
+    async fn leave(&self, server: &Server) {
+        server.leave();
+        let delay = self.control.running().map(|running| running.live.load().settings.runtime.shutdown_delay);
+        sleep(delay.unwrap_or_default()).await;
+    }
+
     /// Not ready first, so that balancers look elsewhere; the admin listener ends last, so that the drain can be seen.
     async fn stop(&self, server: Server) {
+        self.service.stopping();
         self.control.drain.begin();
+        self.leave(&server).await;
         // Each waits on a thread. What they return is nothing, and a panic was reported where it happened.
         let _ = tokio::task::spawn_blocking(move || server.drain()).await;
         let cache = self.control.running().and_then(|running| running.live.load().cache.clone());

@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -59,6 +59,21 @@ impl AdminListener {
             tracing::warn!(%address, "the admin listener asks for no login and isn't on loopback; keep its network private");
         }
         Ok(bound)
+    }
+
+    /// Takes over a socket that listens already.
+    ///
+    /// # Errors
+    /// It listens elsewhere than config says.
+    pub(crate) fn inherit(socket: std::net::TcpListener, expected: SocketAddr) -> anyhow::Result<Self> {
+        let address = socket.local_addr()?;
+        if address != expected && expected.port() != 0 {
+            bail!(
+                "the socket handed over for operators listens on {address}, and admin.address is {expected}; make them the same"
+            );
+        }
+        socket.set_nonblocking(true)?;
+        Ok(Self { socket: TcpListener::from_std(socket)?, address })
     }
 
     /// Where it listens, port resolved.

@@ -57,6 +57,7 @@ impl Bench {
             policies: PolicyRunner::default(),
             filter: LogFilter::detached(),
             triggers: Triggers { watcher: None, signal: ReloadSignal::never(), requests },
+            service: crate::service::ServiceManager::default(),
         };
         let control = bench.control.clone();
         bench.tasks.spawn(async move {
