@@ -14,6 +14,7 @@ mod client;
 mod config;
 mod deadline;
 pub mod fake;
+pub mod h2_frames;
 mod identity;
 mod manifest;
 mod policy;

@@ -1,6 +1,7 @@
 //! A client that sends any bytes: for what no proper client would send.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -42,6 +43,16 @@ impl Raw {
         let text = String::from_utf8_lossy(&read).into_owned();
         let status = text.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default();
         (status, text)
+    }
+
+    /// What comes until a whole response is there, the other side closes, or so much time has passed.
+    pub async fn said(&mut self, patience: Duration) -> String {
+        let mut read = Vec::new();
+        let reading = async {
+            while !is_whole(&read) && !matches!(self.0.read_buf(&mut read).await, Ok(0) | Err(_)) {}
+        };
+        let _ = tokio::time::timeout(patience, reading).await;
+        String::from_utf8_lossy(&read).into_owned()
     }
 
     /// Everything until the other side closes.

@@ -74,6 +74,38 @@ impl Refrain {
         started
     }
 
+    /// Starts the next version beside this one: at the same address, with an admin listener of its own, and waits until it is
+    /// ready.
+    pub async fn successor(&self, config: &Config) -> Self {
+        let [admin] = free_addresses().await;
+        let path = self.dir().join("next.toml");
+        std::fs::write(&path, config.render(self.data, admin, self.dir())).unwrap();
+        let arguments = ["--config".as_ref(), path.as_os_str()];
+        let place = (self.data, admin);
+        let mut next =
+            Self::spawn(&arguments, place, self.dir.clone(), Logs::default(), config.environment());
+        assert!(next.wait_ready().await, "the next refrain ended at its start:\n{}", next.logs());
+        next
+    }
+
+    /// Starts one that is handed a socket as systemd does it, under a name, and waits until it is ready.
+    pub async fn start_with_socket(config: &Config, socket: &std::net::TcpListener, name: &str) -> Self {
+        let dir = Arc::new(tempfile::tempdir().unwrap());
+        let (data, [admin]) = (socket.local_addr().unwrap(), free_addresses().await);
+        let path = dir.path().join("refrain.toml");
+        std::fs::write(&path, config.render(data, admin, dir.path())).unwrap();
+        let mut command = Command::new("sh");
+        // The socket comes as standard input and becomes descriptor 3; `exec` keeps the process's number.
+        let launch = r#"LISTEN_PID=$$ exec "$@" 3<&0 </dev/null"#;
+        command.args(["-c", launch, "sh"]).arg(refrain_binary()).arg("--config").arg(path);
+        command.env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", name);
+        command.stdin(std::os::fd::OwnedFd::from(socket.try_clone().unwrap()));
+        let mut started =
+            Self::spawn_command(command, (data, admin), dir, Logs::default(), config.environment());
+        assert!(started.wait_ready().await, "refrain ended at start:\n{}", started.logs());
+        started
+    }
+
     /// Runs the binary with a config to its end: for configs that must be refused.
     pub async fn run_to_end(config: &Config) -> (ExitStatus, String) {
         let dir = tempfile::tempdir().unwrap();
@@ -95,11 +127,21 @@ impl Refrain {
         logs: Logs,
         environment: &[(String, String)],
     ) -> Self {
-        let mut child = Command::new(refrain_binary())
-            .args(arguments)
+        let mut command = Command::new(refrain_binary());
+        command.args(arguments).stdin(Stdio::null());
+        Self::spawn_command(command, (data, admin), dir, logs, environment)
+    }
+
+    fn spawn_command(
+        mut command: Command,
+        (data, admin): (SocketAddr, SocketAddr),
+        dir: Arc<TempDir>,
+        logs: Logs,
+        environment: &[(String, String)],
+    ) -> Self {
+        let mut child = command
             .envs(environment.iter().cloned())
             .env_remove("RUST_LOG")
-            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true)

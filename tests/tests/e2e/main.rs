@@ -16,6 +16,7 @@ mod connections;
 mod cost;
 mod directives;
 mod drain;
+mod edge;
 mod exact;
 mod fidelity;
 mod fleet;
