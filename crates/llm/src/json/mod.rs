@@ -11,7 +11,7 @@ mod write;
 
 pub use document::{Document, Kind, Members, Outline, Value};
 pub use read::{Error, ErrorKind, Limits, read, read_text};
-pub use write::{Cut, canonical, canonical_members, string};
+pub use write::{Cut, canonical, canonical_less, canonical_members, string};
 
 #[cfg(test)]
 mod tests;

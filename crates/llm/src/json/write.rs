@@ -7,7 +7,12 @@ use super::document::{Kind, Value};
 /// Appends `value` in canonical form: no white space, object names sorted by their decoded bytes, every string escaped
 /// minimally in one way, numbers exactly as they were written.
 pub fn canonical(value: Value<'_>, out: &mut String) {
-    Canonical { document: value, cut: Cut::default(), members: Vec::new(), out }.value(value);
+    canonical_less(value, Cut::default(), out);
+}
+
+/// The same less what is cut.
+pub fn canonical_less<'d>(value: Value<'d>, cut: Cut<'_, 'd>, out: &mut String) {
+    Canonical { document: value, cut, members: Vec::new(), out }.value(value);
 }
 
 /// Values that are left out of a canonical text, wherever they lie.

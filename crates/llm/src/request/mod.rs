@@ -12,6 +12,7 @@ mod key_part;
 mod media;
 mod ollama;
 mod openai;
+mod pieces;
 mod prefix;
 mod question;
 mod rewrite;
@@ -25,6 +26,7 @@ use refrain_core::{Api, ExactOnly, Prompt};
 
 pub use compared::Compared;
 pub use error::ParseError;
+pub use pieces::{PIECES_MAX, PieceName};
 pub use prefix::Beginnings;
 pub use rewrite::Rewrite;
 

@@ -141,7 +141,7 @@ fn text(content: Value<'_>, bytes_max: usize) -> String {
 }
 
 /// The text of a part, as a string value.
-fn part_text(part: Value<'_>) -> Option<Value<'_>> {
+pub(super) fn part_text(part: Value<'_>) -> Option<Value<'_>> {
     match part.kind() {
         Kind::PlainString | Kind::EscapedString => Some(part),
         _ => {
