@@ -4,10 +4,13 @@ use std::sync::{Arc, OnceLock};
 
 use refrain_core::Settings;
 use refrain_core::settings;
+use refrain_llm::request::{ParsedRequest, PieceName};
 
+use crate::anatomy::{self, Part, PartName};
 use crate::embedder::{EmbedError, Embedder};
 use crate::error::StoreError;
 use crate::flight::{FlightLimits, Flights};
+use crate::insight::Insight;
 use crate::key::{CacheKey, KeyParts};
 use crate::secret::KeySecret;
 use crate::self_test::SelfTest;
@@ -33,6 +36,8 @@ pub struct Cache<H> {
     pub flights: Arc<Flights<H>>,
     /// Makes vectors of questions; none: no semantic tier.
     pub embedder: Option<Arc<Embedder>>,
+    /// What is remembered of requests.
+    pub insight: Insight,
     /// What the self-test of an embedded store found.
     pub(crate) tested: OnceLock<SelfTest>,
 }
@@ -100,7 +105,8 @@ impl<H: Clone> Cache<H> {
 
     fn of(secret: Arc<KeySecret>, store: Store, embedder: Option<Arc<Embedder>>, waiters_max: usize) -> Self {
         let limits = FlightLimits { waiters_max, ..FlightLimits::default() };
-        Self { secret, store, flights: Flights::new(limits), embedder, tested: OnceLock::new() }
+        let (flights, tested) = (Flights::new(limits), OnceLock::new());
+        Self { secret, store, flights, embedder, insight: Insight::default(), tested }
     }
 
     /// What the self-test found: at start, of a shared store when it was last joined. None: it was not tested; a shared store
@@ -120,5 +126,20 @@ impl<H: Clone> Cache<H> {
     /// The digests of a request.
     pub fn key(&self, parts: &KeyParts<'_>) -> CacheKey {
         CacheKey::new(&self.secret, parts)
+    }
+
+    /// The parts of a request's key, each with what it holds: `request` is what the parts' bodies were made of, `source` says
+    /// what is compared where it isn't the last message.
+    pub fn dissect(
+        &self,
+        (parts, request, source): (&KeyParts<'_>, &ParsedRequest, Option<&str>),
+        take: &mut dyn FnMut(Part, &[u8]),
+    ) {
+        anatomy::dissect(&self.secret, (parts, request, source), take);
+    }
+
+    /// What stands for a question where none of it may be kept: the digest of its part.
+    pub fn question(&self, text: &[u8]) -> u64 {
+        anatomy::digest(&self.secret, &PartName::Body(PieceName::Question), text)
     }
 }

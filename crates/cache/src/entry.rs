@@ -12,14 +12,21 @@ use crate::purge::Epoch;
 
 /// Counted for an entry's own fields, its place in the map and allocations that nobody counts.
 const OVERHEAD_BYTES: usize = 512;
-/// Most tags of an entry.
-pub const TAGS_MAX: usize = 16;
+/// Most tags of an entry: sixteen of policies, and its answer's id.
+pub const TAGS_MAX: usize = 17;
 /// Longest tag, in bytes.
 pub const TAG_BYTES_MAX: usize = 128;
 /// Most labels of an entry.
 pub const LABELS_MAX: usize = 16;
 /// Longest label, name and value together, in bytes.
 pub const LABEL_BYTES_MAX: usize = 320;
+
+/// The tag by which an entry is found whose answer carries this id: the store gives it beside a policy's own. None for an id
+/// that no tag can hold.
+pub fn answer_tag(id: &str) -> Option<String> {
+    let tag = format!("id:{id}");
+    (!id.is_empty() && tag.len() <= TAG_BYTES_MAX).then_some(tag)
+}
 
 /// A stored answer.
 ///

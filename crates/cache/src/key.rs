@@ -113,7 +113,7 @@ pub(crate) struct PartHasher {
 const GATHERED_MAX: usize = 256;
 
 impl PartHasher {
-    fn new(key: &[u8; 32]) -> Self {
+    pub(crate) fn new(key: &[u8; 32]) -> Self {
         Self { hasher: Hasher::new_keyed(key), gathered: [0; GATHERED_MAX], length: 0 }
     }
 
@@ -192,7 +192,7 @@ impl PartHasher {
         self.length = 0;
     }
 
-    fn finish(mut self) -> [u8; 32] {
+    pub(crate) fn finish(mut self) -> [u8; 32] {
         self.flush();
         self.hasher.finalize().into()
     }

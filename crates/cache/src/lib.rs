@@ -3,6 +3,7 @@
 //! Takes digests of typed parts and gives back whole answers or nothing. Knows no HTTP, no routes and no wire formats;
 //! who may be served an answer is decided by what is hashed into its key, and nowhere else.
 
+mod anatomy;
 mod cache;
 mod decide;
 mod disk;
@@ -12,6 +13,7 @@ mod error;
 mod evidence;
 mod fields;
 mod flight;
+mod insight;
 mod key;
 #[cfg(test)]
 mod kill_tests;
@@ -30,14 +32,21 @@ mod store;
 mod test_support;
 mod vectors;
 
+pub use anatomy::{Part, PartName};
 pub use cache::{Cache, CacheError};
 
 pub use decide::{CandidateView, Decision, Passed, Refusal, decide, passing};
 pub use embedder::{DIMENSIONS, EmbedError, Embedder, EmbedderStats, Embedding};
-pub use entry::{Candidate, Entry, EntryMeta, LABEL_BYTES_MAX, LABELS_MAX, TAG_BYTES_MAX, TAGS_MAX};
+pub use entry::{
+    Candidate, Entry, EntryMeta, LABEL_BYTES_MAX, LABELS_MAX, TAG_BYTES_MAX, TAGS_MAX, answer_tag,
+};
 pub use error::{PurgeError, StoreError};
 pub use evidence::{Evidence, Lexical, compare};
 pub use flight::{FlightEnd, FlightLimits, Flights, Joined, Lead, Reader};
+pub use insight::{
+    Attribution, Cause, CauseKind, Insight, MISSES_MAX, MissReason, NotedMiss, Ring, SERVINGS_MAX,
+    SHADOWED_MAX, ServedAs, Serving, Shadowed, attribute, differing,
+};
 pub use key::{CacheKey, KeyParts};
 pub use purge::{
     BANS_MAX, Bans, Conditions, Epoch, EpochError, Purge, PurgeDecodeError, PurgeHow, PurgeMode, PurgeReport,

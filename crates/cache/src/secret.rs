@@ -22,6 +22,7 @@ pub struct KeySecret {
     check: Zeroizing<[u8; 32]>,
     salt: Zeroizing<[u8; 32]>,
     subject: Zeroizing<[u8; 32]>,
+    part: Zeroizing<[u8; 32]>,
 }
 
 impl KeySecret {
@@ -37,6 +38,7 @@ impl KeySecret {
             check: derive("refrain 2026 cache secret check v1"),
             salt: derive("refrain 2026 prefix cache salt v1"),
             subject: derive("refrain 2026 limit subject v1"),
+            part: derive("refrain 2026 cache key part v1"),
         }
     }
 
@@ -103,6 +105,11 @@ impl KeySecret {
 
     pub(crate) fn record_key(&self) -> &[u8; 32] {
         &self.record
+    }
+
+    /// What parts of keys are told by, one by one.
+    pub(crate) fn part_key(&self) -> &[u8; 32] {
+        &self.part
     }
 
     /// What salts of tenants are made with, the same for all proxies of this secret.
@@ -206,6 +213,7 @@ mod tests {
             secret.fingerprint_key(),
             secret.record_key(),
             secret.check_value(),
+            secret.part_key(),
         ];
         let distinct: std::collections::HashSet<_> = keys.iter().collect();
         assert_eq!(distinct.len(), keys.len());

@@ -280,6 +280,7 @@ fn cache(cache: &RouteCache) -> Value {
         semantic,
         directives,
         replay_headers,
+        miss_sample,
     } = cache;
     if !enabled {
         return json!(false);
@@ -298,6 +299,7 @@ fn cache(cache: &RouteCache) -> Value {
         "store_tool_offers": store_tool_offers,
         "directives": self::directives(*directives),
         "replay_headers": replay_headers,
+        "miss_sample": decimal(*miss_sample),
     });
     stale(*freshness, *freshness_max, &mut table);
     if let Regenerate::Repeat { window } = regenerate {

@@ -295,6 +295,8 @@ pub struct RouteCache {
     pub directives: DirectivesAllowed,
     /// Upstream response headers that are stored and replayed (lower case). `set-cookie` is refused.
     pub replay_headers: Vec<String>,
+    /// Part of the questions whose misses are noted, with digests of their keys' parts; 0 to 1.
+    pub miss_sample: f32,
 }
 
 /// Whether sampled requests are cached.
@@ -430,6 +432,8 @@ impl Default for Log {
 impl RouteCache {
     /// Lifetime of an entry, if config doesn't say.
     pub const TTL: Duration = Duration::from_secs(3600);
+    /// Part of the questions whose misses are noted, if config doesn't say.
+    pub const MISS_SAMPLE: f32 = 0.1;
 
     /// The default: exact answers for one user, one hour.
     pub fn exact(namespace: impl Into<String>) -> Self {
@@ -446,6 +450,7 @@ impl RouteCache {
             semantic: None,
             directives: DirectivesAllowed::default(),
             replay_headers: Vec::new(),
+            miss_sample: Self::MISS_SAMPLE,
         }
     }
 }

@@ -1,12 +1,14 @@
 //! The policies of a route, as one: each is asked in its order, and what they say is merged.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use refrain_core::settings::{OnError, Route};
-use refrain_core::{Bypass, Plan};
+use refrain_core::{Bypass, Plan, PluginId};
 
 use crate::answer::{Answer, BypassWanted, Judged, RefusalWanted, Stored};
 use crate::hook::{Failure, Hook, cut};
+use crate::instance::Stillborn;
 use crate::merge::{Bounds, Conflict, KeepMerge, Merge};
 use crate::policy::Policy;
 use crate::verdict::{Bypassed, Candidate, Contexts, Decision, Failed, Labels, Outcome, Refusal, Verdict};
@@ -14,6 +16,8 @@ use crate::view::{CandidatesView, RequestView, ResponseView};
 
 /// Of a candidate's text that guests are told, in bytes.
 const SOURCE_BYTES_MAX: usize = 2 * 1024;
+/// For the instance of a rehearsal, when all are taken.
+const REHEARSAL_WAIT: Duration = Duration::from_secs(1);
 
 /// The policies of a route, as one. Cheap to share; dropped with the snapshot that holds it.
 ///
@@ -43,6 +47,37 @@ impl Chain {
     /// Whether any policy wants to see answers before they are stored.
     pub fn judges(&self) -> bool {
         self.policies.iter().any(|policy| policy.judges())
+    }
+
+    /// The same policies for requests that nobody made: what they are asked is counted nowhere, logged nowhere and changes
+    /// nothing that the real ones keep.
+    ///
+    /// # Errors
+    /// A policy can't be started: what went wrong.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn rehearsal(&self) -> Result<Self, String> {
+        let mut policies = Vec::with_capacity(self.policies.len());
+        for policy in &self.policies {
+            let copy = policy.rehearsal(REHEARSAL_WAIT).await.map_err(|why| {
+                let plugin = &policy.site().plugin;
+                match why {
+                    Stillborn::Refused(message) => format!("policy {plugin}: {message}"),
+                    Stillborn::Failed(failure) => format!("policy {plugin}: {failure}"),
+                }
+            })?;
+            policies.push(Arc::new(copy));
+        }
+        Ok(Self { identity: self.identity, policies, bounds: self.bounds.clone() })
+    }
+
+    /// Each policy alone, in their order.
+    pub fn each(&self) -> impl Iterator<Item = (&PluginId, Self)> {
+        self.policies.iter().map(|policy| {
+            let (policies, bounds) = (vec![policy.clone()], self.bounds.clone());
+            (&policy.site().plugin, Self { identity: self.identity, policies, bounds })
+        })
     }
 
     /// What is to be done with a request. Every policy is asked, in order, until one refuses or fails in a way that does.

@@ -3,7 +3,9 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use metrics::{Counter, Gauge, Histogram, Label, counter, gauge, histogram};
+use metrics::{
+    Counter, Gauge, Histogram, Label, NoopRecorder, counter, gauge, histogram, with_local_recorder,
+};
 use refrain_core::{Bypass, PluginId, RouteId};
 
 use crate::answer::About;
@@ -26,6 +28,8 @@ pub(crate) struct Meters {
     dropped_lines: Counter,
     dropped_values: Counter,
     declared: OnceLock<Declared>,
+    /// Whether it counts for nobody.
+    is_mute: bool,
 }
 
 /// What the policy declared when it was configured.
@@ -38,6 +42,12 @@ struct Declared {
 }
 
 impl Meters {
+    /// Of a policy that is only rehearsed: counts for nobody.
+    pub(crate) fn mute(plugin: &PluginId, route: &RouteId) -> Self {
+        let made = with_local_recorder(&NoopRecorder, || Self::new(plugin, route));
+        Self { is_mute: true, ..made }
+    }
+
     pub(crate) fn new(plugin: &PluginId, route: &RouteId) -> Self {
         let labels = [
             Label::new("plugin", plugin.as_str().to_owned()),
@@ -56,17 +66,22 @@ impl Meters {
             dropped_lines: counter!("refrain_policy_dropped_total", with("what", "log_line")),
             dropped_values: counter!("refrain_policy_dropped_total", with("what", "metric")),
             declared: OnceLock::new(),
+            is_mute: false,
             labels,
         }
     }
 
     /// Takes what the policy says of itself; the first time counts.
     pub(crate) fn declare(&self, about: &About) {
-        self.declared.get_or_init(|| Declared {
+        let declare = || Declared {
             metrics: about.metrics.iter().map(|name| self.declared_metric(name)).collect(),
             reasons: about.reasons.iter().map(|reason| self.reason_counters(reason)).collect(),
             undeclared: self.reason_counters(UNDECLARED),
             labels: about.labels.clone(),
+        };
+        self.declared.get_or_init(|| match self.is_mute {
+            true => with_local_recorder(&NoopRecorder, declare),
+            false => declare(),
         });
     }
 
@@ -75,6 +90,9 @@ impl Meters {
     }
 
     pub(crate) fn failed(&self, hook: Hook, reason: Bypass) {
+        if self.is_mute {
+            return;
+        }
         let mut labels = self.labels.to_vec();
         labels.extend([Label::new("hook", hook.as_str()), Label::new("reason", reason.as_str())]);
         counter!("refrain_policy_failures_total", labels).increment(1);
@@ -120,7 +138,7 @@ impl Meters {
 
     /// Counts an outcome by those labels that the policy declared.
     pub(crate) fn outcome(&self, labels: &Labels, outcome: &'static str) {
-        let Some(declared) = self.declared.get() else { return };
+        let Some(declared) = self.declared.get().filter(|_| !self.is_mute) else { return };
         for (name, values) in &declared.labels {
             let Some((_, value)) = labels.iter().find(|(label, _)| label == name) else { continue };
             let value = if values.contains(value) { value.clone() } else { OTHER.to_owned() };

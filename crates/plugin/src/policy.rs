@@ -36,6 +36,8 @@ pub(crate) struct Policy {
     turns: Semaphore,
     live: Arc<AtomicUsize>,
     health: Health,
+    /// Whether the policy that this one rehearses rests.
+    rests: bool,
     last_error: Mutex<Option<String>>,
 }
 
@@ -68,8 +70,22 @@ impl Policy {
             turns: Semaphore::new(instances_max),
             live: Arc::default(),
             health: Health::new(),
+            rests: false,
             last_error: Mutex::default(),
         }
+    }
+
+    /// The same policy, tried once, that counts nothing and changes nothing of this one: with instances, health and values of
+    /// its own. It rests if this one does.
+    ///
+    /// # Errors
+    /// It can't be started.
+    pub(crate) async fn rehearsal(&self, wait: Duration) -> Result<Self, Stillborn> {
+        let site = Arc::new(self.site.rehearsal());
+        let mut policy = Self::new(self.runtime.clone(), site, self.loaded.clone(), self.on_route.clone());
+        policy.rests = self.health.rest(Instant::now()).is_some();
+        policy.try_out(wait).await?;
+        Ok(policy)
     }
 
     /// Makes the first instance, which shows whether the policy works with its config.
@@ -193,7 +209,7 @@ impl Policy {
         let began = Instant::now();
         let tenant = TenantMark::of(tenant);
         let admission = self.health.admit(began);
-        if admission == Admission::Refused {
+        if admission == Admission::Refused || self.rests {
             self.site.meters.failed(hook, Bypass::PolicyQuarantined);
             return Err(Bypass::PolicyQuarantined);
         }

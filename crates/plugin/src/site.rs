@@ -62,6 +62,22 @@ impl Site {
         }
     }
 
+    /// The same for a rehearsal: counts nothing, says nothing, and keeps what it keeps for itself.
+    pub(crate) fn rehearsal(&self) -> Self {
+        Self {
+            plugin: self.plugin.clone(),
+            route: self.route.clone(),
+            grants: self.grants.clone(),
+            pool: self.pool.clone(),
+            cache: self.cache.clone(),
+            plan: self.plan.clone(),
+            meters: Meters::mute(&self.plugin, &self.route),
+            state: Arc::new(self.state.copy()),
+            lines: Quota::new(0),
+            failures: Quota::new(0),
+        }
+    }
+
     /// Whether it would be the same on this route: guests may have read its plan when they were configured.
     pub(crate) fn is_on(&self, route: &Route) -> bool {
         self.route == route.id && self.pool == route.pool && self.cache == route.cache

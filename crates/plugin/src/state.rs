@@ -20,19 +20,19 @@ pub(crate) struct State {
     entries: Mutex<Entries>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Entries {
     by_key: HashMap<String, Entry>,
     bytes: usize,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Entry {
     value: Value,
     ends: Instant,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Value {
     Bytes(Vec<u8>),
     /// What `add` counts; reads as decimal text.
@@ -40,6 +40,11 @@ enum Value {
 }
 
 impl State {
+    /// The same values, from now on apart.
+    pub(crate) fn copy(&self) -> Self {
+        Self { entries: Mutex::new(self.entries.lock().clone()) }
+    }
+
     /// A value that has not ended.
     pub(crate) fn find(&self, key: &str) -> Option<Vec<u8>> {
         self.entries.lock().live(key, Instant::now()).map(|entry| entry.value.to_bytes())

@@ -75,6 +75,11 @@ impl Keys {
         }
     }
 
+    /// The caller whose key has this name in config.
+    pub(crate) fn named(&self, id: &KeyId) -> Option<Caller> {
+        self.keys.iter().find(|(_, caller)| caller.key.as_ref() == Some(id)).map(|(_, caller)| caller.clone())
+    }
+
     fn find(&self, credential: &str) -> Option<&Caller> {
         if credential.len() > CREDENTIAL_BYTES_MAX {
             return None;

@@ -167,7 +167,8 @@ fn asks_policies(miss: &Miss) -> bool {
 fn usable(found: Found, miss: &Miss) -> Option<Hit> {
     match found {
         Found::Hit(entry, place) if lookup::may_serve(&entry, &miss.keyed.plan) => {
-            Some(Hit { entry, tier: Tier::Exact, place, staleness: Staleness::Fresh })
+            let staleness = Staleness::Fresh;
+            Some(Hit { entry, tier: Tier::Exact, place, staleness, similar: None })
         }
         Found::Hit(..) | Found::Stale(..) | Found::Miss => None,
     }

@@ -50,7 +50,8 @@ pub(crate) fn refuse_length(headers: &HeaderMap, bytes_max: usize) -> Result<(),
     }
 }
 
-fn refuse_encoding(headers: &HeaderMap) -> Result<(), Failure> {
+/// Refuses a compressed body.
+pub(crate) fn refuse_encoding(headers: &HeaderMap) -> Result<(), Failure> {
     match headers.get(CONTENT_ENCODING) {
         None => Ok(()),
         Some(encoding) if encoding == "identity" => Ok(()),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::HeaderMap;
-use refrain_cache::{CacheKey, KeyParts, ScopeId};
+use refrain_cache::{CacheKey, KeyParts, Part, ScopeId};
 use refrain_core::{Bypass, EmbedSource, ExactOnly, Plan, Scope};
 use refrain_llm::request::Compared;
 
@@ -75,6 +75,25 @@ impl Keyed {
     /// # Errors
     /// The caller lacks what the scope needs.
     pub(crate) fn under(&self, cache: &AnswerCache, scope: &Scope) -> Result<CacheKey, Bypass> {
+        self.with_parts(scope, |parts| cache.key(parts))
+    }
+
+    /// Gives each part of the key to `take`, with what it holds.
+    ///
+    /// # Errors
+    /// The caller lacks what the scope needs.
+    pub(crate) fn dissect(
+        &self,
+        cache: &AnswerCache,
+        take: &mut dyn FnMut(Part, &[u8]),
+    ) -> Result<(), Bypass> {
+        let compared = self.plan.semantic.as_ref().filter(|_| matches!(self.compared, Some(Ok(_))));
+        let source = compared.map(|semantic| format!("{:?}", semantic.source));
+        let request = &self.planned.asked.request;
+        self.with_parts(&self.plan.scope, |parts| cache.dissect((parts, request, source.as_deref()), take))
+    }
+
+    fn with_parts<T>(&self, scope: &Scope, told: impl FnOnce(&KeyParts<'_>) -> T) -> Result<T, Bypass> {
         let (state, head) = (self.admitted.state(), &self.admitted.routed.head.parts);
         let prompt = &self.planned.asked.request.prompt;
         let target = &self.planned.target;
@@ -87,7 +106,7 @@ impl Keyed {
         let extra = policed.map_or(&[][..], |policed| &policed.key);
         let extra: Vec<(&str, Option<&[u8]>)> =
             extra.iter().map(|part| (part.name.as_str(), part.value.as_deref())).collect();
-        Ok(cache.key(&KeyParts {
+        Ok(told(&KeyParts {
             api: prompt.api,
             model: &target.model,
             model_identity: &self.model_identity,

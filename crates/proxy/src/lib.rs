@@ -22,6 +22,7 @@ mod directives;
 mod generate;
 mod head;
 mod ingest;
+mod insight;
 mod key;
 mod leader;
 mod limits;
@@ -40,6 +41,7 @@ mod route;
 mod store;
 mod upload;
 
+pub mod explain;
 pub mod rehearsal;
 
 mod access;

@@ -38,6 +38,18 @@ pub(crate) struct Hit {
     pub(crate) place: Place,
     /// Whether its time is over.
     pub(crate) staleness: Staleness,
+    /// How similar its question is, if it isn't the same, and the digest of the one that was asked.
+    pub(crate) similar: Option<(f32, u64)>,
+}
+
+/// An answer that might have been served to a similar question, but for shadow mode.
+pub(crate) struct InShadow {
+    /// The entry.
+    pub(crate) entry: Arc<Entry>,
+    /// How similar its question is.
+    pub(crate) similarity: f32,
+    /// How similar it has to be.
+    pub(crate) threshold: f32,
 }
 
 /// Proof that nothing stored may be served at once: what is needed to generate, share and store the answer.
@@ -52,6 +64,8 @@ pub(crate) struct Miss {
     pub(crate) takes: Takes,
     /// What may be served if no upstream can answer.
     pub(crate) fallback: Option<Hit>,
+    /// What shadow mode kept back, or would have if it were similar enough.
+    pub(crate) in_shadow: Option<InShadow>,
 }
 
 /// What is stored for this very question.
@@ -85,12 +99,10 @@ pub(crate) async fn find(cache: &AnswerCache, keyed: Keyed, note: &mut Note) -> 
     let Some(semantic) = keyed.plan.semantic.clone() else {
         return generate(keyed, &exact, None, Takes::Stored);
     };
-    let (embedding, similar) = similar(cache, &keyed, &semantic, note).await;
-    match similar {
-        Some((entry, place)) => {
-            Lookup::Hit(Hit { entry, tier: Tier::Semantic, place, staleness: Staleness::Fresh })
-        }
-        None => generate(keyed, &exact, embedding, Takes::Stored),
+    let Similar { embedding, served, in_shadow } = similar(cache, &keyed, &semantic, note).await;
+    match served {
+        Some(hit) => Lookup::Hit(hit),
+        None => generate(keyed, &exact, embedding, Takes::Stored).with_shadow(in_shadow),
     }
 }
 
@@ -116,7 +128,7 @@ async fn judged(keyed: &Keyed, entry: Arc<Entry>, note: &mut Note) -> Judged {
         return Judged::Keep;
     }
     if keyed.plan.shadow {
-        report_shadow(keyed, 1.0);
+        keyed.admitted.state().metrics.shadow();
         return Judged::Keep;
     }
     Judged::Serve
@@ -149,12 +161,12 @@ fn miss(keyed: Keyed, exact: &Exact, embedding: Option<Embedding>, takes: Takes)
             (CacheStatus::Stale, Some(Hit::exact(entry, *place, Staleness::IfError)))
         }
     };
-    Box::new(Miss { keyed, embedding, status, takes, fallback })
+    Box::new(Miss { keyed, embedding, status, takes, fallback, in_shadow: None })
 }
 
 impl Hit {
     fn exact(entry: &Arc<Entry>, place: Place, staleness: Staleness) -> Self {
-        Self { entry: entry.clone(), tier: Tier::Exact, place, staleness }
+        Self { entry: entry.clone(), tier: Tier::Exact, place, staleness, similar: None }
     }
 }
 
@@ -197,40 +209,47 @@ pub(crate) fn may_serve(entry: &Entry, plan: &Plan) -> bool {
     !plan.directives.no_cache && plan.directives.max_age.is_none_or(|max_age| age <= max_age)
 }
 
-/// The vector of the question, and the entry of a question with the same meaning.
-async fn similar(
-    cache: &AnswerCache,
-    keyed: &Keyed,
-    semantic: &SemanticPlan,
-    note: &mut Note,
-) -> (Option<Embedding>, Option<(Arc<Entry>, Place)>) {
+/// What the look-up by meaning found.
+#[derive(Default)]
+struct Similar {
+    /// The vector of the question.
+    embedding: Option<Embedding>,
+    /// The answer to a question with the same meaning.
+    served: Option<Hit>,
+    in_shadow: Option<InShadow>,
+}
+
+async fn similar(cache: &AnswerCache, keyed: &Keyed, semantic: &SemanticPlan, note: &mut Note) -> Similar {
     let (state, plan) = (keyed.admitted.state(), &keyed.plan);
     let embedding = match embed(cache, keyed).await {
         Ok(embedding) => embedding,
         Err(reason) => {
             state.metrics.exact_only(reason);
-            return (None, None);
+            return Similar::default();
         }
     };
     // The vector is still needed: the fresh answer replaces the entry, and similar questions must find it.
     if plan.directives.no_cache {
-        return (Some(embedding), None);
+        return Similar { embedding: Some(embedding), ..Similar::default() };
     }
     let (store, partition, k) = (&cache.store, &keyed.key.partition, semantic.candidates);
-    let near = store.nearest(partition, &embedding, k, unix_ms()).await;
-    let mut judged = accepted(keyed, semantic, near, note).await.map(|entry| (entry, Place::Near));
+    let mut near = store.nearest(partition, &embedding, k, unix_ms()).await;
+    let mut judged = accepted(keyed, semantic, &near, note).await.map(|accepted| (accepted, Place::Near));
     if judged.is_err() && store.has_shared_vectors() {
-        let shared = store.nearest_shared(partition, &embedding, k, unix_ms()).await;
-        judged = accepted(keyed, semantic, shared, note).await.map(|entry| (entry, Place::Shared));
+        near = store.nearest_shared(partition, &embedding, k, unix_ms()).await;
+        judged = accepted(keyed, semantic, &near, note).await.map(|accepted| (accepted, Place::Shared));
     }
+    let shadow = plan.shadow || semantic.shadow;
+    let in_shadow = if shadow { in_shadow(keyed, semantic, &near) } else { None };
     let served = match judged {
-        Ok((accepted, place)) => {
-            let Accepted { entry, similarity } = accepted;
-            let shadow = plan.shadow || semantic.shadow;
-            if shadow {
-                report_shadow(keyed, similarity);
-            }
-            (!shadow).then_some((entry, place))
+        Ok(_) if shadow => {
+            state.metrics.shadow();
+            None
+        }
+        Ok((Accepted { entry, similarity }, place)) => {
+            let (tier, staleness) = (Tier::Semantic, Staleness::Fresh);
+            let question = cache.question(keyed.embed_text().unwrap_or_default().as_bytes());
+            Some(Hit { entry, tier, place, staleness, similar: Some((similarity, question)) })
         }
         Err(reason) => {
             note.refusal = Some(reason);
@@ -238,7 +257,17 @@ async fn similar(
             None
         }
     };
-    (Some(embedding), served)
+    Similar { embedding: Some(embedding), served, in_shadow }
+}
+
+/// The candidate that would be served at some threshold.
+fn in_shadow(keyed: &Keyed, semantic: &SemanticPlan, near: &[Candidate]) -> Option<InShadow> {
+    let usable: Vec<_> = near.iter().filter(|candidate| may_serve(&candidate.entry, &keyed.plan)).collect();
+    let any = SemanticPlan { threshold: f32::MIN, ..semantic.clone() };
+    let question = keyed.embed_text().unwrap_or_default();
+    let Decision::Serve { index, evidence } = decide(question, &views(&usable), &any) else { return None };
+    let (entry, threshold) = (usable[index].entry.clone(), semantic.threshold);
+    Some(InShadow { entry, similarity: evidence.cosine, threshold })
 }
 
 /// A candidate that may be served.
@@ -251,7 +280,7 @@ struct Accepted {
 async fn accepted(
     keyed: &Keyed,
     semantic: &SemanticPlan,
-    near: Vec<Candidate>,
+    near: &[Candidate],
     note: &mut Note,
 ) -> Result<Accepted, Refusal> {
     let usable: Vec<_> = near.iter().filter(|candidate| may_serve(&candidate.entry, &keyed.plan)).collect();
@@ -264,13 +293,7 @@ async fn accepted(
 /// The candidates that may be served, best first: one at least. More than the best only where policies choose.
 fn acceptable(keyed: &Keyed, semantic: &SemanticPlan, usable: &[&Candidate]) -> Result<Vec<Passed>, Refusal> {
     let question = keyed.embed_text().unwrap_or_default();
-    let views: Vec<CandidateView<'_>> = usable
-        .iter()
-        .map(|candidate| CandidateView {
-            similarity: candidate.similarity,
-            text: candidate.entry.meta.embed_text.as_deref().unwrap_or_default(),
-        })
-        .collect();
+    let views = views(usable);
     let policed = keyed.planned.policed.as_deref();
     if policed.is_some_and(|policed| policed.chain.validates()) {
         passing(question, &views, semantic)
@@ -302,11 +325,22 @@ async fn chosen(
     }
 }
 
-/// Shadow mode: tells what would have been served.
-fn report_shadow(keyed: &Keyed, similarity: f32) {
-    let state = keyed.admitted.state();
-    state.metrics.shadow();
-    tracing::info!(route = %state.route.id, similarity, "shadow: a stored answer would have been served");
+/// Candidates as they are decided upon.
+pub(crate) fn views<'c>(candidates: &[&'c Candidate]) -> Vec<CandidateView<'c>> {
+    let view = |candidate: &&'c Candidate| CandidateView {
+        similarity: candidate.similarity,
+        text: candidate.entry.meta.embed_text.as_deref().unwrap_or_default(),
+    };
+    candidates.iter().map(view).collect()
+}
+
+impl Lookup {
+    fn with_shadow(mut self, in_shadow: Option<InShadow>) -> Self {
+        if let Self::Miss(miss) = &mut self {
+            miss.in_shadow = in_shadow;
+        }
+        self
+    }
 }
 
 /// The vector of what is compared, or why nothing is.

@@ -85,6 +85,12 @@ impl Note {
         self.policy.get_or_insert_default().reason = Some((policy, reason));
     }
 
+    /// What a policy said for its reason, and which.
+    pub(crate) fn policy_said(&self) -> Option<(&PluginId, &str)> {
+        let (policy, reason) = self.policy.as_deref()?.reason.as_ref()?;
+        Some((policy, reason))
+    }
+
     /// A policy refused the request.
     pub(crate) fn refused(&mut self, policy: PluginId) {
         self.policy_reason(policy, "refused".into());

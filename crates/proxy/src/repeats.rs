@@ -27,6 +27,13 @@ impl Repeats {
         Self { window, asked: Mutex::default() }
     }
 
+    /// Whether the question would be a repeat now. Notes nothing.
+    pub(crate) fn would_repeat(&self, key: &CacheKey, identity: &Identity, now: Instant) -> bool {
+        let Some(window) = self.window else { return false };
+        let asked = self.asked.lock();
+        asked.get(&asker(key, identity)).is_some_and(|before| now.duration_since(*before) < window)
+    }
+
     /// Notes the question; true if the same caller asked it within the window before.
     pub(crate) fn is_repeat(&self, key: &CacheKey, identity: &Identity, now: Instant) -> bool {
         let Some(window) = self.window else { return false };

@@ -27,8 +27,8 @@ use crate::snapshot::{AnswerCache, Snapshot};
 use crate::tally::{Answered, Tally};
 use crate::worker::Worker;
 use crate::{
-    ask, cors, cost, error_response, generate, head, ingest, key, limits, lookup, models, pass, plan,
-    refresh, respond, route,
+    ask, cors, cost, error_response, generate, head, ingest, insight, key, limits, lookup, models, pass,
+    plan, refresh, respond, route,
 };
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -50,7 +50,7 @@ impl Admitted {
     }
 
     /// The API whose body must be understood; none: the request is passed through unread.
-    fn reads(&self) -> Option<Api> {
+    pub(crate) fn reads(&self) -> Option<Api> {
         let PathClass::Api(api) = self.routed.head.class else { return None };
         let state = self.state();
         let needed = state.route.cache.enabled
@@ -183,6 +183,7 @@ async fn generate(
     let (admitted, planned) = (&miss.keyed.admitted, &miss.keyed.planned);
     note.status = Some(miss.status);
     note.key = Some(miss.keyed.key.key);
+    insight::note_miss(cache, &miss, note.refusal);
     let generated = generate::answer(worker, cache, &miss, note).await;
     let fallback = miss.fallback.as_ref().filter(|_| is_down(&generated));
     // The upstream may have taken long to fail: what was purged meanwhile is no answer.
@@ -194,6 +195,7 @@ async fn generate(
         Generated::Flight(flight) => {
             if flight.part == Part::Joined {
                 note.status = Some(CacheStatus::Collapsed);
+                insight::note_joined(cache, &miss.keyed);
             }
             if pass::is_refused(&miss.keyed.planned.target.pool, flight.head.status) {
                 return Err(Failure::upstream(Code::Overloaded));
@@ -212,12 +214,17 @@ fn serve_hit(
     let Hit { tier, place, staleness, .. } = *hit;
     note.status = Some(CacheStatus::Hit { tier, place, staleness, ttl_s: respond::ttl_s(hit) });
     note.key = Some(hit.entry.key.key);
+    insight::note_hit(cache, admitted, hit);
     admitted.state().metrics.saved(hit.entry.usage);
     cost::spared(admitted, &planned.target.pool, &hit.entry);
     respond::hit(cache, hit, wanted)
 }
 
-fn identify(snapshot: &Snapshot, routed: &Routed) -> Result<Caller, Failure> {
+/// Who asks.
+///
+/// # Errors
+/// The credential is unknown, or needed and absent.
+pub(crate) fn identify(snapshot: &Snapshot, routed: &Routed) -> Result<Caller, Failure> {
     let listener = snapshot
         .listener(&routed.head.listener)
         .ok_or_else(|| Failure::new(Code::Draining, "this listener is closing"))?;

@@ -36,6 +36,20 @@ pub struct RouteState {
     pub(crate) metrics: RouteMetrics,
 }
 
+impl RouteState {
+    /// The same route for a request that nobody made: it counts nothing, and asks these policies.
+    pub(crate) fn rehearsal(&self, chain: Option<Arc<Chain>>) -> Self {
+        Self {
+            route: self.route.clone(),
+            pool: self.pool.clone(),
+            chain,
+            repeats: Repeats::new(self.route.cache.regenerate),
+            salts: self.salts,
+            metrics: RouteMetrics::mute(&self.route.id),
+        }
+    }
+}
+
 /// Proof that a route takes the request and that its path is open there.
 pub(crate) struct Routed {
     /// The request's head.
@@ -93,14 +107,34 @@ fn effective_method(head: &Head) -> Method {
 }
 
 fn takes(matches: &RouteMatch, head: &Head, method: &Method) -> bool {
+    mismatch(matches, head, method).is_none()
+}
+
+/// The first condition of a route that a request doesn't meet.
+pub(crate) fn why_not(matches: &RouteMatch, head: &Head) -> Option<&'static str> {
+    mismatch(matches, head, &effective_method(head))
+}
+
+fn mismatch(matches: &RouteMatch, head: &Head, method: &Method) -> Option<&'static str> {
     let RouteMatch { listeners, hosts, path, methods, headers } = matches;
-    is_at_or_below(head.path(), path)
-        && (listeners.is_empty() || listeners.contains(&head.listener))
-        && (hosts.is_empty() || hosts.iter().any(|pattern| is_host(pattern, &head.host)))
-        && (methods.is_empty() || methods.iter().any(|allowed| allowed == method.as_str()))
-        && headers.iter().all(|(name, value)| {
+    let has_headers = || {
+        headers.iter().all(|(name, value)| {
             head.parts.headers.get(name).is_some_and(|actual| actual.as_bytes() == value.as_bytes())
         })
+    };
+    if !is_at_or_below(head.path(), path) {
+        Some("path")
+    } else if !listeners.is_empty() && !listeners.contains(&head.listener) {
+        Some("listener")
+    } else if !hosts.is_empty() && !hosts.iter().any(|pattern| is_host(pattern, &head.host)) {
+        Some("host")
+    } else if !methods.is_empty() && !methods.iter().any(|allowed| allowed == method.as_str()) {
+        Some("method")
+    } else if !has_headers() {
+        Some("headers")
+    } else {
+        None
+    }
 }
 
 /// `*.example.com` stands for exactly one label.

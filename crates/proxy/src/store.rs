@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 use parking_lot::Mutex;
-use refrain_cache::{CacheKey, ClaimGuard, Entry, EntryMeta, Epoch, unix_ms};
+use refrain_cache::{CacheKey, ClaimGuard, Entry, EntryMeta, Epoch, answer_tag, unix_ms};
 use refrain_core::{EndpointId, Freshness, Skip, Usage};
 use refrain_llm::answer::Encoded;
 use refrain_plugin::ResponseView;
@@ -14,6 +14,7 @@ use refrain_plugin::verdict::{Keep, Outcome};
 
 use crate::cost;
 use crate::generate::FlightHead;
+use crate::insight;
 use crate::lookup::Miss;
 use crate::policy::{Answered, Policed};
 use crate::route::RouteState;
@@ -77,6 +78,9 @@ impl Keeper {
             pool.add_output_tokens(answer.usage().output_tokens.unwrap_or_default());
             cost::account(&self.miss.keyed.admitted, pool).note_answer(answer.usage());
         }
+        if let (Ok(answer), Some(in_shadow)) = (&answer, &self.miss.in_shadow) {
+            insight::note_shadowed(&self.cache, &self.miss.keyed, (in_shadow, answer));
+        }
         match answer {
             Err(skip) => self.skipped(skip, from),
             Ok(encoded) if self.judging().is_some() => self.wait(encoded, from.clone(), took),
@@ -123,10 +127,12 @@ impl Keeper {
     fn keep(&self, answer: Encoded, from: &Provenance, took: Duration, said: Option<Keep>) {
         let kept = self.judge(&answer, from).and_then(|()| {
             let exact_only = said.as_ref().is_some_and(|said| said.exact_only);
-            let entry = self.entry(answer, from, took, said)?;
-            let usage: Usage = entry.usage;
+            let id = answer.id();
+            let entry = self.entry(answer, (from, took), (said, id.as_deref()))?;
+            let (usage, key): (Usage, _) = (entry.usage, entry.key.key);
             let embedding = self.miss.embedding.clone().filter(|_| !exact_only);
             self.cache.store.insert(entry, embedding)?;
+            insight::note_stored(&self.cache, &self.miss.keyed, (key, id.as_deref()));
             Ok(usage)
         });
         match kept {
@@ -164,9 +170,8 @@ impl Keeper {
     fn entry(
         &self,
         answer: Encoded,
-        from: &Provenance,
-        took: Duration,
-        said: Option<Keep>,
+        (from, took): (&Provenance, Duration),
+        (said, id): (Option<Keep>, Option<&str>),
     ) -> Result<Entry, Skip> {
         let keyed = &self.miss.keyed;
         let target = &keyed.planned.target;
@@ -191,7 +196,7 @@ impl Keeper {
             embed_text: keyed.embed_text().ok().map(str::to_owned),
             replay_headers: upstream_headers::replayed(&from.head.headers, &state.route.cache.replay_headers),
             exact_only: said.exact_only,
-            tags: said.tags,
+            tags: said.tags.into_iter().chain(id.and_then(answer_tag)).collect(),
             labels: said.labels,
         };
         Ok(Entry::new(key, meta, answer))

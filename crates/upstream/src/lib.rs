@@ -37,6 +37,7 @@ mod tls;
 mod watch;
 
 pub use admission::Seat;
+pub use balance::preview::{Preview, PreviewReason};
 pub use balance::turns::Members;
 pub use body::UpstreamStream;
 pub use client::Client;

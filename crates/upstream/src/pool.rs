@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::admission::{self, Queue, Seat};
+use crate::balance::preview::{self, Preview};
 use crate::balance::recent::{self, Recent};
 use crate::balance::turns::Members;
 use crate::balance::{self, Choice};
@@ -445,6 +446,16 @@ impl PoolState {
     /// Takes the next turn.
     pub(crate) fn turn(&self) -> usize {
         self.turn.fetch_add(1, Relaxed)
+    }
+
+    /// The next turn, which stays to be taken.
+    pub(crate) fn next_turn(&self) -> usize {
+        self.turn.load(Relaxed)
+    }
+
+    /// In which order its endpoints would be tried for a request now, and why. Changes nothing.
+    pub fn preview(&self, demand: &Demand) -> Vec<Preview> {
+        preview::preview(self, demand, Millis::now())
     }
 
     /// Requests in flight that an endpoint takes from this proxy.

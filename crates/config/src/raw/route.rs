@@ -86,6 +86,10 @@ pub(crate) struct Cache {
     pub(crate) directives: Option<Vec<Directive>>,
     /// Upstream response headers that are stored and replayed. Default: none.
     pub(crate) replay_headers: Vec<ReplayHeader>,
+    /// Part of the questions whose misses are noted for `refrain misses`, 0 to 1: digests of the parts of their keys, never
+    /// text. Default 0.1.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub(crate) miss_sample: Option<f32>,
 }
 
 /// Who may share an answer.

@@ -54,6 +54,7 @@ fn table(context: &mut Context<'_>, route: &str, raw: raw::Cache) -> RouteCache 
         semantic: raw.semantic.map(|raw| semantic(context, route, raw)),
         directives: raw.directives.map_or(default.directives, |list| directives(&list)),
         replay_headers: raw.replay_headers.into_iter().map(|header| header.0).collect(),
+        miss_sample: raw.miss_sample.unwrap_or(default.miss_sample),
     }
 }
 

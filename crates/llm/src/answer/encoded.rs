@@ -14,6 +14,8 @@ use super::record::Answer;
 pub struct Encoded {
     bytes: Bytes,
     judged: Judged,
+    /// The answer's id, where the record was at hand; else the bytes say.
+    id: Option<String>,
 }
 
 impl Encoded {
@@ -21,7 +23,7 @@ impl Encoded {
     pub(super) fn of_whole(bytes: &mut Vec<u8>) -> Option<Self> {
         let judged = split_whole(bytes).and_then(|(api, text)| plain::judge(api, text))?;
         // Without room that nobody would count.
-        Some(Self { bytes: std::mem::take(bytes).into_boxed_slice().into(), judged })
+        Some(Self { bytes: std::mem::take(bytes).into_boxed_slice().into(), judged, id: None })
     }
 
     /// Of what was stored.
@@ -29,12 +31,15 @@ impl Encoded {
     /// # Errors
     /// It is not an answer of a version that this program knows.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let judged = match split_whole(bytes) {
+        let (judged, id) = match split_whole(bytes) {
             // Nothing else was stored so.
-            Some((api, text)) => plain::judge(api, text).ok_or(DecodeError::Damaged)?,
-            None => judged(&Answer::decode(bytes)?),
+            Some((api, text)) => (plain::judge(api, text).ok_or(DecodeError::Damaged)?, None),
+            None => {
+                let answer = Answer::decode(bytes)?;
+                (judged(&answer), answer.id())
+            }
         };
-        Ok(Self { bytes: Bytes::copy_from_slice(bytes), judged })
+        Ok(Self { bytes: Bytes::copy_from_slice(bytes), judged, id })
     }
 
     /// What is stored.
@@ -60,6 +65,14 @@ impl Encoded {
         self.judged.storable
     }
 
+    /// As [`Answer::id`].
+    pub fn id(&self) -> Option<String> {
+        match split_whole(&self.bytes) {
+            Some((_, text)) => plain::id(text),
+            None => self.id.clone(),
+        }
+    }
+
     /// The answer.
     ///
     /// # Errors
@@ -77,7 +90,7 @@ pub fn as_it_came(encoded: &Bytes, rendering: Rendering) -> Option<Bytes> {
 
 impl From<&Answer> for Encoded {
     fn from(answer: &Answer) -> Self {
-        Self { bytes: answer.encode().into(), judged: judged(answer) }
+        Self { bytes: answer.encode().into(), judged: judged(answer), id: answer.id() }
     }
 }
 

@@ -5,11 +5,18 @@ use std::borrow::Cow;
 use refrain_core::{Api, Dialect, Skip, Usage};
 
 use super::record::{Answer, Choice, Fields, PartKind};
+use crate::json;
 
 impl Answer {
     /// The API it came by and renders in.
     pub fn api(&self) -> Api {
         self.api
+    }
+
+    /// The id that it carries, by which its readers know it.
+    pub fn id(&self) -> Option<String> {
+        let limits = json::Limits { depth_max: 1, nodes_max: 1 };
+        json::read(self.head.get("id")?.as_bytes(), limits).ok()?.root().as_str().map(Cow::into_owned)
     }
 
     /// Its alternatives; none for embeddings.
@@ -112,7 +119,7 @@ pub(super) fn usage(
 }
 
 fn cached_tokens(details: &str) -> Option<u64> {
-    let limits = crate::json::Limits { depth_max: 8, nodes_max: 256 };
-    let document = crate::json::read(details.as_bytes(), limits).ok()?;
+    let limits = json::Limits { depth_max: 8, nodes_max: 256 };
+    let document = json::read(details.as_bytes(), limits).ok()?;
     document.root().member("cached_tokens")?.as_u64()
 }

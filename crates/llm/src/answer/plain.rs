@@ -46,6 +46,12 @@ pub(super) fn judge(api: Api, text: &[u8]) -> Option<Judged> {
     }
 }
 
+/// The id that an answer carries.
+pub(super) fn id(whole: &[u8]) -> Option<String> {
+    let limits = json::Limits { depth_max: DEPTH_MAX, nodes_max: NODES_MAX };
+    text(json::read(whole, limits).ok()?.root(), "id").map(Cow::into_owned)
+}
+
 fn openai(api: Api, root: Value<'_>) -> Option<Judged> {
     let choices = root.member("choices").filter(|choices| choices.kind() == Kind::Array)?;
     if !(1..=CHOICES_MAX).contains(&choices.elements().count()) {

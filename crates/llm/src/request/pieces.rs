@@ -89,7 +89,8 @@ impl ParsedRequest {
                 continue;
             }
             if name == OPENED && value.kind() == Kind::Object {
-                let inner = value.members().map(|(inner, value)| (format!("{OPENED}.{inner}"), canonical(value)));
+                let inner =
+                    value.members().map(|(inner, value)| (format!("{OPENED}.{inner}"), canonical(value)));
                 fields.extend(inner);
                 fields.push((name.into_owned(), "{}".to_owned()));
             } else {
@@ -188,7 +189,9 @@ impl System {
 fn texts(prompt: Value<'_>) -> Vec<Value<'_>> {
     let content = if prompt.kind() == Kind::Object { prompt.member("content") } else { Some(prompt) };
     match content {
-        Some(content) if content.kind() == Kind::Array => content.elements().filter_map(view::part_text).collect(),
+        Some(content) if content.kind() == Kind::Array => {
+            content.elements().filter_map(view::part_text).collect()
+        }
         Some(content) if content.as_str_up_to(0).is_some() => vec![content],
         _ => Vec::new(),
     }

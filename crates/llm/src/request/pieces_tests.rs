@@ -58,9 +58,7 @@ fn system_prompts_are_found_in_every_dialect() {
             "system": [{"type": "text", "text": "You are Claude."}, {"type": "text", "text": format!("cch={line}\nBe nice.")}]})
     };
     assert_eq!(differ(Api::Messages, &blocks("1"), &blocks("2")), ["system prompt line 2"]);
-    let generate = |system: &str, ctx: u32| {
-        json!({"model": "m", "prompt": "Hi", "system": system, "options": {"num_ctx": ctx, "seed": 1}})
-    };
+    let generate = |system: &str, ctx: u32| json!({"model": "m", "prompt": "Hi", "system": system, "options": {"num_ctx": ctx, "seed": 1}});
     assert_eq!(
         differ(Api::OllamaGenerate, &generate("a", 1), &generate("b", 2)),
         ["options.num_ctx", "system prompt line 1"]
@@ -74,7 +72,15 @@ fn turns_tools_and_fields_have_names_of_their_own() {
             {"role": "user", "content": [{"type": "text", "text": "Two"}]}]});
     assert_eq!(
         names(Api::ChatCompletions, &body),
-        ["last message", "last message beside its text", "message 1", "message 2", "seed", "tool 1", "tool 2"]
+        [
+            "last message",
+            "last message beside its text",
+            "message 1",
+            "message 2",
+            "seed",
+            "tool 1",
+            "tool 2"
+        ]
     );
 }
 
@@ -83,7 +89,8 @@ fn what_is_beyond_the_bounds_counts_still() {
     let tools = |count: usize, last: u32| {
         let mut tools: Vec<Json> = (0..count).map(|nth| json!({"nth": nth})).collect();
         tools.push(json!({"last": last}));
-        let messages: Vec<Json> = (0..count).map(|nth| json!({"role": "user", "content": nth.to_string()})).collect();
+        let messages: Vec<Json> =
+            (0..count).map(|nth| json!({"role": "user", "content": nth.to_string()})).collect();
         let mut body = json!({"model": "m", "tools": tools, "messages": messages});
         (0..count).for_each(|nth| body[format!("f{nth}")] = json!(nth));
         body["z"] = json!(last);
@@ -114,10 +121,25 @@ fn body() -> impl Strategy<Value = Json> {
     let role = prop::sample::select(vec!["system", "user", "assistant", "developer"]);
     let message = (role, content()).prop_map(|(role, content)| json!({"role": role, "content": content}));
     let fields = prop::collection::btree_map(
-        prop::sample::select(vec!["seed", "options", "tools", "system", "instructions", "prompt", "input", "user"]),
+        prop::sample::select(vec![
+            "seed",
+            "options",
+            "tools",
+            "system",
+            "instructions",
+            "prompt",
+            "input",
+            "user",
+        ]),
         prop_oneof![
-            Just(json!(1)), Just(json!("a\nb")), Just(json!([])), Just(json!({})), Just(json!({"a": 1})),
-            Just(json!([{"a": 1}])), Just(json!(["a", "b"])), Just(Json::Null),
+            Just(json!(1)),
+            Just(json!("a\nb")),
+            Just(json!([])),
+            Just(json!({})),
+            Just(json!({"a": 1})),
+            Just(json!([{"a": 1}])),
+            Just(json!(["a", "b"])),
+            Just(Json::Null),
         ],
         0..3,
     );

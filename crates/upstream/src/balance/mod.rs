@@ -5,6 +5,7 @@
 //! endpoint and no lock.
 
 pub(crate) mod bound;
+pub(crate) mod preview;
 pub(crate) mod recent;
 pub(crate) mod rendezvous;
 pub(crate) mod turns;
@@ -201,9 +202,20 @@ enum Order<'p> {
 }
 
 impl<'p> Order<'p> {
+    /// Takes the next turn, where turns count.
     fn of(pool: &'p PoolState, members: &'p Members, demand: &Demand, now: Millis) -> Self {
+        let takes_turn = match &pool.config().balance {
+            Balance::RoundRobin | Balance::LeastLoad => true,
+            Balance::Prefix | Balance::Hash(_) => demand.affinity.key().is_none(),
+        };
+        let turn = if takes_turn { pool.turn() } else { 0 };
+        Self::at(pool, members, demand, (turn, now))
+    }
+
+    /// The order at a turn.
+    fn at(pool: &'p PoolState, members: &'p Members, demand: &Demand, (turn, now): (usize, Millis)) -> Self {
         match (&pool.config().balance, demand.affinity.key()) {
-            (Balance::LeastLoad, _) => Self::LeastLoad { draw: rendezvous::mixed(pool.turn() as u64) },
+            (Balance::LeastLoad, _) => Self::LeastLoad { draw: rendezvous::mixed(turn as u64) },
             (Balance::Prefix | Balance::Hash(_), Some(key)) => {
                 let longer: &[u64] = match &demand.affinity {
                     Affinity::Prefix(prefix) => &prefix.longer,
@@ -212,7 +224,7 @@ impl<'p> Order<'p> {
                 let sticky = pool.recent.find(longer, now);
                 Self::Keyed { key, sticky, longest: longer.last().copied(), pool }
             }
-            (Balance::RoundRobin, _) | (_, None) => Self::Turn { first: members.first(pool.turn()), members },
+            (Balance::RoundRobin, _) | (_, None) => Self::Turn { first: members.first(turn), members },
         }
     }
 

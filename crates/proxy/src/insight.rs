@@ -1,0 +1,163 @@
+//! What is remembered of requests for operators who ask why. On the way of a hit it costs a comparison, on the way of a miss
+//! a digest; only sampled misses, and answers served to somebody else, are noted.
+
+use refrain_cache::{
+    CacheKey, MissReason, NotedMiss, Part, Refusal, ServedAs, Serving, Shadowed, compare, unix_ms,
+};
+use refrain_core::KeyPart;
+use refrain_llm::answer::{Answer, Encoded};
+
+use crate::cache_status::{CacheStatus, Tier};
+use crate::key::Keyed;
+use crate::lookup::{Hit, InShadow, Miss};
+use crate::request::Admitted;
+use crate::snapshot::AnswerCache;
+
+/// Of two answers, what is compared.
+const COMPARED_BYTES_MAX: usize = 4 * 1024;
+
+/// Remembers a miss, if its question is of the sample: the same questions always are.
+pub(crate) fn note_miss(cache: &AnswerCache, miss: &Miss, refusal: Option<Refusal>) {
+    let keyed = &miss.keyed;
+    let state = keyed.admitted.state();
+    let sample = state.route.cache.miss_sample;
+    if sample <= 0.0 {
+        return;
+    }
+    let question = question(cache, keyed);
+    if !is_sampled(question, sample) {
+        return;
+    }
+    let mut parts: Vec<Part> = Vec::with_capacity(16);
+    if keyed.dissect(cache, &mut |part, _| parts.push(part)).is_ok() {
+        let when = (state.route.id.clone(), unix_ms());
+        cache.insight.misses.note(NotedMiss::new(when, (reason(miss.status), refusal), (question, parts)));
+    }
+}
+
+/// Whether a question is of a sample of this size. Digests are spread evenly.
+fn is_sampled(question: u64, sample: f32) -> bool {
+    question as f64 <= f64::from(sample) * u64::MAX as f64
+}
+
+fn reason(status: CacheStatus) -> MissReason {
+    match status {
+        CacheStatus::Stale => MissReason::Expired,
+        CacheStatus::Request => MissReason::Forbidden,
+        CacheStatus::Refused => MissReason::HeldBack,
+        _ => MissReason::NothingStored,
+    }
+}
+
+/// Stands for what is asked: the text that is compared, else the last message whatever it is.
+pub(crate) fn question(cache: &AnswerCache, keyed: &Keyed) -> u64 {
+    let request = &keyed.planned.asked.request;
+    if let Ok(text) = &request.prompt.embed_text {
+        return cache.question(text.as_bytes());
+    }
+    let last = KeyPart::Message(request.prompt.message_count.saturating_sub(1));
+    cache.question(&request.key_part(&last, "").unwrap_or_default())
+}
+
+/// Remembers whom an answer is served to, unless it is who asked first.
+pub(crate) fn note_hit(cache: &AnswerCache, admitted: &Admitted, hit: &Hit) {
+    let (identity, meta) = (&admitted.caller.identity, &hit.entry.meta);
+    let is_asker = meta.tenant == identity.tenant && meta.user == identity.user;
+    let served_as = match hit.tier {
+        Tier::Exact if is_asker => return,
+        Tier::Exact => ServedAs::Exact,
+        Tier::Semantic => ServedAs::Semantic,
+    };
+    let id = meta.tags.iter().find_map(|tag| tag.strip_prefix("id:")).map(Serving::of_id);
+    let serving = serving(admitted, (hit.entry.key.key, id), served_as);
+    let (similarity, question) = hit.similar.unzip();
+    cache.insight.servings.note(Serving { similarity, question, ..serving });
+}
+
+/// Remembers for whom an answer was generated that is stored now.
+pub(crate) fn note_stored(cache: &AnswerCache, keyed: &Keyed, (key, id): ([u8; 32], Option<&str>)) {
+    let id = id.map(Serving::of_id);
+    let serving = serving(&keyed.admitted, (key, id), ServedAs::Generated);
+    cache.insight.servings.note(Serving { question: Some(question(cache, keyed)), ..serving });
+}
+
+/// Remembers who joined the generation of an answer.
+pub(crate) fn note_joined(cache: &AnswerCache, keyed: &Keyed) {
+    let CacheKey { key, .. } = keyed.key;
+    let serving = serving(&keyed.admitted, (key, None), ServedAs::Joined);
+    cache.insight.servings.note(Serving { question: Some(question(cache, keyed)), ..serving });
+}
+
+fn serving(admitted: &Admitted, (key, id): ([u8; 32], Option<u64>), served_as: ServedAs) -> Serving {
+    let identity = &admitted.caller.identity;
+    Serving {
+        key,
+        id,
+        at_ms: unix_ms(),
+        route: admitted.state().route.id.clone(),
+        tenant: identity.tenant.clone(),
+        user: identity.user.clone(),
+        served_as,
+        similarity: None,
+        question: None,
+    }
+}
+
+/// Remembers what shadow mode kept back, and how it compares with what came instead; tells it to the log, too.
+pub(crate) fn note_shadowed(cache: &AnswerCache, keyed: &Keyed, (stored, fresh): (&InShadow, &Encoded)) {
+    let InShadow { entry, similarity, threshold } = stored;
+    let (Ok(fresh), Ok(answer)) = (fresh.answer(), entry.answer()) else { return };
+    let shadowed = Shadowed {
+        route: keyed.admitted.state().route.id.clone(),
+        at_ms: unix_ms(),
+        key: entry.key.key,
+        question: question(cache, keyed),
+        similarity: *similarity,
+        threshold: *threshold,
+        answers_alike: alike(&answer, &fresh),
+    };
+    tracing::info!(
+        target: "refrain::shadow",
+        at_ms = shadowed.at_ms,
+        route = %shadowed.route,
+        key = refrain_core::hex(&shadowed.key),
+        question = format!("{:016x}", shadowed.question),
+        similarity = shadowed.similarity,
+        threshold = shadowed.threshold,
+        would_serve = shadowed.would_serve(),
+        answers_alike = shadowed.answers_alike,
+        "shadow"
+    );
+    cache.insight.shadowed.note(shadowed);
+}
+
+/// How alike two answers are: 1 if they say the same, else the part of their words that they share, below 1.
+fn alike(a: &Answer, b: &Answer) -> f32 {
+    /// What two texts have that share all words and don't say the same.
+    const NEARLY: f32 = 0.999;
+    let plain = |text: &str| {
+        let text = text.to_lowercase();
+        let words: Vec<&str> = text.split_whitespace().collect();
+        words.join(" ").trim_end_matches(['.', '!', ' ']).to_owned()
+    };
+    let (a, b) = (a.text(), b.text());
+    if plain(&a) == plain(&b) {
+        return 1.0;
+    }
+    let start = |text: &str| text[..text.floor_char_boundary(COMPARED_BYTES_MAX)].to_owned();
+    compare(&start(&a), &start(&b)).jaccard.min(NEARLY)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_takes_its_part_of_the_questions_and_the_same_ones_again() {
+        let digest = |nth: u64| nth.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let taken = |sample| (0..10_000).filter(|nth| is_sampled(digest(*nth), sample)).count();
+        assert_eq!(taken(1.0), 10_000);
+        assert!((900..1100).contains(&taken(0.1)), "{}", taken(0.1));
+        assert!(taken(0.0) <= 1);
+    }
+}
