@@ -44,6 +44,7 @@ impl RouteState {
             pool: self.pool.clone(),
             chain,
             repeats: Repeats::new(self.route.cache.regenerate),
+            limits: Vec::new(),
             salts: self.salts,
             metrics: RouteMetrics::mute(&self.route.id),
         }

@@ -6,6 +6,7 @@ mod plugin;
 mod purge;
 mod store;
 mod upstreams;
+mod why;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ pub(crate) use plugin::{
 pub(crate) use purge::PurgeArguments;
 pub(crate) use store::{CollectStoreArguments, DropStoreArguments, StoreCommand};
 pub(crate) use upstreams::{EndpointName, UpstreamsArguments, UpstreamsCommand};
+pub(crate) use why::{ExplainArguments, FeedbackArguments, MissesArguments, Said, TuneArguments};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -34,6 +36,9 @@ Examples:
   refrain plugin new tenant-scope --lang rust       a cache policy of your own: docs/plugins.md
   refrain purge --route chat --older-than 2h        how many stored answers that is; with --yes they are removed
   refrain bench --url http://127.0.0.1:8080 ...     how fast it answers under load, and how much of it from the cache
+  refrain explain --request req.json --as acme/ann  would this request hit? from what, or why not?
+  refrain misses                                    what keeps requests apart
+  refrain feedback --id chatcmpl-7f3a               an answer is wrong: who was served it? with --yes it is removed
   refrain upstreams                                 the servers: who is well, how busy, what went wrong last
   refrain cost                                      what the servers cost, and what the cache is worth
   refrain store ls --config /etc/refrain.toml       what proxies share in Redis
@@ -96,12 +101,18 @@ pub enum Command {
     Check(CheckArguments),
     /// Show what the servers cost, who they worked for, and what the cache is worth
     Cost(CostArguments),
+    /// Say why a request would hit or not: route, caller, key part by part, similar questions, servers
+    Explain(ExplainArguments),
+    /// Say of an answer that it is wrong: remove it, and list whom it was served to
+    Feedback(FeedbackArguments),
     /// Make API keys
     Key {
         /// What to do with keys.
         #[command(subcommand)]
         command: KeyCommand,
     },
+    /// Say what keeps requests apart that miss
+    Misses(MissesArguments),
     /// Write, build, try and measure cache policies
     Plugin {
         /// What to do with them.
@@ -118,6 +129,8 @@ pub enum Command {
         #[command(subcommand)]
         command: StoreCommand,
     },
+    /// Propose a route's threshold from labels, with the precision to expect
+    Tune(TuneArguments),
     /// Show the servers behind a running refrain, or take one out of service
     Upstreams(UpstreamsArguments),
 }

@@ -30,6 +30,7 @@ mod plugin;
 mod purge;
 mod store;
 mod upstreams;
+mod why;
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
@@ -47,11 +48,15 @@ pub fn run(cli: Cli) -> ExitCode {
         Some(Command::Bench(arguments)) => bench::run(&arguments),
         Some(Command::Check(arguments)) => check::check(&arguments),
         Some(Command::Cost(arguments)) => cost::run(&arguments),
+        Some(Command::Explain(arguments)) => why::explain(&arguments),
+        Some(Command::Feedback(arguments)) => why::feedback(&arguments),
         Some(Command::Key { command: KeyCommand::New(arguments) }) => print(&key::new(&arguments)),
+        Some(Command::Misses(arguments)) => why::misses(&arguments),
         Some(Command::Plugin { command }) => plugin::run(&command),
         Some(Command::Purge(arguments)) => purge::run(&arguments),
         Some(Command::Schema) => print(&refrain_config::schema_json()),
         Some(Command::Store { command }) => store::run(&command),
+        Some(Command::Tune(arguments)) => why::tune(&arguments),
         Some(Command::Upstreams(arguments)) => upstreams::run(&arguments),
     };
     done.unwrap_or_else(|error| report(&error))

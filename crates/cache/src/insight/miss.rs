@@ -32,7 +32,7 @@ pub struct NotedMiss {
     pub refusal: Option<Refusal>,
     /// Of the last message: misses are sampled by it, so that those of one question are remembered together.
     pub question: u64,
-    /// The parts of its key; at most [`MISS_PARTS_MAX`].
+    /// The parts of its key; a bounded number.
     pub(super) parts: Box<[Part]>,
     /// Their digests in ascending order.
     pub(super) digests: Box<[u64]>,

@@ -18,7 +18,7 @@ pub use shadow::Shadowed;
 /// Misses that are remembered.
 pub const MISSES_MAX: usize = 4096;
 /// Parts of a miss's key that are remembered.
-pub const MISS_PARTS_MAX: usize = 160;
+pub(crate) const MISS_PARTS_MAX: usize = 160;
 /// Answers served that are remembered.
 pub const SERVINGS_MAX: usize = 16_384;
 /// Requests in shadow mode that are remembered.

@@ -55,7 +55,8 @@ pub(super) async fn pass(
     let caller = caller(snapshot, &routed, by)?;
     found.caller = Some(ExplainedCaller::of(&caller));
     route::authorize(&routed, &caller)?;
-    let admitted = Arc::new(Admitted { routed, caller });
+    let priority = snapshot.priority(&routed, &caller);
+    let admitted = Arc::new(Admitted { routed, caller, priority });
     if admitted.routed.head.class == PathClass::Models {
         return answered_here(found);
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use serde::de::DeserializeOwned;
@@ -17,9 +18,18 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// # Errors
 /// What is wrong with it, for whoever asked.
 pub(super) async fn read<T: DeserializeOwned>(body: Incoming, example: &str) -> Result<T, String> {
-    let body = timeout(BODY_TIMEOUT, Limited::new(body, BODY_BYTES_MAX).collect()).await;
-    let body = body.map_err(|_| "the body did not come in time".to_owned())?;
-    let body = body.map_err(|_| format!("the body is broken, or longer than {BODY_BYTES_MAX} bytes"))?;
-    serde_json::from_slice(&body.to_bytes())
+    let body = whole(body, BODY_BYTES_MAX).await?;
+    serde_json::from_slice(&body)
         .map_err(|error| format!("the body is a JSON object such as {example}: {error}"))
+}
+
+/// Reads a body of at most so many bytes.
+///
+/// # Errors
+/// What is wrong with it, for whoever asked.
+pub(super) async fn whole(body: Incoming, bytes_max: usize) -> Result<Bytes, String> {
+    let body = timeout(BODY_TIMEOUT, Limited::new(body, bytes_max).collect()).await;
+    let body = body.map_err(|_| "the body did not come in time".to_owned())?;
+    let body = body.map_err(|_| format!("the body is broken, or longer than {bytes_max} bytes"))?;
+    Ok(body.to_bytes())
 }

@@ -8,6 +8,7 @@ mod pages;
 mod purge;
 mod readiness;
 mod upstreams;
+mod why;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
 use super::upstreams::{self, Service};
-use super::{guard, purge, readiness};
+use super::{guard, purge, readiness, why};
 use crate::control::{Control, Running};
 use crate::cost::Books;
 use crate::reload::{Refused, Report};
@@ -30,6 +30,10 @@ GET  /cost       what the servers cost, and what the cache is worth (easier: ref
 GET  /scaling    how many servers each pool should have, for autoscalers
 POST /reload     read the configuration again
 POST /purge      remove stored answers, or let them expire (easier: refrain purge --help)
+POST /explain    would a request hit? from what, or why not? (easier: refrain explain --help)
+GET  /misses     what keeps requests apart (easier: refrain misses)
+GET  /shadow     what shadow mode saw, a JSON object a line, for refrain tune --log
+POST /feedback   an answer is wrong: remove it, and say whom it was served to (easier: refrain feedback --help)
 POST /upstreams/drain, /upstreams/undrain  take a server out of service, put it back (refrain upstreams --help)
 ";
 
@@ -46,6 +50,10 @@ enum Page {
     Cost,
     Reload,
     Purge,
+    Explain,
+    Misses,
+    Shadow,
+    Feedback,
     Service(Service),
 }
 
@@ -62,6 +70,10 @@ impl Page {
             "/cost" => Self::Cost,
             "/reload" => Self::Reload,
             "/purge" => Self::Purge,
+            "/explain" => Self::Explain,
+            "/misses" => Self::Misses,
+            "/shadow" => Self::Shadow,
+            "/feedback" => Self::Feedback,
             "/upstreams/drain" => Self::Service(Service::Drain),
             "/upstreams/undrain" => Self::Service(Service::Undrain),
             _ => return None,
@@ -80,9 +92,9 @@ impl Page {
         }
     }
 
-    /// Whether it does something.
+    /// Whether it does something, or takes a body.
     fn is_act(self) -> bool {
-        matches!(self, Self::Reload | Self::Purge | Self::Service(_))
+        matches!(self, Self::Reload | Self::Purge | Self::Explain | Self::Feedback | Self::Service(_))
     }
 }
 
@@ -118,6 +130,19 @@ pub(crate) async fn answer(
         },
         Page::Purge => match control.running() {
             Some(running) => purge::answer(running, request.into_body()).await,
+            None => starting(),
+        },
+        Page::Explain => match control.running() {
+            Some(running) => why::explain(running, request.into_body()).await,
+            None => starting(),
+        },
+        Page::Misses => match control.running() {
+            Some(running) => why::misses(running).await,
+            None => starting(),
+        },
+        Page::Shadow => with_running(control, why::shadow),
+        Page::Feedback => match control.running() {
+            Some(running) => why::feedback(running, request.into_body()).await,
             None => starting(),
         },
         Page::Service(service) => match control.running() {

@@ -9,7 +9,7 @@ use refrain_plugin::verdict::{
 use serde_json::{Map, Value, json};
 
 /// What a decision may hold: the keys that a case may expect.
-pub(super) const KEYS: [&str; 28] = [
+pub(crate) const KEYS: [&str; 28] = [
     "decision",
     "lookup",
     "scope",
@@ -59,7 +59,7 @@ pub(super) const OUTCOME_KEYS: [&str; 11] = [
 ];
 
 /// A decision about a request.
-pub(super) fn of(decision: &Result<Decision, Failed>) -> Map<String, Value> {
+pub(crate) fn of(decision: &Result<Decision, Failed>) -> Map<String, Value> {
     match decision {
         Ok(Decision::Cache(planned)) => cache(planned),
         Ok(Decision::Bypass(Bypassed { policy, reason, upstream, labels })) => {
@@ -253,7 +253,7 @@ fn object(value: Value) -> Map<String, Value> {
 }
 
 /// A line a key, in the order of `order`.
-pub(super) fn rows(told: &Map<String, Value>, order: &[&str]) -> Vec<Vec<String>> {
+pub(crate) fn rows(told: &Map<String, Value>, order: &[&str]) -> Vec<Vec<String>> {
     let value = |value: &Value| match value {
         Value::String(text) => text.clone(),
         other => other.to_string(),

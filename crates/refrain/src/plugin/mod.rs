@@ -11,7 +11,7 @@ mod inspect;
 mod run;
 mod test;
 
-mod decision;
+pub(crate) mod decision;
 mod rehearse;
 mod request;
 mod trial;

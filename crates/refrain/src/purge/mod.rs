@@ -12,7 +12,7 @@ use crate::operator::Operator;
 pub(crate) use wire::{PurgeAnswer, PurgeRequest, parse_age, parse_key};
 
 /// For the answer: every record of a large store is read, and the admin listener keeps a connection as long.
-const PATIENCE: Duration = Duration::from_secs(300);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Counts, and purges if that is what was said.
 ///
