@@ -106,6 +106,11 @@ impl Ask {
         self.header("cache-control", directives)
     }
 
+    /// Names and values of its headers.
+    pub fn headers(&self) -> &[(String, String)] {
+        &self.headers
+    }
+
     /// Its path.
     pub fn path(&self) -> &str {
         &self.path

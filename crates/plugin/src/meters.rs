@@ -223,7 +223,7 @@ mod tests {
     /// What was counted, beside what stayed at zero.
     fn counted(work: impl FnOnce(&Meters)) -> Vec<(String, u64)> {
         let counters = Counters::default();
-        metrics::with_local_recorder(&counters, || {
+        with_local_recorder(&counters, || {
             let meters = Meters::new(&"p".into(), &"r".into());
             meters.declare(&About {
                 metrics: vec!["seen".into()],

@@ -38,6 +38,7 @@ mod single_flight;
 mod store;
 mod tutorial;
 mod upstream_requests;
+mod why;
 
 use refrain_tests::fake::FakeUpstream;
 use refrain_tests::{Ask, Config, Refrain, eventually};

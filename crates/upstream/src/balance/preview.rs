@@ -40,7 +40,7 @@ pub enum PreviewReason {
     Turn,
     /// Two are drawn at random; the less busy gets it.
     LeastLoad,
-    /// The model isn't in its memory.
+    /// The model isn't in its memory, and is in another's.
     NotInMemory,
     /// It has more than its share of the load: asked after the others.
     OverShare,
@@ -82,11 +82,12 @@ pub(crate) fn preview(pool: &PoolState, demand: &Demand, now: Millis) -> Vec<Pre
     let mut ranked: Vec<(Rank, usize)> =
         (0..field.candidates.len()).map(|at| (order.rank(&field, at, tokens(demand)), at)).collect();
     ranked.sort_by(|(a, _), (b, _)| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    let is_anywhere = field.candidates.iter().any(|one| one.model == Held::InMemory);
     let mut tried = Vec::with_capacity(members.len());
     let mut left = Vec::new();
     for (rank, at) in ranked {
         let candidate = &field.candidates[at];
-        let is_away = candidate.model == Held::Not || candidate.model == Held::OnDisk;
+        let is_away = is_anywhere && candidate.model != Held::InMemory;
         let is_full = candidate.part.in_flight >= limit;
         let reason =
             if is_full { PreviewReason::Full } else { order.reason(rank, is_away, tried.is_empty()) };
