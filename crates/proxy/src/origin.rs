@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 use refrain_core::{EndpointId, Usage};
-use refrain_upstream::{Timings, UpstreamResponse};
+use refrain_upstream::{Account, Timings, UpstreamResponse};
 
 /// Where a response's body came from.
 #[derive(Default)]
@@ -34,18 +34,34 @@ pub(crate) struct Dispatched {
     usage: Mutex<Option<Usage>>,
     /// About how many tokens of it have passed, where somebody counts.
     passed_tokens: AtomicU64,
+    /// Where its tokens are put down, if nobody else does that.
+    account: Option<Arc<Account>>,
 }
 
 impl Dispatched {
     /// Of a response whose head is there.
-    pub(crate) fn of(response: &UpstreamResponse) -> Arc<Self> {
-        Arc::new(Self {
+    pub(crate) fn of(response: &UpstreamResponse) -> Self {
+        Self {
             endpoint: response.endpoint.clone(),
             attempts: response.attempts,
             timings: response.timings,
             usage: Mutex::new(None),
             passed_tokens: AtomicU64::new(0),
-        })
+            account: None,
+        }
+    }
+
+    /// Has its tokens put down to this account once it has ended.
+    pub(crate) fn on(mut self, account: Arc<Account>) -> Self {
+        self.account = Some(account);
+        self
+    }
+
+    /// It has ended.
+    pub(crate) fn ended(&self) {
+        if let (Some(account), Some(usage)) = (&self.account, *self.usage.lock()) {
+            account.note_answer(usage);
+        }
     }
 
     /// The answer says what it used so far.

@@ -15,7 +15,7 @@ use refrain_core::{Api, Bypass, Code, Prompt};
 use refrain_llm::answer::Form;
 use refrain_llm::usage::UsageObserver;
 use refrain_upstream::{
-    BoxError, Demand, PoolState, Purpose, UpstreamBody, UpstreamRequest, UpstreamResponse,
+    BoxError, Charge, Demand, PoolState, Purpose, UpstreamBody, UpstreamRequest, UpstreamResponse,
 };
 
 use crate::affinity;
@@ -52,21 +52,20 @@ pub(crate) async fn whole(
     let mut request = upstream_headers::request(admitted, encoding, body)?;
     request.demand = affinity::demand(admitted, planned);
     let pool = &planned.target.pool;
-    request.charge = cost::charge(admitted, pool, Purpose::Pass);
-    let response = ask(worker, admitted, pool, request).await?;
-    if is_refused(pool, response.status) {
+    let passed = ask(worker, admitted, pool, request).await?;
+    if is_refused(pool, passed.response.status) {
         return Err(Failure::upstream(Code::Overloaded));
     }
     if planned.sent.request.prompt.bypass == Some(Bypass::LoadUnload) {
-        tell_others(worker, admitted, planned, &response)?;
+        tell_others(worker, admitted, planned, &passed.response)?;
     }
     if planned.sent.request.prompt.api == Api::Responses && pool.has_choice() {
-        return Ok(relay_watched(response, admitted, pool));
+        return Ok(relay_watched(passed, admitted, pool));
     }
     if outgoing::is_assembled(planned) {
-        return assembled(response, admitted, &planned.sent.request.prompt).await;
+        return assembled(passed, admitted, &planned.sent.request.prompt).await;
     }
-    Ok(relay(response, admitted))
+    Ok(relay(passed, admitted))
 }
 
 /// An Ollama's load or unload call concerns everybody who has the model in memory: how long it stays there, or that it goes.
@@ -154,19 +153,28 @@ async fn send(
 ) -> Result<Response<Body>, Failure> {
     let mut request = upstream_headers::request(admitted, Encoding::AsAsked, body)?;
     request.demand = demand;
-    request.charge = cost::charge(admitted, pool, Purpose::Pass);
     Ok(relay(ask(worker, admitted, pool, request).await?, admitted))
+}
+
+/// An answer on its way past the cache.
+struct Passed {
+    response: UpstreamResponse,
+    /// Its record.
+    dispatched: Arc<Dispatched>,
 }
 
 async fn ask(
     worker: &Worker,
     admitted: &Admitted,
     pool: &Arc<PoolState>,
-    request: UpstreamRequest,
-) -> Result<UpstreamResponse, Failure> {
+    mut request: UpstreamRequest,
+) -> Result<Passed, Failure> {
+    let account = cost::account(admitted, pool);
+    request.charge = Some(Charge { account: account.clone(), purpose: Purpose::Pass });
     let response = worker.client.send(pool, request).await?;
     admitted.state().metrics.first_byte(response.timings.first_byte);
-    Ok(response)
+    let dispatched = Arc::new(Dispatched::of(&response).on(account));
+    Ok(Passed { response, dispatched })
 }
 
 /// Whether an answer only says that its pool has no room, and another pool stands in for it.
@@ -175,15 +183,11 @@ pub(crate) fn is_refused(pool: &PoolState, status: StatusCode) -> bool {
 }
 
 /// A stream that stands for a whole answer; anything else is passed on as it is.
-async fn assembled(
-    response: UpstreamResponse,
-    admitted: &Admitted,
-    prompt: &Prompt,
-) -> Result<Response<Body>, Failure> {
-    if form_of(&response.headers, prompt.api.dialect()) != Some(Form::Stream) {
-        return Ok(relay(response, admitted));
+async fn assembled(passed: Passed, admitted: &Admitted, prompt: &Prompt) -> Result<Response<Body>, Failure> {
+    if form_of(&passed.response.headers, prompt.api.dialect()) != Some(Form::Stream) {
+        return Ok(relay(passed, admitted));
     }
-    let dispatched = Dispatched::of(&response);
+    let Passed { response, dispatched } = passed;
     let UpstreamResponse { headers, mut body, .. } = response;
     let mut assembly = Assembly::new(prompt.api, Form::Stream, respond::CONVERTED_BYTES_MAX);
     while let Some(chunk) = body.chunk().await {
@@ -193,24 +197,20 @@ async fn assembled(
     Ok(response.map(|body| body.from(Origin::Passed(dispatched))))
 }
 
-fn relay(response: UpstreamResponse, admitted: &Admitted) -> Response<Body> {
-    relay_as(response, admitted, |relay| relay)
+fn relay(passed: Passed, admitted: &Admitted) -> Response<Body> {
+    relay_as(passed, admitted, |relay| relay)
 }
 
 /// Relays a response of the Responses API: who goes on from it later must reach the same endpoint.
-fn relay_watched(response: UpstreamResponse, admitted: &Admitted, pool: &Arc<PoolState>) -> Response<Body> {
-    let (pool, endpoint) = (pool.clone(), response.endpoint.clone());
+fn relay_watched(passed: Passed, admitted: &Admitted, pool: &Arc<PoolState>) -> Response<Body> {
+    let (pool, endpoint) = (pool.clone(), passed.response.endpoint.clone());
     let tenant = admitted.caller.identity.tenant.clone();
     let found = move |id: &str| pool.note_owner(affinity::response_hash(&tenant, id), &endpoint);
-    relay_as(response, admitted, |relay| relay.with_response_id(Box::new(found)))
+    relay_as(passed, admitted, |relay| relay.with_response_id(Box::new(found)))
 }
 
-fn relay_as(
-    response: UpstreamResponse,
-    admitted: &Admitted,
-    with: impl FnOnce(Relay) -> Relay,
-) -> Response<Body> {
-    let dispatched = Dispatched::of(&response);
+fn relay_as(passed: Passed, admitted: &Admitted, with: impl FnOnce(Relay) -> Relay) -> Response<Body> {
+    let Passed { response, dispatched } = passed;
     let UpstreamResponse { status, headers, body, .. } = response;
     let dialect = admitted.routed.head.dialect;
     let form = form_of(&headers, dialect).filter(|_| status == StatusCode::OK);

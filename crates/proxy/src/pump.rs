@@ -133,7 +133,7 @@ impl Tee {
 }
 
 fn provenance(response: UpstreamResponse, dialect: Dialect) -> (Provenance, UpstreamStream) {
-    let dispatched = Dispatched::of(&response);
+    let dispatched = Arc::new(Dispatched::of(&response));
     let UpstreamResponse { status, headers, body, endpoint, attempts: _, timings: _ } = response;
     let form = if status == StatusCode::OK { form_of(&headers, dialect) } else { None };
     let length = pass::announced(&headers);

@@ -133,6 +133,9 @@ impl Tally {
                 outcome,
             });
         }
+        if let Some(dispatched) = self.origin.dispatched() {
+            dispatched.ended();
+        }
         if let Some(state) = &self.note.state {
             state.metrics.settled(self, usage);
         }

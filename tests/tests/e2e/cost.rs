@@ -2,7 +2,7 @@
 
 use refrain_tests::fake::{FakeUpstream, Gate, openai};
 use refrain_tests::{Ask, Client, Config, Person, Refrain, eventually, refrain_binary, within};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// A dollar a second, so that shares can be told from cents.
 const PRICES: &str = "price_per_hour = 3600.0";
@@ -114,4 +114,27 @@ async fn cost_command_says_freed_and_what_is_missing() {
     }
     let json: Value = serde_json::from_str(&command(&["--json"]).await).unwrap();
     assert_eq!(json["cache"]["hits"], 1);
+}
+
+#[tokio::test]
+async fn cost_of_what_passes_the_cache_has_its_tokens_too() {
+    let (_fake, refrain) =
+        crate::start_with(|config| config.pool(PRICES).without_cache().route("cache = false")).await;
+    refrain.send(&Ask::chat("past the cache")).await;
+    refrain
+        .send(
+            &Ask::chat("and again, as a stream")
+                .streamed()
+                .field("stream_options", json!({ "include_usage": true })),
+        )
+        .await;
+    let report = eventually("two settled answers", async || {
+        let report = cost(&refrain).await;
+        (report["routes"][0]["requests"] == 2).then_some(report)
+    })
+    .await;
+    let route = &report["routes"][0];
+    assert!(number(&route["output_tokens"]) > 1.0 && number(&route["input_tokens"]) > 1.0, "{report:#}");
+    // Nothing of it could have been in the cache.
+    assert_eq!((&report["cache"]["misses"], number(&report["cache"]["avoidable_dollars"])), (&json!(0), 0.0));
 }

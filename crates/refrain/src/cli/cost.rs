@@ -11,8 +11,8 @@ With idle  the whole bill of the pool, by who kept it busy.
 Freed      generations that stored answers spared, at the pool's average share of a server. Money is saved only where the
            number of servers follows the load: elastic = true in [pool.NAME].
 Break-even the part of what caching could spare at most that pays for the cache: cache_per_hour in [cost].
-All figures are this proxy's own, since it started. Of answers past the cache, tokens are known only where a limit or
-a policy needs them.";
+All figures are this proxy's own, since it started. Tokens are those that servers tell: of a stream past the cache, only if
+its client asks for them.";
 
 /// What to show.
 #[derive(Clone, Debug, Args)]
