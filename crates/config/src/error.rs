@@ -182,6 +182,16 @@ impl<'s> Problems<'s> {
         self.push(Problem { suggestion, ..Problem::new(place, path, message) });
     }
 
+    /// Adds what was found in another source.
+    pub(crate) fn take(&mut self, found: Vec<Problem>) {
+        self.found.extend(found);
+    }
+
+    /// What was found.
+    pub(crate) fn into_found(self) -> Vec<Problem> {
+        self.found
+    }
+
     /// Whether something at this path, or within it, is among the first `count` problems.
     pub(crate) fn holds(&self, path: &str, count: usize) -> bool {
         self.found.iter().take(count).any(|problem| is_within(&problem.path, path))

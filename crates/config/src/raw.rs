@@ -6,6 +6,7 @@
 
 mod cost;
 mod discover;
+mod identity;
 mod plugin;
 mod pool;
 mod quota;
@@ -21,11 +22,14 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
 
 use crate::error::{Problems, Suggestion};
-use crate::text::{Address, Bytes, FilePath, Hash, Network, NonEmpty, TimeSpan};
+use crate::text::{Address, Bytes, FilePath, Network, NonEmpty, TimeSpan};
 use crate::tree::Origin;
 
 pub(crate) use cost::Cost;
 pub(crate) use discover::{Discover, DiscoverKind, PortChoice, RunPodVia, Scheme};
+pub(crate) use identity::{
+    AdminToken, Algorithm, CertificateRule, ClientAuth, Jwt, Key, KeyKind, KeysFile, OperatorRole, Tenant,
+};
 pub(crate) use plugin::{
     Grant, Isolation, OnError, Plugin, PluginConfig, PluginHost, PluginLimits, RoutePlugin,
 };
@@ -69,6 +73,14 @@ pub(crate) struct Config {
     pub(crate) plugin: BTreeMap<String, Plugin>,
     /// API keys, by name.
     pub(crate) key: BTreeMap<String, Key>,
+    /// File with more of them, in the same form: `refrain key` writes it, and it is watched.
+    pub(crate) keys_file: Option<FilePath>,
+    /// Who signs tokens, by name.
+    pub(crate) jwt: BTreeMap<String, Jwt>,
+    /// Whose client certificates are, by name.
+    pub(crate) certificate: BTreeMap<String, CertificateRule>,
+    /// What all callers of a tenant may have, by its name.
+    pub(crate) tenant: BTreeMap<String, Tenant>,
     /// Logs and the access line.
     pub(crate) log: Log,
 }
@@ -115,6 +127,10 @@ pub(crate) struct Tls {
     /// Chosen by the name that the client asks for (SNI); the first is the default.
     #[schemars(required)]
     pub(crate) certificates: Option<Vec<Certificate>>,
+    /// PEM file of the authorities that vouch for clients; it is watched. Default: clients show no certificates.
+    pub(crate) client_ca: Option<FilePath>,
+    /// Whether a client must show one. Default "required", with client_ca.
+    pub(crate) client_auth: Option<ClientAuth>,
 }
 
 /// A certificate chain and its key, as PEM files.
@@ -155,8 +171,14 @@ pub(crate) enum Role {
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Admin {
-    /// IP address and port. Default "127.0.0.1:9090". It asks for no credentials.
+    /// IP address and port. Default "127.0.0.1:9090". Elsewhere than on loopback it needs a token, or allow_anonymous = true.
     pub(crate) address: Option<Address>,
+    /// Tokens that let operators in, by name. Default: none, and everybody who can connect is let in.
+    pub(crate) token: BTreeMap<String, AdminToken>,
+    /// Ask for no token at `/metrics`, as at `/livez` and for a short `/readyz`. Default false.
+    pub(crate) open_metrics: Option<bool>,
+    /// Let in everybody who can connect, though other machines can. Default false.
+    pub(crate) allow_anonymous: Option<bool>,
 }
 
 /// Threads and shutdown.
@@ -233,46 +255,6 @@ pub(crate) struct Embedder {
     /// The model's window, in tokens with the special ones. Default 256.
     #[schemars(range(min = 3, max = 131_072))]
     pub(crate) window_tokens: Option<u32>,
-}
-
-/// An API key: its hash, never itself.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Key {
-    /// The organisation that the key belongs to: answers are never shared over tenants, unless scope `shared` says so.
-    #[schemars(required)]
-    pub(crate) tenant: Option<NonEmpty>,
-    /// Whether the key is one person's.
-    #[schemars(required)]
-    pub(crate) kind: Option<KeyKind>,
-    /// The user, for a personal key. Default: the key's name.
-    pub(crate) user: Option<NonEmpty>,
-    /// What it may do. Default "caller".
-    pub(crate) role: Option<Role>,
-    /// Models that it may ask for. Default: all.
-    #[serde(default)]
-    pub(crate) models: Vec<NonEmpty>,
-    /// Pools that cache policies may choose for it, beside the route's own. Default: all.
-    #[serde(default)]
-    pub(crate) pools: Vec<String>,
-    /// Whose requests go first where model servers are at their limits. Default: as the route says.
-    pub(crate) priority: Option<Priority>,
-    /// What you vouch for of its owner, such as { groups = "legal" }: scopes and cache policies may go by it. Default: nothing.
-    #[serde(default)]
-    pub(crate) claims: BTreeMap<String, String>,
-    /// Salted hash of the key.
-    #[schemars(required)]
-    pub(crate) hash: Option<Hash>,
-}
-
-/// Whether a key stands for one person.
-#[derive(Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum KeyKind {
-    /// One person: the key is the user.
-    Personal,
-    /// A program that speaks for many people: it has no user of its own.
-    Service,
 }
 
 /// Logs and the access line.

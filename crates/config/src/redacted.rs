@@ -6,13 +6,14 @@ mod cost;
 mod discover;
 mod endpoint;
 mod fleet;
+mod identity;
 mod plugin;
 mod quota;
 mod store;
 
 use refrain_core::settings::{
-    Admin, ApiKey, Certificate, DirectivesAllowed, Embedder, KeyKind, Limits, Listener, Log, LogFormat, Pool,
-    PoolKind, Regenerate, Route, RouteCache, RouteMatch, RouteSemantic, Runtime, Sampled, Timeouts, Tls,
+    Certificate, DirectivesAllowed, Embedder, Limits, Listener, Log, LogFormat, Pool, PoolKind, Regenerate,
+    Route, RouteCache, RouteMatch, RouteSemantic, Runtime, Sampled, Timeouts, Tls,
 };
 use refrain_core::{Freshness, Role, Scope, Settings, Veto};
 use serde_json::{Map, Value, json};
@@ -35,6 +36,9 @@ pub fn redacted(settings: &Settings) -> Value {
         embedder,
         rate_limits,
         keys,
+        tokens,
+        certificates,
+        tenants,
         plugin_host,
         plugins,
         pools,
@@ -45,12 +49,15 @@ pub fn redacted(settings: &Settings) -> Value {
     } = settings;
     let mut top = json!({
         "listener": named(listeners.iter().map(|value| (value.id.as_str(), listener(value)))),
-        "admin": admin.as_ref().map_or(json!(false), |Admin { address }| json!({ "address": address.to_string() })),
+        "admin": admin.as_ref().map_or(json!(false), identity::admin),
         "runtime": self::runtime(runtime),
         "limits": self::limits(limits),
         "store": store::store(store),
         "limit": named(rate_limits.values().map(|value| (value.id.as_str(), quota::limit(value)))),
-        "key": named(keys.iter().map(|value| (value.id.as_str(), key(value)))),
+        "key": named(keys.iter().map(|value| (value.id.as_str(), identity::key(value)))),
+        "jwt": named(tokens.iter().map(|value| (value.id.as_str(), identity::token_issuer(value)))),
+        "certificate": named(certificates.iter().map(|value| (value.id.as_str(), identity::certificate(value)))),
+        "tenant": identity::tenants(tenants),
         "plugin_host": plugin::host(plugin_host),
         "plugin": named(plugins.values().map(|value| (value.id.as_str(), plugin::plugin(value)))),
         "pool": named(pools.values().map(|value| (value.id.as_str(), pool(value)))),
@@ -76,9 +83,12 @@ fn listener(listener: &Listener) -> Value {
         "allow_anonymous": allow_anonymous,
         "anonymous_role": role(*anonymous_role),
     });
-    if let Some(Tls { certificates }) = tls {
+    if let Some(Tls { certificates, clients }) = tls {
         let files = |Certificate { chain, key }: &Certificate| json!({ "chain": chain, "key": key });
         table["tls"] = json!({ "certificates": certificates.iter().map(files).collect::<Vec<_>>() });
+        if let Some(clients) = clients {
+            identity::client_certificates(&mut table["tls"], clients);
+        }
     }
     table
 }
@@ -151,29 +161,6 @@ fn embedder(embedder: &Embedder) -> Value {
     })
 }
 
-fn key(key: &ApiKey) -> Value {
-    let ApiKey { id: _, tenant, kind, user, role, models, pools, claims, priority, hash: _ } = key;
-    let mut table = json!({
-        "tenant": tenant.as_str(),
-        "kind": match kind {
-            KeyKind::Personal => "personal",
-            KeyKind::Service => "service",
-        },
-        "role": self::role(*role),
-        "models": models,
-        "claims": claims,
-        "pools": pools.iter().map(|pool| pool.as_str()).collect::<Vec<_>>(),
-        "hash": REDACTED,
-    });
-    if let Some(priority) = priority {
-        table["priority"] = json!(priority.as_str());
-    }
-    if let Some(user) = user {
-        table["user"] = json!(user.as_str());
-    }
-    table
-}
-
 fn pool(pool: &Pool) -> Value {
     let Pool {
         id: _,
@@ -238,6 +225,7 @@ fn route(route: &Route) -> Value {
         id: _,
         matches,
         pool,
+        auth,
         extra_paths,
         forward_credentials,
         cors_origins,
@@ -248,7 +236,7 @@ fn route(route: &Route) -> Value {
         plugins,
     } = route;
     let RouteMatch { listeners, hosts, path, methods, headers } = matches;
-    json!({
+    let mut table = json!({
         "path": path,
         "hosts": hosts,
         "methods": methods,
@@ -263,7 +251,11 @@ fn route(route: &Route) -> Value {
         "priority": priority.as_str(),
         "cache": self::cache(cache),
         "plugins": plugins.iter().map(plugin::on_route).collect::<Vec<_>>(),
-    })
+    });
+    if let Some(methods) = auth {
+        table["auth"] = identity::auth(methods);
+    }
+    table
 }
 
 fn cache(cache: &RouteCache) -> Value {

@@ -2,11 +2,12 @@
 //!
 //! The reader knows only what the generator emits: types, properties, enums, ranges, formats, references, unions.
 
+use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use crate::load;
-use crate::raw::Config;
+use crate::raw::{Config, KeysFile};
 use crate::redacted::redacted;
 use crate::source::Source;
 
@@ -84,9 +85,18 @@ pub(crate) struct Shape<'s> {
 impl Schema {
     /// The schema of a config file.
     pub(crate) fn of_config() -> Self {
-        let schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<Config>();
+        Self::of::<Config>("Refrain configuration")
+    }
+
+    /// The schema of a file of API keys.
+    pub(crate) fn of_keys_file() -> Self {
+        Self::of::<KeysFile>("API keys of Refrain")
+    }
+
+    fn of<T: JsonSchema>(title: &str) -> Self {
+        let schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<T>();
         let mut root = without_null(schema.to_value());
-        root["title"] = json!("Refrain configuration");
+        root["title"] = json!(title);
         Self { root }
     }
 

@@ -1,6 +1,8 @@
 //! Typed tables -> [`Settings`]: every name resolved, every rule that spans keys checked.
 
+mod admin;
 mod cache;
+mod certificates;
 mod cost;
 mod endpoints;
 mod fleet;
@@ -14,16 +16,21 @@ mod quota;
 mod routes;
 mod secrets;
 mod store;
+mod tenants;
+mod tokens;
 mod url;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use refrain_core::Settings;
+use refrain_core::settings::{ApiKey, CertificateRule, TokenIssuer};
 
 use crate::Loaded;
 use crate::error::{Errors, Place, Problem, Problems, Suggestion};
-use crate::raw::Config;
+use crate::raw::{self, Config};
 use crate::source::Source;
+use crate::text::FilePath;
 use crate::tree::Node;
 
 pub use hash::parse_key_hash;
@@ -45,13 +52,14 @@ pub(crate) fn settle(
 ) -> Result<Loaded, Errors> {
     let mut context = Context::new(tree, source, problems);
     context.check_names();
-    let admin = process::admin(raw.admin);
-    let has_keys = !context.names("key").is_empty();
-    let listeners = listeners::settle(&mut context, raw.listener, admin.as_ref(), has_keys);
+    let admin = admin::settle(&mut context, raw.admin);
+    let identities = identities(&mut context, (raw.key, raw.keys_file), raw.jwt, raw.certificate);
+    let has_credentials = identities.are_configured(&context);
+    let listeners = listeners::settle(&mut context, raw.listener, admin.as_ref(), has_credentials);
     let store_dir = raw.store.dir.as_ref().map(|dir| source.resolve(&dir.0));
     let store = store::settle(&mut context, raw.store);
     let embedder = raw.embedder.and_then(|embedder| process::embedder(&context, embedder));
-    let pools = pools::settle(&mut context, raw.pool, &fleet::Tenants::of(&raw.key));
+    let pools = pools::settle(&mut context, raw.pool, &fleet::Tenants::of(&identities));
     let plugin_host = plugins::host(&context, raw.plugin_host, store_dir.as_deref());
     let plugins = plugins::settle(&mut context, raw.plugin, &plugin_host);
     let rate_limits = quota::settle(&mut context, raw.limit, &store);
@@ -64,7 +72,10 @@ pub(crate) fn settle(
         store,
         embedder,
         rate_limits,
-        keys: keys::settle(&mut context, raw.key),
+        keys: identities.keys,
+        tokens: identities.tokens,
+        certificates: identities.certificates,
+        tenants: tenants::settle(&mut context, raw.tenant),
         plugin_host,
         plugins: plugins.by_name,
         pools,
@@ -74,6 +85,36 @@ pub(crate) fn settle(
         log: process::log(raw.log),
     };
     context.finish(settings)
+}
+
+/// Whoever may ask.
+struct Identities {
+    keys: Vec<ApiKey>,
+    tokens: Vec<TokenIssuer>,
+    certificates: Vec<CertificateRule>,
+}
+
+impl Identities {
+    /// Whether the file asks for credentials, be they right or wrong.
+    fn are_configured(&self, context: &Context<'_>) -> bool {
+        let top = context.tree.table();
+        let has_file = top.is_some_and(|top| top.contains_key("keys_file"));
+        let named = |table| !context.names(table).is_empty();
+        has_file || named("key") || named("certificate") || named("jwt")
+    }
+}
+
+fn identities(
+    context: &mut Context<'_>,
+    (keys, keys_file): (BTreeMap<String, raw::Key>, Option<FilePath>),
+    jwt: BTreeMap<String, raw::Jwt>,
+    certificates: BTreeMap<String, raw::CertificateRule>,
+) -> Identities {
+    let tokens = tokens::settle(context, jwt);
+    let keys = keys::settle(context, keys, keys_file, &tokens);
+    let certificates = certificates::settle(context, certificates, &tokens);
+    tokens::warn_of_idle(context, &tokens, &keys, &certificates);
+    Identities { keys, tokens, certificates }
 }
 
 /// What settling needs to know beside the tables, and what it finds.
@@ -141,7 +182,7 @@ impl<'a> Context<'a> {
     }
 
     fn check_names(&mut self) {
-        for table in ["listener", "pool", "route", "plugin", "key", "limit"] {
+        for table in ["listener", "pool", "route", "plugin", "key", "limit", "jwt", "certificate"] {
             for name in self.names(table) {
                 if !is_name(name) {
                     self.refuse(

@@ -4,6 +4,7 @@
 //! function that the newtype parses with, so that the two can't differ.
 
 mod http;
+mod identity;
 mod quantity;
 mod redis;
 
@@ -79,6 +80,12 @@ textual! {
     UpstreamUrl(Endpoint) = "upstream-url" by endpoint_of_url, like "http://gpu-a:8000";
     /// A salted hash of an API key.
     Hash(KeyHash) = "key-hash" by parse_key_hash, like "blake3:SALT:DIGEST";
+    /// A point in time.
+    Moment(std::time::SystemTime) = "moment" by identity::parse_moment, like "2027-01-31";
+    /// A document on a web server.
+    WebUrl(WebPlace) = "web-url" by identity::parse_web_url, like "https://sso.example.com/jwks.json";
+    /// A kind of credential.
+    AuthMethod(refrain_core::settings::AuthMethod) = "auth-method" by identity::parse_auth_method, like "key";
     /// A SHA-256 digest.
     Sha256([u8; 32]) = "sha256" by parse_sha256, like "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
     /// A host name to match.
@@ -110,6 +117,7 @@ textual! {
 }
 
 pub(crate) use http::parse_header_name;
+pub(crate) use identity::WebPlace;
 
 fn parse_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "expected an IP address and a port, like 127.0.0.1:8080 or [::]:8080".to_owned())

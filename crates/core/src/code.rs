@@ -76,6 +76,8 @@ codes! {
     MethodNotAllowed = "method_not_allowed", Client;
     /// No valid credential.
     Unauthorized = "unauthorized", Client;
+    /// Whether a credential is valid can't be told now.
+    IdentityUnavailable = "identity_unavailable", Internal;
     /// A valid credential without the right.
     Forbidden = "forbidden", Client;
     /// No endpoint of the pool serves the model.

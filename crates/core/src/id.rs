@@ -66,6 +66,14 @@ name!(
     LimitId
 );
 name!(
+    /// The name in config of somebody who signs tokens: `corp` in `[jwt.corp]`.
+    JwtId
+);
+name!(
+    /// The name in config of a rule for client certificates: `batch` in `[certificate.batch]`.
+    CertificateRuleId
+);
+name!(
     /// A listener's name in config.
     ListenerId
 );

@@ -19,7 +19,9 @@ pub use api::{Api, Dialect};
 pub use code::{Code, Fault, Retry};
 pub use deadline::DeadlineTimer;
 pub use hex::{hex, unhex};
-pub use id::{EndpointId, KeyId, LimitId, ListenerId, PluginId, PoolId, RouteId, TenantId, UserId};
+pub use id::{
+    CertificateRuleId, EndpointId, JwtId, KeyId, LimitId, ListenerId, PluginId, PoolId, RouteId, TenantId, UserId,
+};
 pub use identity::{Identity, Role};
 pub use plan::{Directives, Edit, EditOp, EmbedSource, Freshness, KeyPart, Plan, Scope, SemanticPlan, Veto};
 pub use prompt::{Prompt, Usage};

@@ -7,6 +7,7 @@ mod discover;
 mod edge;
 mod endpoint;
 mod fleet;
+mod identity;
 mod plugin;
 mod pool;
 mod quota;
@@ -18,9 +19,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{
-    Freshness, KeyId, LimitId, ListenerId, PluginId, PoolId, Role, RouteId, Scope, TenantId, UserId, Veto,
-};
+use crate::{Freshness, LimitId, ListenerId, PluginId, PoolId, Role, RouteId, Scope, TenantId, Veto};
 
 pub use cost::{Cost, MicroDollars, PoolCost, TokenPrices};
 pub use discover::{
@@ -30,6 +29,11 @@ pub use discover::{
 pub use edge::{Limits, Network, Runtime};
 pub use endpoint::{EndpointTls, HttpVersion};
 pub use fleet::{Admission, Balance, Fleet, HashBy, Health, Sessions, Tenancy};
+pub use identity::{
+    AdminToken, ApiKey, AuthMethod, CertificateName, CertificateRule, CertificateUser, ClaimValue, KeyHash,
+    KeyKind, KeySetUrl, OperatorRole, SigningKeys, Tenant, TokenAlgorithm, TokenIssuer, TokenPlace,
+    TokenTenant,
+};
 pub use plugin::{Grant, Isolation, OnError, Plugin, PluginHost, PluginLimits, RoutePlugin};
 pub use pool::{Endpoint, Pool, PoolKind, Secret, Timeouts};
 pub use quota::{
@@ -56,6 +60,12 @@ pub struct Settings {
     pub rate_limits: BTreeMap<LimitId, Arc<RateLimit>>,
     /// API keys. Never the keys themselves.
     pub keys: Vec<ApiKey>,
+    /// Who signs tokens.
+    pub tokens: Vec<TokenIssuer>,
+    /// Whose client certificates are, those that name one alone first.
+    pub certificates: Vec<CertificateRule>,
+    /// What all callers of a tenant may have.
+    pub tenants: BTreeMap<TenantId, Tenant>,
     /// What runs policies.
     pub plugin_host: PluginHost,
     /// Policies, by name.
@@ -92,6 +102,26 @@ pub struct Listener {
 pub struct Tls {
     /// Chosen by SNI; the first is the default.
     pub certificates: Vec<Certificate>,
+    /// Whether clients show certificates; none: they are not asked to.
+    pub clients: Option<ClientCertificates>,
+}
+
+/// Certificates of clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientCertificates {
+    /// PEM file of the authorities that vouch for clients.
+    pub ca_file: PathBuf,
+    /// Whether a client without one is let in, for another credential.
+    pub need: ClientCertificateNeed,
+}
+
+/// Whether a client must show a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientCertificateNeed {
+    /// Without one there is no connection.
+    Required,
+    /// Without one, another credential may do.
+    Optional,
 }
 
 /// A certificate chain and its key, as PEM files. The names it serves are read from the certificate.
@@ -108,6 +138,10 @@ pub struct Certificate {
 pub struct Admin {
     /// Where it listens.
     pub address: SocketAddr,
+    /// Who may come in; empty: everybody who can connect.
+    pub tokens: Vec<AdminToken>,
+    /// Whether `/metrics` asks for no token, as `/livez` and a short `/readyz` never do.
+    pub open_metrics: bool,
 }
 
 /// Where answers are kept.
@@ -175,57 +209,6 @@ pub struct Embedder {
     pub window_tokens: usize,
 }
 
-/// Whether a key stands for one person.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum KeyKind {
-    /// One person: the key is the user.
-    Personal,
-    /// Speaks for many: it has no user of its own.
-    Service,
-}
-
-/// An API key, as far as config knows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ApiKey {
-    /// Its name in config.
-    pub id: KeyId,
-    /// Whom it belongs to.
-    pub tenant: TenantId,
-    /// Whether it is a person.
-    pub kind: KeyKind,
-    /// The user, for a personal key.
-    pub user: Option<UserId>,
-    /// What it may do.
-    pub role: Role,
-    /// Models that it may ask for; empty: all.
-    pub models: Vec<String>,
-    /// Pools that a policy may choose for it, beside the route's own; empty: all.
-    pub pools: Vec<PoolId>,
-    /// What the operator vouches for: "groups", "project", ...
-    pub claims: BTreeMap<String, String>,
-    /// Whose turn it is where model servers are at their limits; none: as the route says.
-    pub priority: Option<Priority>,
-    /// Salted hash of the key.
-    pub hash: KeyHash,
-}
-
-/// BLAKE3 of an API key, keyed by a salt: `blake3:<salt, 16 bytes hex>:<digest, 32 bytes hex>` in config.
-///
-/// API keys are random and long, so a fast hash is enough: there is nothing to guess.
-#[derive(Clone, PartialEq, Eq)]
-pub struct KeyHash {
-    /// Random, per key.
-    pub salt: [u8; 16],
-    /// `blake3::derive_key("refrain 2026 api key v1", salt || key)`.
-    pub digest: [u8; 32],
-}
-
-impl std::fmt::Debug for KeyHash {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("KeyHash(..)")
-    }
-}
-
 /// What requests a route takes and what happens to them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Route {
@@ -235,6 +218,8 @@ pub struct Route {
     pub matches: RouteMatch,
     /// Where misses go.
     pub pool: PoolId,
+    /// Kinds of credentials that it accepts; none: all that there are.
+    pub auth: Option<Vec<AuthMethod>>,
     /// Paths outside the known inference APIs that are passed through (exact).
     pub extra_paths: Vec<String>,
     /// Pass the client's own credentials to the upstream.
@@ -385,7 +370,11 @@ impl Default for EmbeddedStore {
 
 impl Default for Admin {
     fn default() -> Self {
-        Self { address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090) }
+        Self {
+            address: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090),
+            tokens: Vec::new(),
+            open_metrics: false,
+        }
     }
 }
 

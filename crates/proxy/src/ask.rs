@@ -69,7 +69,7 @@ pub(crate) fn alias<'a>(pool: &'a PoolState, named: &'a str) -> &'a str {
 
 /// Whether the caller may ask a model that goes by any of these names.
 pub(crate) fn may_ask(caller: &Caller, names: &[&str]) -> bool {
-    caller.models.is_empty() || caller.models.iter().any(|model| names.contains(&model.as_str()))
+    caller.entitlements.allow_model(names)
 }
 
 /// What a caller is told who may not ask a model.

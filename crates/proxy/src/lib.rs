@@ -57,7 +57,7 @@ mod origin;
 mod tally;
 mod upstream_headers;
 
-pub use auth::{Caller, Keys, hash_key};
+pub use auth::{Auth, Caller, KeySetStatus, SigningKeysError, hash_key, is_key, keep_signing_keys};
 pub use body::Body;
 pub use generate::FlightHead;
 pub use limits::LimitStats;

@@ -15,6 +15,7 @@ use refrain_upstream::{Client, EndpointState, PoolState, UpstreamBody, UpstreamE
 use serde_json::{Map, Value};
 use tokio::task::JoinSet;
 
+use crate::auth::Entitlements;
 use crate::body::Body;
 use crate::failure::Failure;
 use crate::request::Admitted;
@@ -60,7 +61,7 @@ pub(crate) async fn list(worker: &Worker, admitted: &Admitted) -> Result<Respons
     }
     let Some(mut list) = merged else { return Err(failed) };
     add_aliases(&mut list, &admitted.state().pool.config().models, &shape);
-    keep_entitled(&mut list, &admitted.caller.models, &shape);
+    keep_entitled(&mut list, &admitted.caller.entitlements, &admitted.state().pool.config().models, &shape);
     let mut response = Response::new(Body::full(Bytes::from(Value::Object(list).to_string())));
     *response.status_mut() = StatusCode::OK;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -146,17 +147,24 @@ fn add_aliases(list: &mut Map<String, Value>, aliases: &BTreeMap<String, String>
     }
 }
 
-fn keep_entitled(list: &mut Map<String, Value>, entitled: &[String], shape: &Shape) {
-    if entitled.is_empty() {
+/// Keeps the models that the caller may ask for, by the name that is listed or by what it stands for.
+fn keep_entitled(
+    list: &mut Map<String, Value>,
+    entitlements: &Entitlements,
+    aliases: &BTreeMap<String, String>,
+    shape: &Shape,
+) {
+    if !entitlements.limit_models() {
         return;
     }
+    let may_ask = |name: &str| {
+        let real = aliases.get(name).map_or(name, String::as_str);
+        entitlements.allow_model(&[name, real])
+    };
     // llama.cpp lists its model under both names.
     for items in [shape.items, OLLAMA.items, OPENAI.items] {
         if let Some(Value::Array(items)) = list.get_mut(items) {
-            items.retain(|item| {
-                let named = name(item, shape).or_else(|| name(item, &OLLAMA));
-                named.is_some_and(|name| entitled.iter().any(|allowed| allowed == name))
-            });
+            items.retain(|item| name(item, shape).or_else(|| name(item, &OLLAMA)).is_some_and(may_ask));
         }
     }
 }
@@ -185,14 +193,19 @@ mod tests {
             Value::Object(list.clone()),
             json!({"object": "list", "data": [{"id": "a"}, {"id": "b"}, {"id": "c", "x": 1}, {"id": "fast", "x": 1}]})
         );
-        keep_entitled(&mut list, &["fast".to_owned()], &OPENAI);
+        keep_entitled(
+            &mut list,
+            &Entitlements::new(None, &["fast".to_owned()], &[]),
+            &BTreeMap::new(),
+            &OPENAI,
+        );
         assert_eq!(list["data"], json!([{"id": "fast", "x": 1}]));
     }
 
     #[test]
     fn a_second_list_of_the_same_models_is_filtered_too() {
         let mut list = object(json!({"data": [{"id": "a"}], "models": [{"name": "a"}, {"name": "b"}]}));
-        keep_entitled(&mut list, &["b".to_owned()], &OPENAI);
+        keep_entitled(&mut list, &Entitlements::new(None, &["b".to_owned()], &[]), &BTreeMap::new(), &OPENAI);
         assert_eq!(Value::Object(list), json!({"data": [], "models": [{"name": "b"}]}));
     }
 }

@@ -47,7 +47,7 @@ pub(crate) fn fall_back(
     let Planned { asked, sent, target, policed } = planned;
     let id = target.pool.config().fallback.as_ref().filter(|id| !asked_before.contains(id))?;
     let pool = snapshot.upstreams.pool(id)?.clone();
-    let may_use = caller.pools.is_empty() || caller.pools.contains(id);
+    let may_use = caller.entitlements.allow_pool(id);
     let named = &asked.request.prompt.model;
     // What a policy chose instead holds for the stand-in, too.
     let meant = if target.model == ask::alias(&target.pool, named) { named } else { &target.model };

@@ -185,6 +185,7 @@ impl Rehearsal {
         let pool = upstreams([&self.route.pool])?.pool(&self.route.pool).cloned();
         let pool = pool.ok_or(RehearsalError::NoPolicy)?;
         let state = RouteState {
+            identity_headers: Arc::default(),
             route: self.route.clone(),
             pool,
             chain: Some(self.chain.clone()),
@@ -193,8 +194,7 @@ impl Rehearsal {
             salts: Salts::new(Some(self.cache.salt_key())),
             metrics: RouteMetrics::new(&self.route.id),
         };
-        let identity = Arc::new(identity);
-        let caller = Caller { identity, key: None, models: Arc::default(), pools: Arc::default() };
+        let caller = Caller::of(identity);
         let admitted = Admitted {
             routed: Routed { head, state: Arc::new(state) },
             caller,

@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use refrain_core::settings::Priority;
 use refrain_core::{Api, Bypass, Code, Dialect, Fault, ListenerId};
 
-use crate::auth::Caller;
+use crate::auth::{Arrival, Caller, PeerCertificate};
 use crate::body::Body;
 use crate::cache_status::CacheStatus;
 use crate::failure::Failure;
@@ -32,6 +32,14 @@ use crate::{
 };
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// How a connection came in.
+pub(crate) struct Entrance {
+    /// Where.
+    pub(crate) listener: ListenerId,
+    /// What its client has proved to be.
+    pub(crate) certificate: Option<PeerCertificate>,
+}
 
 /// Proof that a request has a route and a known caller who may use its path.
 pub(crate) struct Admitted {
@@ -57,7 +65,7 @@ impl Admitted {
             || (api == Api::Responses && state.pool.has_choice())
             || state.chain.is_some()
             || state.pool.reads_bodies()
-            || !self.caller.models.is_empty();
+            || self.caller.entitlements.limit_models();
         needed.then_some(api)
     }
 }
@@ -65,14 +73,14 @@ impl Admitted {
 /// Answers one request. Never fails: what goes wrong is an error in the client's dialect.
 pub(crate) async fn serve(
     worker: &Arc<Worker>,
-    listener: &ListenerId,
+    entrance: &Entrance,
     request: Request<Incoming>,
 ) -> Response<Body> {
     let mut tally = Tally::begin(request.method());
     let snapshot = worker.live.load_full();
     let dialect = Dialect::of_path(request.uri().path());
     let origin = request.headers().get(http::header::ORIGIN).cloned();
-    let (response, error) = match path(worker, &snapshot, listener, request, &mut tally.note).await {
+    let (response, error) = match path(worker, &snapshot, entrance, request, &mut tally.note).await {
         Ok(response) => (response, None),
         Err(failure) => (error_response::render(&failure, dialect), Some(failure.code)),
     };
@@ -83,13 +91,13 @@ pub(crate) async fn serve(
 async fn path(
     worker: &Arc<Worker>,
     snapshot: &Snapshot,
-    listener: &ListenerId,
+    entrance: &Entrance,
     request: Request<Incoming>,
     note: &mut Note,
 ) -> Result<Response<Body>, Failure> {
     let (parts, body) = request.into_parts();
     let bounds = &snapshot.settings.limits;
-    let head = head::check(listener, bounds, parts)?;
+    let head = head::check(&entrance.listener, bounds, parts)?;
     if head.class == PathClass::Root {
         return root(&head.parts.method);
     }
@@ -98,7 +106,7 @@ async fn path(
     if let Some(preflight) = cors::preflight(&routed) {
         return Ok(preflight);
     }
-    let caller = identify(snapshot, &routed)?;
+    let caller = identify(snapshot, &routed, entrance).await?;
     route::authorize(&routed, &caller)?;
     let priority = snapshot.priority(&routed, &caller);
     let admitted = Arc::new(Admitted { routed, caller, priority });
@@ -223,12 +231,19 @@ fn serve_hit(
 /// Who asks.
 ///
 /// # Errors
-/// The credential is unknown, or needed and absent.
-pub(crate) fn identify(snapshot: &Snapshot, routed: &Routed) -> Result<Caller, Failure> {
+/// The credential is not valid, or needed and absent.
+pub(crate) async fn identify(
+    snapshot: &Snapshot,
+    routed: &Routed,
+    entrance: &Entrance,
+) -> Result<Caller, Failure> {
     let listener = snapshot
-        .listener(&routed.head.listener)
+        .listener(&entrance.listener)
         .ok_or_else(|| Failure::new(Code::Draining, "this listener is closing"))?;
-    snapshot.keys.identify(listener, &routed.head.parts.headers)
+    let authority = snapshot.tls.get(&entrance.listener).and_then(|tls| tls.authority.as_ref());
+    let arrival = Arrival { listener, authority, certificate: entrance.certificate.as_ref() };
+    let methods = routed.state.route.auth.as_deref();
+    snapshot.auth.identify(arrival, methods, &routed.head.parts.headers).await
 }
 
 /// Whether no upstream could answer (RFC 5861, section 4: an error of the server, or no answer at all).

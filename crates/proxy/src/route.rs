@@ -24,6 +24,8 @@ pub struct RouteState {
     pub route: Arc<Route>,
     /// Where its misses go.
     pub pool: Arc<PoolState>,
+    /// Headers (lower case) that say who somebody is, and are for Refrain alone.
+    pub(crate) identity_headers: Arc<[String]>,
     /// Its policies, if it has any.
     pub(crate) chain: Option<Arc<Chain>>,
     /// Who asked what lately, where that means something.
@@ -84,16 +86,24 @@ pub(crate) fn select(routes: &[Arc<RouteState>], head: Head) -> Result<Routed, F
 /// Refuses what only admins may do, and pools that are for others alone.
 pub(crate) fn authorize(routed: &Routed, caller: &Caller) -> Result<(), Failure> {
     tenancy::admit(&routed.state.pool, caller)?;
+    if !caller.entitlements.allow_own_pool(routed.state.pool.id()) {
+        return Err(Failure::new(
+            Code::Forbidden,
+            "your organisation may not use the model servers of this route",
+        ));
+    }
     match (routed.head.class, caller.identity.role) {
         (PathClass::Admin, Role::Caller) => Err(Failure::new(
             Code::Forbidden,
             "this path changes or inspects a model server: it needs role admin",
         )),
         // What names its model in a way that Refrain doesn't read can't be checked.
-        (PathClass::Plain | PathClass::Unknown, _) if !caller.models.is_empty() => Err(Failure::new(
-            Code::Forbidden,
-            "this key is for certain models only, and this path can't be checked for its model",
-        )),
+        (PathClass::Plain | PathClass::Unknown, _) if caller.entitlements.limit_models() => {
+            Err(Failure::new(
+                Code::Forbidden,
+                "this key is for certain models only, and this path can't be checked for its model",
+            ))
+        }
         _ => Ok(()),
     }
 }

@@ -4,21 +4,20 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use refrain_core::settings::{ApiKey, Listener, Priority, Settings};
+use refrain_core::settings::{ApiKey, Listener, Priority, Settings, TokenPlace};
 use refrain_core::{KeyId, LimitId, ListenerId, PoolId, RouteId};
 use refrain_plugin::{Chain, PluginError, PluginHost};
 use refrain_upstream::Upstreams;
-use rustls::ServerConfig;
 
 use crate::access::Sampler;
-use crate::auth::{Caller, Keys};
+use crate::auth::{Auth, Caller, SigningKeysError};
 use crate::generate::FlightHead;
 use crate::limits::{LimitState, LimitStats};
 use crate::metrics::RouteMetrics;
 use crate::repeats::Repeats;
 use crate::route::{RouteState, Routed};
 use crate::tenancy::Salts;
-use crate::tls::{self, TlsError};
+use crate::tls::{ListenerTls, TlsError};
 
 /// The cache as the path uses it: answers in flight carry an HTTP head.
 pub type AnswerCache = refrain_cache::Cache<Arc<FlightHead>>;
@@ -35,12 +34,12 @@ pub struct Snapshot {
     pub settings: Arc<Settings>,
     /// In the order in which they are tried.
     pub routes: Vec<Arc<RouteState>>,
-    /// API keys.
-    pub keys: Keys,
+    /// Who may ask.
+    pub auth: Auth,
     /// Keys whose requests are not served in the order that their routes say.
     priorities: HashMap<KeyId, Priority>,
     /// TLS of the listeners that have it.
-    pub tls: HashMap<ListenerId, Arc<ServerConfig>>,
+    pub(crate) tls: HashMap<ListenerId, ListenerTls>,
     /// Pools and their state.
     pub upstreams: Arc<Upstreams>,
     /// What callers may ask for, with what they have asked for.
@@ -62,6 +61,9 @@ pub enum SnapshotError {
         /// What is wrong.
         source: TlsError,
     },
+    /// The keys that verify tokens.
+    #[error(transparent)]
+    SigningKeys(#[from] SigningKeysError),
     /// A pool that isn't there: config makes sure that it is.
     #[error("route {route:?}: pool {pool:?} is not running")]
     Pool {
@@ -73,8 +75,8 @@ pub enum SnapshotError {
 }
 
 impl Snapshot {
-    /// Reads certificates and wires routes to pools and policies. Changes nothing that another snapshot uses but the bounds of
-    /// limits' tables. `former`: what is followed, whose counts of limits go on.
+    /// Reads certificates and keys, and wires routes to pools and policies. Changes nothing that another snapshot uses but the
+    /// bounds of limits' tables. `former`: what is followed, whose counts of limits go on and whose issuers' keys are kept.
     pub fn build(
         settings: Settings,
         upstreams: Arc<Upstreams>,
@@ -84,6 +86,7 @@ impl Snapshot {
     ) -> Result<Self, SnapshotError> {
         let none = HashMap::new();
         let limits = LimitState::all(&settings.rate_limits, former.map_or(&none, |former| &former.limits));
+        let identity_headers = identity_headers(&settings);
         let routes = settings.routes.iter().map(|route| {
             let pool = upstreams
                 .pool(&route.pool)
@@ -95,14 +98,15 @@ impl Snapshot {
             let salts = Salts::new(cache.as_ref().map(|cache| cache.salt_key()));
             // Config makes sure that all are there.
             let limits = route.limits.iter().filter_map(|id| limits.get(id).cloned()).collect();
-            Ok(Arc::new(RouteState { route: route.clone(), pool, chain, repeats, limits, salts, metrics }))
+            let (route, identity_headers) = (route.clone(), identity_headers.clone());
+            Ok(Arc::new(RouteState { route, pool, identity_headers, chain, repeats, limits, salts, metrics }))
         });
         Ok(Self {
-            routes: routes.collect::<Result<_, _>>()?,
+            routes: routes.collect::<Result<_, SnapshotError>>()?,
             limits,
             sampler: Sampler::new(settings.log.access_sample),
             priorities: priorities(&settings.keys),
-            keys: Keys::new(&settings.keys),
+            auth: Auth::new(&settings, former.map(|former| &former.auth))?,
             tls: listeners_tls(&settings.listeners)?,
             settings: Arc::new(settings),
             upstreams,
@@ -151,9 +155,17 @@ fn priorities(keys: &[ApiKey]) -> HashMap<KeyId, Priority> {
     keys.iter().filter_map(|key| Some((key.id.clone(), key.priority?))).collect()
 }
 
-fn listeners_tls(listeners: &[Listener]) -> Result<HashMap<ListenerId, Arc<ServerConfig>>, SnapshotError> {
+fn identity_headers(settings: &Settings) -> Arc<[String]> {
+    let headers = settings.tokens.iter().filter_map(|issuer| match &issuer.place {
+        TokenPlace::Header(name) => Some(name.clone()),
+        TokenPlace::Bearer => None,
+    });
+    headers.collect()
+}
+
+fn listeners_tls(listeners: &[Listener]) -> Result<HashMap<ListenerId, ListenerTls>, SnapshotError> {
     let with_tls = listeners.iter().filter_map(|listener| Some((&listener.id, listener.tls.as_ref()?)));
-    let configs = with_tls.map(|(id, tls)| match tls::server_config(tls) {
+    let configs = with_tls.map(|(id, tls)| match ListenerTls::read(tls) {
         Ok(config) => Ok((id.clone(), config)),
         Err(source) => Err(SnapshotError::Tls { listener: id.clone(), source }),
     });

@@ -1,17 +1,20 @@
-//! TLS of the data listeners: rustls with several certificates, chosen by SNI.
+//! TLS of the data listeners: rustls with several certificates, chosen by SNI, and the certificates of clients.
 
 use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use refrain_core::settings::{Certificate, Tls};
-use rustls::ServerConfig;
-use rustls::crypto::aws_lc_rs;
+use refrain_core::settings::{Certificate, ClientCertificateNeed, ClientCertificates, Tls};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
+use rustls::{RootCertStore, ServerConfig};
+
+use crate::auth::CertificateAuthority;
 
 /// Why a certificate can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -34,16 +37,53 @@ pub enum TlsError {
     },
 }
 
-/// Reads the certificates and makes the listener's TLS configuration (1.2 and 1.3, ALPN h2 and http/1.1).
-pub(crate) fn server_config(tls: &Tls) -> Result<Arc<ServerConfig>, TlsError> {
-    let keys = tls.certificates.iter().map(certified_key).collect::<Result<Vec<_>, _>>()?;
-    let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| unusable(&tls.certificates, &error))?
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(BySni::new(keys)));
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
+/// TLS of a listener, by what its files held when they were read.
+pub(crate) struct ListenerTls {
+    /// TLS 1.2 and 1.3, ALPN h2 and http/1.1.
+    pub(crate) config: Arc<ServerConfig>,
+    /// Who vouches for clients; none: they show no certificates.
+    pub(crate) authority: Option<CertificateAuthority>,
+}
+
+impl ListenerTls {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// A file can't be used.
+    pub(crate) fn read(tls: &Tls) -> Result<Self, TlsError> {
+        let keys = tls.certificates.iter().map(certified_key).collect::<Result<Vec<_>, _>>()?;
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let verifier = tls.clients.as_ref().map(|clients| verifier(clients, &provider)).transpose()?;
+        let builder = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| unusable(&tls.certificates, &error))?;
+        let builder = match &verifier {
+            Some(verifier) => builder.with_client_cert_verifier(verifier.clone()),
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder.with_cert_resolver(Arc::new(BySni::new(keys)));
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Self { config: Arc::new(config), authority: verifier.map(CertificateAuthority) })
+    }
+}
+
+/// Verifies the certificates of clients by the authorities of a file.
+fn verifier(
+    clients: &ClientCertificates,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let ClientCertificates { ca_file, need } = clients;
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&read(ca_file)?) {
+        let certificate = certificate.map_err(|error| file(ca_file, &error))?;
+        roots.add(certificate).map_err(|error| file(ca_file, &error))?;
+    }
+    let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+    let builder = match need {
+        ClientCertificateNeed::Required => builder,
+        ClientCertificateNeed::Optional => builder.allow_unauthenticated(),
+    };
+    builder.build().map_err(|error| file(ca_file, &error))
 }
 
 /// Certificates by the names that they are for.

@@ -34,11 +34,17 @@ pub(crate) fn request(
     encoding: Encoding,
     body: UpstreamBody,
 ) -> Result<UpstreamRequest, Failure> {
-    let (head, route) = (&admitted.routed.head, &admitted.state().route);
+    let (head, state) = (&admitted.routed.head, admitted.state());
+    let route = &state.route;
     Ok(UpstreamRequest {
         method: head.parts.method.clone(),
         path_and_query: head.path_and_query()?,
-        headers: for_upstream(&head.parts.headers, route.forward_credentials, encoding),
+        headers: for_upstream(
+            &head.parts.headers,
+            route.forward_credentials,
+            &state.identity_headers,
+            encoding,
+        ),
         body,
         timeouts: route.timeouts,
         demand: Demand::default(),
@@ -47,13 +53,19 @@ pub(crate) fn request(
 }
 
 /// The client's headers as the upstream may see them, those of its connection apart: the upstream client drops them.
-fn for_upstream(client: &HeaderMap, forward_credentials: bool, encoding: Encoding) -> HeaderMap {
+fn for_upstream(
+    client: &HeaderMap,
+    forward_credentials: bool,
+    identity: &[String],
+    encoding: Encoding,
+) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(client.len());
     for (name, value) in client {
         let dropped = is_framing(name)
             || (!forward_credentials && is_credential(name))
             || (encoding == Encoding::Identity && name == ACCEPT_ENCODING)
             || name.as_str().starts_with(FRONT_END_IDENTITY)
+            || identity.iter().any(|header| header == name.as_str())
             || name.as_str().starts_with(OWN);
         if !dropped {
             headers.append(name, value.clone());
@@ -96,15 +108,16 @@ mod tests {
             ("host", "refrain"),
             ("content-length", "3"),
             ("x-openwebui-user-id", "7"),
+            ("x-user-token", "t"),
             ("x-openwebui-chat-id", "c"),
             ("x-stainless-lang", "python"),
             ("accept-encoding", "gzip"),
         ]);
-        let sent = for_upstream(&client, false, Encoding::Identity);
+        let sent = for_upstream(&client, false, &["x-user-token".to_owned()], Encoding::Identity);
         let mut names: Vec<_> = sent.keys().map(HeaderName::as_str).collect();
         names.sort_unstable();
         assert_eq!(names, ["x-openwebui-chat-id", "x-stainless-lang"]);
-        let sent = for_upstream(&client, true, Encoding::AsAsked);
+        let sent = for_upstream(&client, true, &[], Encoding::AsAsked);
         assert!(sent.contains_key(AUTHORIZATION) && sent.contains_key(ACCEPT_ENCODING));
     }
 

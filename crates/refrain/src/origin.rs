@@ -6,7 +6,6 @@ use std::path::PathBuf;
 
 use refrain_config::{Errors, Loaded, Place, Problem, Source};
 use refrain_core::Settings;
-use refrain_core::settings::Admin;
 
 use crate::cli::ServeArguments;
 
@@ -103,7 +102,7 @@ impl Origin {
             },
         };
         if let Some(address) = self.admin {
-            loaded.settings.admin = Some(Admin { address });
+            admin_on(&mut loaded.settings, address)?;
         }
         if let Some(filter) = &self.log {
             loaded.settings.log.filter.clone_from(filter);
@@ -112,30 +111,49 @@ impl Origin {
     }
 }
 
+/// Moves the admin listener to another address.
+fn admin_on(settings: &mut Settings, address: SocketAddr) -> Result<(), Errors> {
+    let admin = settings.admin.get_or_insert_default();
+    // Loopback alone may have made it open to everybody.
+    let was_private = admin.tokens.is_empty() && admin.address.ip().is_loopback();
+    if was_private && !address.ip().is_loopback() {
+        let message = format!(
+            "{address} can be reached from other machines; write the address into the file, with an [admin.token.NAME] \
+             or with allow_anonymous = true"
+        );
+        return Err(refused("--admin", message));
+    }
+    admin.address = address;
+    Ok(())
+}
+
 /// Moves the only listener to another address.
 fn listen_on(settings: &mut Settings, address: SocketAddr) -> Result<(), Errors> {
     let names: Vec<_> = settings.listeners.iter().map(|listener| listener.id.to_string()).collect();
     let [listener] = settings.listeners.as_mut_slice() else {
-        return Err(refused(format!(
-            "the file has several listeners ({}); change their addresses there",
-            names.join(", ")
-        )));
+        return Err(refused(
+            "--listen",
+            format!("the file has several listeners ({}); change their addresses there", names.join(", ")),
+        ));
     };
     // Loopback alone may have made the listener open to everybody: that must not be carried to a network.
     if listener.allow_anonymous && listener.is_loopback() && !address.ip().is_loopback() {
-        return Err(refused(format!(
-            "{address} can be reached from other machines, and listener \"{}\" serves callers without a key; \
+        return Err(refused(
+            "--listen",
+            format!(
+                "{address} can be reached from other machines, and listener \"{}\" serves callers without a key; \
              write the address into the file, with keys or with allow_anonymous = true",
-            listener.id
-        )));
+                listener.id
+            ),
+        ));
     }
     listener.address = address;
     Ok(())
 }
 
-fn refused(message: String) -> Errors {
+fn refused(argument: &str, message: String) -> Errors {
     Errors::from(Problem {
-        place: Place::Argument("--listen".into()),
+        place: Place::Argument(argument.into()),
         path: String::new(),
         message,
         suggestion: None,

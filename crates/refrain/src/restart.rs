@@ -3,7 +3,7 @@
 //! Such settings keep their old value in the new settings, so that what a request sees is what really runs.
 
 use refrain_core::Settings;
-use refrain_core::settings::{Limits, Listener, Log, Runtime};
+use refrain_core::settings::{Admin, Limits, Listener, Log, Runtime};
 
 use crate::store_change;
 
@@ -21,6 +21,9 @@ pub(crate) fn keep_running(old: &Settings, new: &mut Settings) -> Vec<String> {
         log,
         rate_limits: _,
         keys: _,
+        tokens: _,
+        certificates: _,
+        tenants: _,
         plugins: _,
         pools: _,
         fleet: _,
@@ -48,7 +51,7 @@ pub(crate) fn keep_running(old: &Settings, new: &mut Settings) -> Vec<String> {
 
     let mut kept = Kept::default();
     kept.listeners(&old.listeners, listeners);
-    kept.value("admin", &old.admin, admin);
+    kept.admin(old.admin.as_ref(), admin);
     kept.value("runtime.workers", &old.runtime.workers, workers);
     kept.value("limits.connections", &old.limits.connections_max, connections_max);
     kept.value("limits.waiters", &old.limits.waiters_max, waiters_max);
@@ -70,6 +73,15 @@ impl Kept {
         if old != new {
             self.0.push(name.to_owned());
             new.clone_from(old);
+        }
+    }
+
+    /// Whether there is an admin listener, and where: not whom it lets in.
+    fn admin(&mut self, old: Option<&Admin>, new: &mut Option<Admin>) {
+        let place = |admin: &Admin| admin.address;
+        if old.map(place) != new.as_ref().map(place) {
+            self.0.push("admin".to_owned());
+            *new = old.cloned();
         }
     }
 

@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use refrain_config::{Loaded, Watcher};
 use refrain_core::{Drain, Settings, Tasks};
-use refrain_proxy::{AnswerCache, Live, Policies, Server, Snapshot};
+use refrain_proxy::{AnswerCache, Live, Policies, Server, Snapshot, keep_signing_keys};
 use refrain_upstream::{Client, ClientTls, Upstreams, keep_members, keep_scaling, watch};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
@@ -178,6 +178,9 @@ impl Side {
     fn start_upkeep(&self, live: &Live, client: Client) {
         let (live, drain) = (live.clone(), self.tasks.draining());
         self.tasks.spawn(fleet::keep_proxies(live.clone(), drain.clone()));
+        let snapshots = live.clone();
+        let signing_keys = keep_signing_keys(move || snapshots.load_full(), client.clone(), drain.clone());
+        self.tasks.spawn(signing_keys);
         let current = move || live.load().upstreams.clone();
         self.tasks.spawn(watch(current.clone(), client, drain.clone()));
         self.tasks.spawn(keep_scaling(current, drain));

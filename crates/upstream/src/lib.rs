@@ -43,7 +43,7 @@ pub use body::UpstreamStream;
 pub use client::Client;
 pub use clock::Millis;
 pub use demand::{Affinity, Demand, Prefix};
-pub use discovery::{Discoveries, DiscoveryError, Listed, SourceStatus, keep_members};
+pub use discovery::{Api as JsonApi, Discoveries, DiscoveryError, Listed, SourceStatus, keep_members};
 pub use endpoint::{EndpointCondition, EndpointState, EndpointStats};
 pub use error::UpstreamError;
 pub(crate) use headers::strip_hop_by_hop;

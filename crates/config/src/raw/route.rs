@@ -6,7 +6,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Priority, RoutePlugin, Switch, Timeouts};
-use crate::text::{CorsOrigin, ExactPath, HostPattern, Method, NonEmpty, ReplayHeader, TimeSpan, UrlPath};
+use crate::text::{
+    AuthMethod, CorsOrigin, ExactPath, HostPattern, Method, NonEmpty, ReplayHeader, TimeSpan, UrlPath,
+};
 
 /// Which requests are taken and what is done with them. All conditions must hold.
 #[derive(Deserialize, JsonSchema)]
@@ -29,6 +31,9 @@ pub(crate) struct Route {
     /// The pool that answers.
     #[schemars(required)]
     pub(crate) pool: Option<String>,
+    /// Credentials that it takes: "key", "jwt" (or "jwt:NAME"), "mtls", "anonymous". Default: all that are configured, and
+    /// none where the listener allows that.
+    pub(crate) auth: Option<Vec<AuthMethod>>,
     /// Paths outside the known inference APIs that are passed through, exactly as written. Default: none.
     #[serde(default)]
     pub(crate) extra_paths: Vec<ExactPath>,

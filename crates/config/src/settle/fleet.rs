@@ -1,19 +1,51 @@
 //! How a pool's requests are spread, bounded and kept apart.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::slice;
 
-use refrain_core::settings::{Admission, Balance, Fleet, HashBy, Health, PoolKind, Sessions, Tenancy};
+use refrain_core::settings::{
+    Admission, Balance, Fleet, HashBy, Health, PoolKind, Sessions, Tenancy, TokenIssuer, TokenTenant,
+};
 use refrain_core::{PoolId, TenantId};
 
-use super::Context;
+use super::{Context, Identities};
 use crate::raw;
 
-/// Tenants that any key belongs to.
-pub(super) struct Tenants(BTreeSet<String>);
+/// Tenants that any credential belongs to.
+pub(super) struct Tenants {
+    named: BTreeSet<String>,
+    /// Tokens may name others.
+    open: bool,
+}
 
 impl Tenants {
-    pub(super) fn of(keys: &BTreeMap<String, raw::Key>) -> Self {
-        Self(keys.values().filter_map(|key| key.tenant.as_ref()).map(|tenant| tenant.0.clone()).collect())
+    pub(super) fn of(identities: &Identities) -> Self {
+        let Identities { keys, tokens, certificates } = identities;
+        let keys = keys.iter().map(|key| &key.tenant);
+        let certificates = certificates.iter().map(|rule| &rule.tenant);
+        let of_tokens = tokens.iter().flat_map(|issuer| match &issuer.tenant {
+            TokenTenant::Fixed(tenant) => slice::from_ref(tenant),
+            TokenTenant::Claim { allowed, .. } => allowed,
+            TokenTenant::OfKey => &[],
+        });
+        let is_open = |issuer: &TokenIssuer| matches!(&issuer.tenant, TokenTenant::Claim { allowed, .. } if allowed.is_empty());
+        Self {
+            named: keys
+                .chain(certificates)
+                .chain(of_tokens)
+                .map(|tenant| tenant.as_str().to_owned())
+                .collect(),
+            open: tokens.iter().any(is_open),
+        }
+    }
+
+    /// Whether more than one may ask.
+    fn are_several(&self) -> bool {
+        self.open || self.named.len() > 1
+    }
+
+    fn may_be(&self, tenant: &str) -> bool {
+        self.open || self.named.contains(tenant)
     }
 }
 
@@ -93,7 +125,7 @@ pub(super) fn tenancy(
     kind: PoolKind,
     tenants: &Tenants,
 ) -> Tenancy {
-    let several = tenants.0.len() > 1;
+    let several = tenants.are_several();
     if raw.tenant.is_some() && !matches!(raw.tenancy, Some(raw::Tenancy::Dedicated)) {
         context.refuse(&["pool", pool, "tenant"], "belongs to tenancy = \"dedicated\"", None);
     }
@@ -122,8 +154,8 @@ fn dedicated(context: &mut Context<'_>, pool: &str, raw: &raw::Pool, tenants: &T
         context.refuse(&["pool", pool, "tenancy"], "say whom it serves: tenant = \"NAME\"", None);
         return Tenancy::Shared;
     };
-    if !tenants.0.contains(&tenant.0) {
-        let known: Vec<&str> = tenants.0.iter().map(String::as_str).collect();
+    if !tenants.may_be(&tenant.0) {
+        let known: Vec<&str> = tenants.named.iter().map(String::as_str).collect();
         context.refuse_unknown(&["pool", pool, "tenant"], "tenant", &tenant.0, &known);
     }
     Tenancy::Dedicated(TenantId::new(tenant.0.as_str()))

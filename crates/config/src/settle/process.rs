@@ -1,6 +1,6 @@
 //! Tables about the process as a whole.
 
-use refrain_core::settings::{Admin, Embedder, Limits, Log, LogFormat, Runtime};
+use refrain_core::settings::{Embedder, Limits, Log, LogFormat, Runtime};
 
 use super::Context;
 use crate::raw;
@@ -8,16 +8,6 @@ use crate::text::{Bytes, TimeSpan};
 
 /// Smallest head limit: hyper takes no smaller buffer.
 const HEAD_BYTES_MIN: usize = 8 * 1024;
-
-pub(super) fn admin(raw: Option<raw::Switch<raw::Admin>>) -> Option<Admin> {
-    match raw {
-        Some(raw::Switch::Flag(false)) => None,
-        Some(raw::Switch::Flag(true)) | None => Some(Admin::default()),
-        Some(raw::Switch::Table(table)) => {
-            Some(table.address.map_or_else(Admin::default, |address| Admin { address: address.0 }))
-        }
-    }
-}
 
 pub(super) fn runtime(raw: raw::Runtime) -> Runtime {
     let default = Runtime::default();

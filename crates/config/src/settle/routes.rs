@@ -9,7 +9,7 @@ use refrain_core::settings::{Pool, Route, RouteMatch, Store, Timeouts};
 use refrain_core::{ListenerId, PoolId, RouteId};
 
 use super::plugins::{self, Plugins};
-use super::{Context, cache, pools, quota};
+use super::{Context, cache, pools, quota, tokens};
 use crate::raw;
 use crate::text::parse_header_name;
 
@@ -82,11 +82,15 @@ fn route(
     if !known.contains(&pool.as_str()) {
         context.refuse_unknown(&["route", name, "pool"], "pool", pool.as_str(), &known);
     }
+    if let Some(methods) = &raw.auth {
+        tokens::check_methods(context, name, methods);
+    }
     let inherited = pools.get(&pool).map_or_else(Timeouts::default, |pool| pool.timeouts);
     Some(Route {
         id: RouteId::new(name),
         matches,
         pool,
+        auth: raw.auth.map(|methods| methods.into_iter().map(|method| method.0).collect()),
         extra_paths: raw.extra_paths.into_iter().map(|path| path.0).collect(),
         forward_credentials: raw.forward_credentials.unwrap_or_default(),
         cors_origins: raw.cors_origins.into_iter().map(|origin| origin.0).collect(),

@@ -24,8 +24,9 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
+use crate::auth::PeerCertificate;
 use crate::body::Body;
-use crate::request;
+use crate::request::{self, Entrance};
 use crate::worker::Worker;
 use client_io::ClientIo;
 pub(crate) use ended::{Ended, count, register};
@@ -65,12 +66,13 @@ pub(crate) async fn serve(
     let _ = stream.set_nodelay(true);
     let snapshot = worker.live.load_full();
     let limits = snapshot.settings.limits.clone();
-    let tls = snapshot.tls.get(listener).cloned();
+    let tls = snapshot.tls.get(listener).map(|tls| tls.config.clone());
     drop(snapshot);
     match tls {
         None => {
             let Some(Some(protocol)) = begun(&limits, &drain, detect(&stream)).await else { return };
-            drive(worker, listener, stream, protocol, &limits, drain).await;
+            let entrance = Entrance { listener: listener.clone(), certificate: None };
+            drive(worker, entrance, stream, protocol, &limits, drain).await;
         }
         Some(config) => {
             let handshake = begun(&limits, &drain, TlsAcceptor::from(config).accept(stream)).await;
@@ -83,7 +85,9 @@ pub(crate) async fn serve(
                 Some(b"h2") => Protocol::Http2,
                 _ => Protocol::Http1,
             };
-            drive(worker, listener, stream, protocol, &limits, drain).await;
+            let certificate = stream.get_ref().1.peer_certificates().and_then(PeerCertificate::of);
+            let entrance = Entrance { listener: listener.clone(), certificate };
+            drive(worker, entrance, stream, protocol, &limits, drain).await;
         }
     }
 }
@@ -110,7 +114,7 @@ async fn detect(stream: &TcpStream) -> Option<Protocol> {
 
 async fn drive<S>(
     worker: &Arc<Worker>,
-    listener: &ListenerId,
+    entrance: Entrance,
     stream: S,
     protocol: Protocol,
     limits: &Limits,
@@ -119,8 +123,8 @@ async fn drive<S>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let ended = match protocol {
-        Protocol::Http1 => drive_http1(worker, listener, stream, limits, drain).await,
-        Protocol::Http2 => drive_http2(worker, listener, stream, limits, drain).await,
+        Protocol::Http1 => drive_http1(worker, Arc::new(entrance), stream, limits, drain).await,
+        Protocol::Http2 => drive_http2(worker, Arc::new(entrance), stream, limits, drain).await,
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "connection ended early");
@@ -129,7 +133,7 @@ async fn drive<S>(
 
 async fn drive_http1<S>(
     worker: &Arc<Worker>,
-    listener: &ListenerId,
+    entrance: Arc<Entrance>,
     stream: S,
     limits: &Limits,
     drain: Drain,
@@ -139,9 +143,9 @@ where
 {
     let arrivals = Arrivals::default();
     let service = service_fn(|request: Request<Incoming>| {
-        let (worker, listener) = (worker.clone(), listener.clone());
+        let (worker, entrance) = (worker.clone(), entrance.clone());
         async move {
-            let mut response = request::serve(&worker, &listener, request).await;
+            let mut response = request::serve(&worker, &entrance, request).await;
             if worker.leaving.is_draining() {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
@@ -167,7 +171,7 @@ where
 
 async fn drive_http2<S>(
     worker: &Arc<Worker>,
-    listener: &ListenerId,
+    entrance: Arc<Entrance>,
     stream: S,
     limits: &Limits,
     drain: Drain,
@@ -176,9 +180,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = service_fn(|request: Request<Incoming>| {
-        let (worker, listener) = (worker.clone(), listener.clone());
+        let (worker, entrance) = (worker.clone(), entrance.clone());
         async move {
-            let response = request::serve(&worker, &listener, request).await;
+            let response = request::serve(&worker, &entrance, request).await;
             Ok::<_, std::convert::Infallible>(streams::paced(response))
         }
     });

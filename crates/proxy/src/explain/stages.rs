@@ -52,7 +52,7 @@ pub(super) async fn pass(
     if cors::preflight(&routed).is_some() {
         return answered_here(found);
     }
-    let caller = caller(snapshot, &routed, by)?;
+    let caller = caller(snapshot, &routed, by).await?;
     found.caller = Some(ExplainedCaller::of(&caller));
     route::authorize(&routed, &caller)?;
     let priority = snapshot.priority(&routed, &caller);
@@ -128,19 +128,17 @@ async fn rehearsed(routed: Routed) -> Result<Routed, Failure> {
     Ok(Routed { state: Arc::new(routed.state.rehearsal(chain)), head: routed.head })
 }
 
-fn caller(snapshot: &Snapshot, routed: &Routed, by: &AskedBy) -> Result<Caller, Failure> {
+async fn caller(snapshot: &Snapshot, routed: &Routed, by: &AskedBy) -> Result<Caller, Failure> {
     match by {
-        AskedBy::Headers => request::identify(snapshot, routed),
+        AskedBy::Headers => {
+            let entrance = Entrance { listener: routed.head.listener.clone(), certificate: None };
+            request::identify(snapshot, routed, &entrance).await
+        }
         AskedBy::Key(id) => snapshot
-            .keys
-            .named(id)
+            .auth
+            .of_key(id)
             .ok_or_else(|| Failure::new(Code::Unauthorized, format!("config has no key named {id:?}"))),
-        AskedBy::Identity(identity) => Ok(Caller {
-            identity: Arc::new(identity.clone()),
-            key: None,
-            models: Arc::default(),
-            pools: Arc::default(),
-        }),
+        AskedBy::Identity(identity) => Ok(Caller::of(identity.clone())),
     }
 }
 
@@ -149,8 +147,8 @@ impl ExplainedCaller {
         Self {
             identity: (*caller.identity).clone(),
             key: caller.key.clone(),
-            models: caller.models.to_vec(),
-            pools: caller.pools.to_vec(),
+            models: caller.entitlements.models().to_vec(),
+            pools: caller.entitlements.pools().to_vec(),
         }
     }
 }

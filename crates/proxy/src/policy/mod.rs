@@ -133,7 +133,7 @@ impl Decided<'_> {
                     tracing::warn!(route = %self.admitted.state().route.id, pool = %id, "a policy chose a pool that isn't there");
                     Failure::new(Code::PolicyFailed, "a policy of this route chose a pool that isn't there")
                 })?;
-                if !caller.pools.is_empty() && !caller.pools.contains(id) {
+                if !caller.entitlements.allow_pool(id) {
                     return Err(Failure::new(
                         Code::Forbidden,
                         "this key can't use the pool that the route chose",

@@ -21,9 +21,9 @@ const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Longest wait that an API may ask for.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
-/// An API and the way to it.
+/// A server that answers with JSON, and the way to it.
 #[derive(Debug)]
-pub(super) struct Api {
+pub struct Api {
     client: Client,
     /// Of one endpoint, as the client wants it.
     pool: Arc<PoolState>,
@@ -31,8 +31,11 @@ pub(super) struct Api {
 }
 
 impl Api {
-    /// The API at an endpoint, whose `Authorization` is sent along.
-    pub(super) fn new(client: Client, endpoint: &Endpoint) -> Result<Self, UpstreamError> {
+    /// The one at an endpoint, whose `Authorization` is sent along.
+    ///
+    /// # Errors
+    /// Files that its TLS names can't be used.
+    pub fn new(client: Client, endpoint: &Endpoint) -> Result<Self, UpstreamError> {
         let pool = Arc::new(Pool {
             timeouts: LOOK_TIMEOUTS,
             idle_connections_max: 1,
@@ -47,9 +50,12 @@ impl Api {
 
     /// The JSON at a path, asked for with another `Authorization` than the endpoint's if one is given.
     ///
+    /// # Errors
+    /// It can't be reached, refuses, or answers something else.
+    ///
     /// # Cancel safety
     /// Safe: dropping the future closes the connection.
-    pub(super) async fn json(
+    pub async fn json(
         &self,
         path: &str,
         authorization: Option<&HeaderValue>,

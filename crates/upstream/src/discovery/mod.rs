@@ -20,6 +20,7 @@ mod test_support;
 mod value;
 mod vast;
 
+pub use api::Api;
 pub use error::DiscoveryError;
 pub use keeper::keep_members;
 pub use listing::Listed;
