@@ -28,6 +28,8 @@ pub struct Config {
     people: Vec<Person>,
     policies: Vec<(String, Policy, String)>,
     tables: String,
+    top: String,
+    admin: Option<String>,
     model_dir: Option<PathBuf>,
     log: &'static str,
     environment: Vec<(String, String)>,
@@ -51,6 +53,8 @@ impl Config {
             people: Vec::new(),
             policies: Vec::new(),
             tables: String::new(),
+            top: String::new(),
+            admin: None,
             model_dir: None,
             log: VERBOSE,
             environment: Vec::new(),
@@ -165,6 +169,18 @@ impl Config {
         self
     }
 
+    /// Lines before the first table.
+    pub fn top(mut self, lines: &str) -> Self {
+        writeln!(self.top, "{lines}").unwrap();
+        self
+    }
+
+    /// Lines in the place of those of `[admin]`: for configs that must be refused.
+    pub fn admin(mut self, lines: &str) -> Self {
+        self.admin = Some(lines.to_owned());
+        self
+    }
+
     pub(crate) fn environment(&self) -> &[(String, String)] {
         &self.environment
     }
@@ -182,9 +198,11 @@ impl Config {
         let plugins = if names.is_empty() { String::new() } else { format!("plugins = {names:?}\n") };
         let Self { upstreams, kind, pool, route, cache, listener, runtime, anonymous, tables, log, .. } =
             self;
+        let admin = self.admin.clone().unwrap_or_else(|| format!("address = \"{admin}\""));
+        let top = &self.top;
         let mut text = format!(
-            "[listener.main]\naddress = \"{data}\"\nallow_anonymous = {anonymous}\n{listener}\n\
-             [admin]\naddress = \"{admin}\"\n\n\
+            "{top}\n[listener.main]\naddress = \"{data}\"\nallow_anonymous = {anonymous}\n{listener}\n\
+             [admin]\n{admin}\n\n\
              [runtime]\nworkers = 2\n{runtime}\n\
              [pool.llm]\nkind = {kind:?}\nendpoints = {upstreams:?}\n{pool}\n\
              [route.all]\npool = \"llm\"\n{plugins}{route}\n\

@@ -18,6 +18,7 @@ pub struct Person {
     tenant: String,
     kind: Kind,
     user: Option<String>,
+    user_from: Option<String>,
     role: &'static str,
     models: Vec<String>,
     pools: Vec<String>,
@@ -32,6 +33,7 @@ impl Person {
             tenant: tenant.into(),
             kind: Kind::Personal,
             user: None,
+            user_from: None,
             role: "caller",
             models: vec![],
             pools: vec![],
@@ -47,6 +49,12 @@ impl Person {
     /// Whose key has another name than the person.
     pub fn user(mut self, user: &str) -> Self {
         self.user = Some(user.into());
+        self
+    }
+
+    /// Whose users this issuer's signed header names.
+    pub fn user_from(mut self, issuer: &str) -> Self {
+        self.user_from = Some(issuer.into());
         self
     }
 
@@ -91,10 +99,11 @@ impl Person {
         let Self { name, tenant, role, models, pools, .. } = self;
         let user = self.user.as_ref().unwrap_or(name);
         let user = if self.kind == Kind::Personal { format!("user = {user:?}\n") } else { String::new() };
+        let user_from = self.user_from.as_ref().map(|issuer| format!("user_from = {issuer:?}\n")).unwrap_or_default();
         let claims = self.claims.iter().map(|(name, value)| format!("{name} = {value:?}"));
         let claims = claims.collect::<Vec<_>>().join(", ");
         format!(
-            "[key.{name}-{tenant}]\ntenant = {tenant:?}\nkind = {kind:?}\n{user}role = {role:?}\nmodels = {models:?}\npools = {pools:?}\nclaims = {{ {claims} }}\nhash = {hash:?}\n"
+            "[key.{name}-{tenant}]\ntenant = {tenant:?}\nkind = {kind:?}\n{user}{user_from}role = {role:?}\nmodels = {models:?}\npools = {pools:?}\nclaims = {{ {claims} }}\nhash = {hash:?}\n"
         )
     }
 }

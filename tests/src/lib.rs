@@ -27,6 +27,7 @@ mod refrain;
 mod scrape;
 mod tls;
 mod tls_front;
+mod token;
 pub mod wire;
 
 pub use ask::Ask;
@@ -45,3 +46,4 @@ pub use refrain::Refrain;
 pub use scrape::Metrics;
 pub use tls::Authority;
 pub use tls_front::{Greeting, TlsFront};
+pub use token::{Signer, seconds_from_now, shared_secret_token};

@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair, SanType,
+};
 use rustls::client::WantsClientCert;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -45,6 +47,18 @@ impl Authority {
         certificate.der().clone()
     }
 
+    /// Writes `STEM.pem` and `STEM.key` for a client: of this common name, and perhaps of a URI.
+    pub fn issue_client(&self, dir: &Path, stem: &str, common_name: &str, uri: Option<&str>) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        params.subject_alt_names.extend(uri.map(|uri| SanType::URI(uri.try_into().unwrap())));
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        std::fs::write(dir.join(format!("{stem}.key")), key.serialize_pem()).unwrap();
+        std::fs::write(dir.join(format!("{stem}.pem")), certificate.pem()).unwrap();
+    }
+
     /// A server that proves these names and asks for no certificate.
     pub fn server(&self, names: &[&str]) -> Arc<ServerConfig> {
         let dir = tempfile::tempdir().unwrap();
@@ -75,10 +89,17 @@ impl Authority {
 
     /// A client that trusts it and shows `STEM.pem`, as [issued](Self::issue).
     pub fn client_as(&self, dir: &Path, stem: &str) -> Arc<ClientConfig> {
+        self.client_offering(dir, stem, &[])
+    }
+
+    /// The same; it offers these HTTP versions by ALPN.
+    pub fn client_offering(&self, dir: &Path, stem: &str, alpn: &[&str]) -> Arc<ClientConfig> {
         let certificate = CertificateDer::from_pem_file(dir.join(format!("{stem}.pem"))).unwrap();
         let key = PrivateKeyDer::from_pem_file(dir.join(format!("{stem}.key"))).unwrap();
         let builder = self.trusting(rustls::ALL_VERSIONS);
-        Arc::new(builder.with_client_auth_cert(vec![certificate], key).unwrap())
+        let mut config = builder.with_client_auth_cert(vec![certificate], key).unwrap();
+        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        Arc::new(config)
     }
 
     /// A client that trusts it and offers these HTTP versions by ALPN.

@@ -28,6 +28,7 @@ pub use redacted::redacted;
 pub use schema::schema_json;
 pub use settle::parse_key_hash;
 pub use source::{Source, process_environment};
+pub use text::parse_moment;
 pub use upstream::for_upstream;
 pub use watch::{WatchError, Watcher};
 

@@ -118,6 +118,7 @@ textual! {
 
 pub(crate) use http::parse_header_name;
 pub(crate) use identity::WebPlace;
+pub use identity::parse_moment;
 
 fn parse_address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| "expected an IP address and a port, like 127.0.0.1:8080 or [::]:8080".to_owned())

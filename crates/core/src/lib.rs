@@ -20,7 +20,8 @@ pub use code::{Code, Fault, Retry};
 pub use deadline::DeadlineTimer;
 pub use hex::{hex, unhex};
 pub use id::{
-    CertificateRuleId, EndpointId, JwtId, KeyId, LimitId, ListenerId, PluginId, PoolId, RouteId, TenantId, UserId,
+    CertificateRuleId, EndpointId, JwtId, KeyId, LimitId, ListenerId, PluginId, PoolId, RouteId, TenantId,
+    UserId,
 };
 pub use identity::{Identity, Role};
 pub use plan::{Directives, Edit, EditOp, EmbedSource, Freshness, KeyPart, Plan, Scope, SemanticPlan, Veto};

@@ -71,9 +71,11 @@ fn status_and_kind(code: Code) -> (StatusCode, &'static str) {
         Code::TenantOverloaded | Code::RateLimited | Code::OverLimit => {
             (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error")
         }
-        Code::Overloaded | Code::Draining | Code::PolicyFailed | Code::IdentityUnavailable | Code::LimitsUnavailable => {
-            (StatusCode::SERVICE_UNAVAILABLE, "overloaded_error")
-        }
+        Code::Overloaded
+        | Code::Draining
+        | Code::PolicyFailed
+        | Code::IdentityUnavailable
+        | Code::LimitsUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "overloaded_error"),
         Code::UpstreamTimeout => (StatusCode::GATEWAY_TIMEOUT, "api_error"),
         Code::UpstreamUnreachable | Code::UpstreamBroken => (StatusCode::BAD_GATEWAY, "api_error"),
         Code::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "api_error"),

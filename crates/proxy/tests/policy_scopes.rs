@@ -135,6 +135,7 @@ fn route(plugins: Vec<RoutePlugin>, scope: Scope) -> Route {
     cache.scope = scope;
     cache.semantic = Some(RouteSemantic::default());
     Route {
+        auth: None,
         id: "chat".into(),
         matches: RouteMatch::default(),
         pool: "llm".into(),

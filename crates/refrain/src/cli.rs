@@ -2,6 +2,7 @@
 
 mod bench;
 mod cost;
+mod key;
 mod plugin;
 mod purge;
 mod store;
@@ -11,13 +12,14 @@ mod why;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
 pub(crate) use bench::{
     Arrivals, AskingArguments, BenchArguments, BenchCommand, CompareArguments, LoadArguments,
     WorkloadArguments, WorkloadKind,
 };
 pub(crate) use cost::CostArguments;
+pub(crate) use key::{KeyCommand, KeyPlace, Kind, NewKeyArguments, Operator, RevokeKeyArguments};
 pub(crate) use plugin::{
     BenchPluginArguments, BuildPluginArguments, InspectPluginArguments, Language, NewPluginArguments,
     PluginCommand, PolicyArguments, RouteOfFile, RunPluginArguments, TestPluginArguments,
@@ -33,6 +35,7 @@ Examples:
   refrain --config /etc/refrain.toml                serve what the file says
   refrain check --config /etc/refrain.toml          is the file right, and does everything in it answer?
   refrain key new --tenant acme --kind service      a new API key, and what to write into the file
+  refrain key list --config /etc/refrain.toml       who has keys
   refrain plugin new tenant-scope --lang rust       a cache policy of your own: docs/plugins.md
   refrain purge --route chat --older-than 2h        how many stored answers that is; with --yes they are removed
   refrain bench --url http://127.0.0.1:8080 ...     how fast it answers under load, and how much of it from the cache
@@ -50,7 +53,7 @@ While it runs:
   curl http://127.0.0.1:9090/config                 what is in force, without secrets
   curl -X POST http://127.0.0.1:9090/reload         read the file again (as does SIGHUP, and saving the file)
 
-Ports:    8080 is for clients, 9090 for operators (no login: keep it on this machine or in a private network).
+Ports:    8080 is for clients, 9090 for operators (no login unless config has tokens: keep it on this machine).
 Stopping: SIGTERM or Ctrl-C lets answers under way finish (30 s, runtime.drain_timeout); a second one stops at once.
 Logs:     on stderr. --log debug for more, --log warn for less.
 Exit:     0 well, 1 something failed, 2 the configuration or the command line is wrong.
@@ -105,7 +108,7 @@ pub enum Command {
     Explain(ExplainArguments),
     /// Say of an answer that it is wrong: remove it, and list whom it was served to
     Feedback(FeedbackArguments),
-    /// Make API keys
+    /// Make, show and revoke API keys
     Key {
         /// What to do with keys.
         #[command(subcommand)]
@@ -146,53 +149,15 @@ pub struct CheckArguments {
     pub running: bool,
 }
 
-/// What to do with keys.
-#[derive(Clone, Debug, Subcommand)]
-pub enum KeyCommand {
-    /// Print a new random key, and the block for the config file, which holds only its hash
-    New(NewKeyArguments),
-}
-
-/// The key to make.
+/// How to reach a running Refrain.
 #[derive(Clone, Debug, Args)]
-pub struct NewKeyArguments {
-    /// The organisation it belongs to: answers are never shared between tenants
-    #[arg(long, value_name = "T")]
-    pub tenant: String,
-    /// Who stands behind it
-    #[arg(long, value_enum, default_value_t = Kind::Personal)]
-    pub kind: Kind,
-    /// Its name in config, logs and metrics [default: made from the tenant]
-    #[arg(long, value_name = "N", value_parser = key_name)]
-    pub name: Option<String>,
-}
-
-/// Who stands behind a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Kind {
-    /// One person: the key is the user, and has a cache of its own
-    Personal,
-    /// A program that speaks for many: not cached per user
-    Service,
-}
-
-impl Kind {
-    /// The word in config.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Personal => "personal",
-            Self::Service => "service",
-        }
-    }
-}
-
-/// A name that TOML takes without quotes.
-fn key_name(text: &str) -> Result<String, String> {
-    let fits = |letter: char| letter.is_ascii_alphanumeric() || letter == '-' || letter == '_';
-    if text.is_empty() || !text.chars().all(fits) {
-        return Err("a name consists of letters, digits, - and _".to_owned());
-    }
-    Ok(text.to_owned())
+pub struct AdminArguments {
+    /// Where refrain listens for operators
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9090", global = true)]
+    pub admin: SocketAddr,
+    /// File with the token that lets you in, where one is needed [env: REFRAIN_ADMIN_TOKEN holds the token itself]
+    #[arg(long, value_name = "FILE", global = true)]
+    pub token_file: Option<PathBuf>,
 }
 
 #[cfg(test)]
@@ -246,6 +211,12 @@ mod tests {
         assert_eq!(parse("refrain key new").unwrap_err(), ErrorKind::MissingRequiredArgument);
         let name = parse("refrain key new --tenant t --name a.b");
         assert_eq!(name.unwrap_err(), ErrorKind::ValueValidation);
+        assert_eq!(
+            parse("refrain key new --tenant t --operator read").unwrap_err(),
+            ErrorKind::ArgumentConflict
+        );
+        assert_eq!(parse("refrain key list").unwrap_err(), ErrorKind::MissingRequiredArgument);
+        assert!(parse("refrain key revoke a --file keys.toml").is_ok());
         assert!(matches!(parse("refrain schema").unwrap().command, Some(Command::Schema)));
         let keep = parse("refrain store gc --config a --keep m");
         assert_eq!(keep.unwrap_err(), ErrorKind::MissingRequiredArgument);
@@ -258,7 +229,7 @@ mod tests {
         else {
             panic!("not a purge");
         };
-        assert!(purge.soft && !purge.yes && purge.admin.port() == 9090);
+        assert!(purge.soft && !purge.yes && purge.admin.admin.port() == 9090);
         assert_eq!(parse("refrain purge --yes").unwrap_err(), ErrorKind::MissingRequiredArgument);
         assert_eq!(parse("refrain purge --everything --tag a").unwrap_err(), ErrorKind::ArgumentConflict);
         for wrong in ["refrain purge --older-than 2", "refrain purge --key 1234"] {
@@ -271,14 +242,14 @@ mod tests {
         let Some(Command::Upstreams(shown)) = parse("refrain upstreams --json").unwrap().command else {
             panic!("not upstreams");
         };
-        assert!(shown.json && shown.command.is_none() && shown.admin.port() == 9090);
+        assert!(shown.json && shown.command.is_none() && shown.admin.admin.port() == 9090);
         let line = "refrain upstreams drain gpu/k8s/a --admin 127.0.0.1:1";
         let Some(Command::Upstreams(drain)) = parse(line).unwrap().command else {
             panic!("not upstreams");
         };
         let Some(UpstreamsCommand::Drain(which)) = drain.command else { panic!("not a drain") };
         assert_eq!(
-            (&*which.endpoint.pool, &*which.endpoint.endpoint, drain.admin.port()),
+            (&*which.endpoint.pool, &*which.endpoint.endpoint, drain.admin.admin.port()),
             ("gpu", "k8s/a", 1)
         );
         assert_eq!(parse("refrain upstreams drain a").unwrap_err(), ErrorKind::ValueValidation);

@@ -36,7 +36,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 pub use cli::Cli;
-use cli::{Command, KeyCommand};
+use cli::Command;
 
 /// What [`run`] returns when the configuration or the command line, not the world around them, is wrong.
 const EXIT_CONFIG: u8 = 2;
@@ -50,8 +50,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Some(Command::Cost(arguments)) => cost::run(&arguments),
         Some(Command::Explain(arguments)) => why::explain(&arguments),
         Some(Command::Feedback(arguments)) => why::feedback(&arguments),
-        Some(Command::Key { command: KeyCommand::New(arguments) }) => print(&key::new(&arguments)),
         Some(Command::Misses(arguments)) => why::misses(&arguments),
+        Some(Command::Key { command }) => key::run(&command).and_then(|text| print(&text)),
         Some(Command::Plugin { command }) => plugin::run(&command),
         Some(Command::Purge(arguments)) => purge::run(&arguments),
         Some(Command::Schema) => print(&refrain_config::schema_json()),

@@ -154,8 +154,8 @@ impl Side {
     ) -> anyhow::Result<Option<SocketAddr>> {
         let Some(admin) = &settings.admin else { return Ok(None) };
         let listener = match inherited {
-            Some(socket) => AdminListener::inherit(socket, admin.address)?,
-            None => AdminListener::bind(admin.address).await?,
+            Some(socket) => AdminListener::inherit(socket, admin)?,
+            None => AdminListener::bind(admin).await?,
         };
         let address = listener.address();
         self.tasks.spawn(listener.run(self.control.clone(), self.tasks.clone(), self.tasks.draining()));

@@ -22,6 +22,7 @@ mod fidelity;
 mod fleet;
 mod fleet_connections;
 mod fleet_load;
+mod identity;
 mod isolation;
 mod limits;
 mod observability;

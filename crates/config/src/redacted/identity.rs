@@ -107,7 +107,7 @@ pub(super) fn token_issuer(issuer: &TokenIssuer) -> Value {
             }
         }
         SigningKeys::File(file) => table["jwks_file"] = json!(file),
-        SigningKeys::Secret(_) => table["secret"] = json!(REDACTED),
+        SigningKeys::Secret(_) => table["secret"] = json!({ "value": REDACTED }),
     }
     if let TokenPlace::Header(header) = place {
         table["header"] = json!(header);

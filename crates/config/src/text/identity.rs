@@ -17,7 +17,10 @@ pub(crate) struct WebPlace {
 }
 
 /// Reads a day (its first second, UTC) or a time (RFC 3339).
-pub(crate) fn parse_moment(text: &str) -> Result<SystemTime, String> {
+///
+/// # Errors
+/// What is expected.
+pub fn parse_moment(text: &str) -> Result<SystemTime, String> {
     let whole = if text.len() == "2027-01-31".len() { format!("{text}T00:00:00Z") } else { text.to_owned() };
     humantime::parse_rfc3339(&whole)
         .map_err(|_| "expected a day like 2027-01-31, or a time like 2027-01-31T12:00:00Z".to_owned())

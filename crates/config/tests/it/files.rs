@@ -13,6 +13,7 @@ fn folder() -> PathBuf {
 fn load_file(file: &Path) -> Loaded {
     let environment = [
         ("KUBERNETES_SERVICE_HOST", "10.0.0.1"),
+        ("OPEN_WEBUI_JWT_SECRET", "0123456789abcdef0123456789abcdef"),
         ("RUNPOD_API_KEY", "x"),
         ("VAST_API_KEY", "x"),
         ("VLLM_AUTHORIZATION", "Bearer x"),

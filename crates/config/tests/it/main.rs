@@ -9,6 +9,8 @@ mod files;
 #[cfg(test)]
 mod fuzz;
 #[cfg(test)]
+mod identity;
+#[cfg(test)]
 mod limits;
 #[cfg(test)]
 mod mistakes;

@@ -94,7 +94,9 @@ fn paths_are_relative_to_the_folder_of_the_file_and_changing_files_are_listed() 
 
 #[test]
 fn what_is_allowed_but_odd_is_a_warning_with_its_line() {
-    let text = format!("{BASE}[pool.idle]\nendpoints = [\"http://b\"]\n[admin]\naddress = \"0.0.0.0:9090\"");
+    let text = format!(
+        "{BASE}[pool.idle]\nendpoints = [\"http://b\"]\n[admin]\naddress = \"0.0.0.0:9090\"\nallow_anonymous = true"
+    );
     let warnings: Vec<_> = load(&source(&text)).unwrap().warnings.iter().map(ToString::to_string).collect();
     assert_eq!(
         warnings,
@@ -113,7 +115,7 @@ fn the_redacted_dump_loads_into_the_same_settings() {
         admin = false
         [listener.main]
         address = "[::1]:8080"
-        tls.certificates = [{{ chain = "/c.pem", key = "/k.pem" }}]
+        tls = {{ certificates = [{{ chain = "/c.pem", key = "/k.pem" }}], client_ca = "/ca.pem", client_auth = "optional" }}
         [store]
         dir = "/d"
         disk = "1001 B"
@@ -126,6 +128,7 @@ fn the_redacted_dump_loads_into_the_same_settings() {
         [route.r]
         pool = "p"
         headers = {{ X-A = "1" }}
+        auth = ["key", "jwt:j", "mtls"]
         plugins = ["q", {{ plugin = "p", config = {{ n = 1, deep = {{ list = [0.5, true] }} }} }}]
         cache = {{ stale_if_error = "1m", stale_max = "1h", ttl_max = "2days", scope = {{ within-user = "project" }}, regenerate = "repeat", directives = ["max-age"], semantic = {{ threshold = 0.9, threshold_floor = 0.85, vetoes = ["unit", "number"] }} }}
         [route.s]
@@ -143,9 +146,38 @@ fn the_redacted_dump_loads_into_the_same_settings() {
         [plugin_host]
         code_dir = "/code"
         instances = 9
+        [jwt.j]
+        issuer = "i"
+        audience = ["a"]
+        jwks_url = "https://[::1]:1/x?y=1"
+        ca_file = "/ca"
+        tenant_claim = "/a/b"
+        tenants = ["t"]
+        claims = {{ g = "groups" }}
+        admins = {{ claim = "g", value = "v" }}
+        [jwt.h]
+        issuer = "i"
+        header = "X-User"
+        secret = {{ value = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef" }}
+        [certificate.c]
+        san = "*.example.com"
+        tenant = "t"
+        kind = "service"
+        user_from = "h"
+        [certificate.d]
+        common_name = "d"
+        tenant = "t"
+        kind = "personal"
+        user = "dee"
+        [tenant.t]
+        models = ["a"]
+        pools = ["p"]
         [key.k]
         tenant = "t"
         kind = "service"
+        user_from = "h"
+        created = "2026-01-31"
+        expires = "2027-01-31T12:00:00Z"
         models = ["a"]
         pools = ["p"]
         hash = "{}"
@@ -168,7 +200,9 @@ fn neither_dump_nor_debug_output_holds_a_secret() {
     let text = format!(
         "{BASE}plugins = [{{ plugin = \"p\", config = {{ list = [{{ token = \"hunter2\" }}] }} }}]\n\
          [plugin.p]\nfile = \"p\"\n[[pool.gpu-a.endpoint]]\nurl = \"http://b\"\nauthorization = {{ value = \"Bearer hunter2\" }}\n\
-         [key.k]\ntenant = \"t\"\nkind = \"service\"\nhash = \"{}\"",
+         [key.k]\ntenant = \"t\"\nkind = \"service\"\nhash = \"{}\"\n\
+         [jwt.j]\nissuer = \"i\"\nheader = \"h\"\nsecret = {{ value = \"hunter2 hunter2 hunter2 hunter2 hunter2\" }}\n\
+         [admin.token.a]\nrole = \"read\"\nhash = \"{0}\"",
         hash(7)
     );
     let settings = settings_of(&text);

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use refrain_core::{Identity, KeyId};
 use refrain_core::settings::{ApiKey, KeyHash, KeyKind, Settings};
+use refrain_core::{Identity, KeyId};
 use subtle::ConstantTimeEq;
 
 use super::refusal::Refusal;

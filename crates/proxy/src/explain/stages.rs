@@ -23,7 +23,7 @@ use crate::note::Note;
 use crate::paths::PathClass;
 use crate::plan::{Meeting, Planned};
 use crate::policy::Call;
-use crate::request::Admitted;
+use crate::request::{Admitted, Entrance};
 use crate::route::{RouteState, Routed};
 use crate::snapshot::{AnswerCache, Snapshot};
 use crate::{affinity, cors, head, ingest, key, plan, request, route};

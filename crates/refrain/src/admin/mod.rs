@@ -1,9 +1,11 @@
 //! The operators' listener: HTTP/1.1 on the control runtime, apart from the data threads.
 //!
-//! It asks for no credentials, so it belongs on loopback or a private network; [`guard`] keeps web pages out.
+//! Where config has no tokens for it, everybody who can connect may do everything: then it belongs on loopback or a private
+//! network. [`guard`] keeps web pages out, [`login`] everybody without a token.
 
 mod body;
 mod guard;
+mod login;
 mod pages;
 mod purge;
 mod readiness;
@@ -19,6 +21,7 @@ use anyhow::{Context as _, bail};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use refrain_core::settings::Admin;
 use refrain_core::{Drain, Tasks};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -41,6 +44,23 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(10);
 pub(crate) struct AdminListener {
     socket: TcpListener,
     address: SocketAddr,
+    /// Who may come in until the first configuration is in force.
+    settings: Arc<Admin>,
+}
+
+/// What is known of a connection, and whom it may let in.
+struct Door {
+    /// It came over loopback.
+    is_local: bool,
+    settings: Arc<Admin>,
+}
+
+impl Door {
+    /// Who may come in now: a reload can change it.
+    fn admin(&self, control: &Control) -> Arc<Admin> {
+        let live = control.running().and_then(|running| running.live.load().settings.admin.clone());
+        live.map_or_else(|| self.settings.clone(), Arc::new)
+    }
 }
 
 impl AdminListener {
@@ -48,15 +68,17 @@ impl AdminListener {
     ///
     /// # Errors
     /// The address can't be had.
-    pub(crate) async fn bind(address: SocketAddr) -> anyhow::Result<Self> {
+    pub(crate) async fn bind(settings: &Admin) -> anyhow::Result<Self> {
+        let address = settings.address;
         let bind = async {
             let socket = TcpListener::bind(address).await?;
-            Ok::<_, std::io::Error>(Self { address: socket.local_addr()?, socket })
+            let settings = Arc::new(settings.clone());
+            Ok::<_, std::io::Error>(Self { address: socket.local_addr()?, socket, settings })
         };
         let bound = bind.await.with_context(|| {
             format!("can't listen on {address} for operators; change admin.address, or use --admin ADDR")
         })?;
-        if !address.ip().is_loopback() {
+        if !address.ip().is_loopback() && settings.tokens.is_empty() {
             tracing::warn!(%address, "the admin listener asks for no login and isn't on loopback; keep its network private");
         }
         Ok(bound)
@@ -66,15 +88,15 @@ impl AdminListener {
     ///
     /// # Errors
     /// It listens elsewhere than config says.
-    pub(crate) fn inherit(socket: std::net::TcpListener, expected: SocketAddr) -> anyhow::Result<Self> {
-        let address = socket.local_addr()?;
+    pub(crate) fn inherit(socket: std::net::TcpListener, settings: &Admin) -> anyhow::Result<Self> {
+        let (address, expected) = (socket.local_addr()?, settings.address);
         if address != expected && expected.port() != 0 {
             bail!(
                 "the socket handed over for operators listens on {address}, and admin.address is {expected}; make them the same"
             );
         }
         socket.set_nonblocking(true)?;
-        Ok(Self { socket: TcpListener::from_std(socket)?, address })
+        Ok(Self { socket: TcpListener::from_std(socket)?, address, settings: Arc::new(settings.clone()) })
     }
 
     /// Where it listens, port resolved.
@@ -94,9 +116,10 @@ impl AdminListener {
             match accepted {
                 Ok((stream, _)) => {
                     let (control, end) = (control.clone(), end.clone());
+                    let settings = self.settings.clone();
                     tasks.spawn(async move {
                         tokio::select! {
-                            () = serve(stream, control) => {}
+                            () = serve(stream, control, settings) => {}
                             () = end.begun() => {}
                         }
                         drop(permit);
@@ -111,11 +134,12 @@ impl AdminListener {
     }
 }
 
-async fn serve(stream: TcpStream, control: Arc<Control>) {
+async fn serve(stream: TcpStream, control: Arc<Control>, settings: Arc<Admin>) {
     let is_local = stream.local_addr().is_ok_and(|address| address.ip().is_loopback());
+    let door = Arc::new(Door { is_local, settings });
     let service = service_fn(move |request| {
-        let control = control.clone();
-        async move { Ok::<_, Infallible>(pages::answer(&control, request, is_local).await) }
+        let (control, door) = (control.clone(), door.clone());
+        async move { Ok::<_, Infallible>(pages::answer(&control, request, &door).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

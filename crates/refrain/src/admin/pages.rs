@@ -3,15 +3,17 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use refrain_core::settings::{Admin, OperatorRole};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
+use super::login::{self, Need};
 use super::upstreams::{self, Service};
-use super::{guard, purge, readiness, why};
+use super::{Door, guard, purge, readiness, why};
 use crate::control::{Control, Running};
 use crate::cost::Books;
 use crate::reload::{Refused, Report};
@@ -92,20 +94,38 @@ impl Page {
         }
     }
 
+    /// What it asks of its reader. Whoever restarts a process that hangs, or takes it out of service, has no token.
+    fn need(self, admin: &Admin) -> Need {
+        match self {
+            Self::Livez | Self::Readyz => Need::Nothing,
+            Self::Metrics if admin.open_metrics => Need::Nothing,
+            _ if self.is_act() => Need::Role(OperatorRole::Operate),
+            _ => Need::Role(OperatorRole::Read),
+        }
+    }
+
     /// Whether it does something, or takes a body.
     fn is_act(self) -> bool {
         matches!(self, Self::Reload | Self::Purge | Self::Explain | Self::Feedback | Self::Service(_))
     }
 }
 
-/// Answers a request. `is_local`: it came over loopback.
+/// Answers a request.
 pub(crate) async fn answer(
     control: &Control,
     request: Request<Incoming>,
-    is_local: bool,
+    door: &Door,
 ) -> Response<Full<Bytes>> {
-    if let Some(reason) = guard::refusal(request.method(), request.uri(), request.headers(), is_local) {
+    let reason = guard::refusal(request.method(), request.uri(), request.headers(), door.is_local);
+    if let Some(reason) = reason {
         return text(StatusCode::FORBIDDEN, format!("{reason}\n"));
+    }
+    let admin = door.admin(control);
+    let role = login::role(&admin, request.headers());
+    let need =
+        Page::of_path(request.uri().path()).map_or(Need::Role(OperatorRole::Read), |page| page.need(&admin));
+    if let Err(refusal) = login::check(need, role) {
+        return refused(refusal);
     }
     let Some(page) = Page::of_path(request.uri().path()) else {
         return text(StatusCode::NOT_FOUND, format!("no such page; these are here:\n{INDEX}"));
@@ -118,7 +138,8 @@ pub(crate) async fn answer(
     match page {
         Page::Index => text(StatusCode::OK, INDEX),
         Page::Livez => text(StatusCode::OK, "ok\n"),
-        Page::Readyz => readyz(control),
+        Page::Readyz if role.is_err() => readyz(readiness::short(control)),
+        Page::Readyz => readyz(readiness::report(control)),
         Page::Metrics => metrics(control),
         Page::Config => with_running(control, config),
         Page::Upstreams => with_running(control, upstreams::page),
@@ -152,8 +173,17 @@ pub(crate) async fn answer(
     }
 }
 
-fn readyz(control: &Control) -> Response<Full<Bytes>> {
-    let report = readiness::report(control);
+fn refused(refusal: login::Refusal) -> Response<Full<Bytes>> {
+    let mut response = text(refusal.status(), refusal.message());
+    if refusal == login::Refusal::NoToken {
+        response
+            .headers_mut()
+            .insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"refrain admin\""));
+    }
+    response
+}
+
+fn readyz(report: Value) -> Response<Full<Bytes>> {
     let status = if report["ready"] == true { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     json_page(status, &report)
 }

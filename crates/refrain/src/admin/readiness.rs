@@ -5,7 +5,7 @@
 
 use refrain_cache::{RemoteStats, SelfTest};
 use refrain_plugin::{PolicyState, PolicyStatus};
-use refrain_proxy::Snapshot;
+use refrain_proxy::{KeySetStatus, Snapshot};
 use serde_json::{Value, json};
 
 use crate::control::{Control, Phase, Running};
@@ -27,9 +27,16 @@ pub(crate) fn report(control: &Control) -> Value {
         report["store"] = store(&snapshot);
         report["embedder"] = embedder(&running.health, &snapshot);
         report["policies"] = policies(control);
+        report["signing_keys"] = signing_keys(&snapshot);
         report["upstreams"] = upstreams(&snapshot);
     }
     report
+}
+
+/// What somebody without a token is told.
+pub(crate) fn short(control: &Control) -> Value {
+    let phase = control.phase();
+    json!({ "ready": phase == Phase::Ready, "phase": phase.as_str() })
 }
 
 /// Names of what works less well than it should.
@@ -47,6 +54,9 @@ fn degraded(control: &Control, running: &Running, snapshot: &Snapshot) -> Vec<&'
     }
     if snapshot.cache.as_ref().is_some_and(|cache| cache.store.stats().disk_waits) {
         degraded.push("store");
+    }
+    if snapshot.auth.key_sets().iter().any(|keys| keys.keys == 0 || keys.last_error.is_some()) {
+        degraded.push("signing_keys");
     }
     if !running.reloads.load().is_successful() {
         degraded.push("config");
@@ -129,6 +139,19 @@ fn policies(control: &Control) -> Value {
         })
     };
     control.policies.statuses().into_iter().map(policy).collect()
+}
+
+fn signing_keys(snapshot: &Snapshot) -> Value {
+    let set = |status: KeySetStatus| {
+        let KeySetStatus { issuer, keys, reads: _, failures: _, age, last_error } = status;
+        json!({
+            "jwt": issuer.as_str(),
+            "keys": keys,
+            "read_seconds_ago": age.map(|age| age.as_secs()),
+            "last_error": last_error,
+        })
+    };
+    snapshot.auth.key_sets().into_iter().map(set).collect()
 }
 
 fn upstreams(snapshot: &Snapshot) -> Value {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use refrain_core::RouteId;
+use refrain_core::settings::Admin;
 use refrain_proxy::{Live, Policies, Snapshot};
 use refrain_upstream::Upstreams;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -32,7 +33,10 @@ impl Bench {
     /// Starting: nothing runs yet.
     async fn starting() -> Self {
         let control = Arc::new(Control::new(telemetry::detached(), LinesDropped::detached()));
-        let listener = AdminListener::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let listener =
+            AdminListener::bind(&Admin { address: "127.0.0.1:0".parse().unwrap(), ..Admin::default() })
+                .await
+                .unwrap();
         let (address, tasks) = (listener.address(), Tasks::new());
         tasks.spawn(listener.run(control.clone(), tasks.clone(), tasks.draining()));
         Self { folder: tempfile::tempdir().unwrap(), control, address, tasks }

@@ -1,8 +1,8 @@
 //! The arguments of `refrain purge`.
 
-use std::net::SocketAddr;
-
 use clap::{ArgGroup, Args};
+
+use super::AdminArguments;
 
 const EXAMPLES: &str = "\
 Nothing is removed without --yes: first look, then mean it.
@@ -57,9 +57,9 @@ pub struct PurgeArguments {
     /// Do it; without this they are only counted
     #[arg(long)]
     pub yes: bool,
-    /// Where refrain listens for operators
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9090")]
-    pub admin: SocketAddr,
+    /// How to reach it
+    #[command(flatten)]
+    pub admin: AdminArguments,
 }
 
 fn key(text: &str) -> Result<String, String> {

@@ -1,8 +1,8 @@
 //! The arguments of `refrain upstreams`.
 
-use std::net::SocketAddr;
-
 use clap::{Args, Subcommand};
+
+use super::AdminArguments;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -25,9 +25,9 @@ pub struct UpstreamsArguments {
     /// As JSON
     #[arg(long, global = true)]
     pub json: bool,
-    /// Where refrain listens for operators
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9090", global = true)]
-    pub admin: SocketAddr,
+    /// How to reach refrain
+    #[command(flatten)]
+    pub admin: AdminArguments,
 }
 
 /// What to change.

@@ -1,9 +1,10 @@
 //! The arguments of the commands that say why: `explain`, `misses`, `feedback`, `tune`.
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, ValueEnum};
+
+use super::AdminArguments;
 
 const EXPLAIN_EXAMPLES: &str = "\
 Examples:
@@ -46,9 +47,9 @@ pub struct ExplainArguments {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
-    /// Where refrain listens for operators
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9090")]
-    pub admin: SocketAddr,
+    /// How to reach it
+    #[command(flatten)]
+    pub admin: AdminArguments,
 }
 
 const MISSES_EXAMPLES: &str = "\
@@ -68,9 +69,9 @@ pub struct MissesArguments {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
-    /// Where refrain listens for operators
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9090")]
-    pub admin: SocketAddr,
+    /// How to reach it
+    #[command(flatten)]
+    pub admin: AdminArguments,
 }
 
 const FEEDBACK_EXAMPLES: &str = "\
@@ -106,9 +107,9 @@ pub struct FeedbackArguments {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
-    /// Where refrain listens for operators
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9090")]
-    pub admin: SocketAddr,
+    /// How to reach it
+    #[command(flatten)]
+    pub admin: AdminArguments,
 }
 
 /// What is said of an answer.

@@ -19,7 +19,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
 /// # Errors
 /// Refrain can't be reached, or refuses.
 pub(crate) fn run(arguments: &PurgeArguments) -> anyhow::Result<ExitCode> {
-    let operator = Operator { admin: arguments.admin, patience: PATIENCE };
+    let operator = Operator::new(&arguments.admin, PATIENCE)?;
     let answer: PurgeAnswer = operator.post("/purge", &request(arguments))?;
     io::stdout().write_all(page(&answer).as_bytes())?;
     Ok(ExitCode::SUCCESS)

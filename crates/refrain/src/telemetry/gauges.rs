@@ -26,12 +26,31 @@ pub(crate) fn pulled(control: &Control) -> String {
             }
         }
         limits(&mut text, &snapshot);
+        signing_keys(&mut text, &snapshot);
         upstreams(&mut text, &snapshot);
         pools::write(&mut text, &snapshot.upstreams);
         discovery::write(&mut text, &snapshot.upstreams);
         cost::write(&mut text, &snapshot);
     }
     text.into_text()
+}
+
+fn signing_keys(text: &mut Exposition, snapshot: &Snapshot) {
+    let sets = snapshot.auth.key_sets();
+    let mut keys = text.gauge("refrain_auth_signing_keys", "Keys of an issuer that can verify tokens.");
+    for set in &sets {
+        keys.sample(&[("jwt", set.issuer.as_str())], set.keys);
+    }
+    let mut up =
+        text.gauge("refrain_auth_signing_keys_up", "Whether an issuer's keys were read the last time.");
+    for set in &sets {
+        up.sample(&[("jwt", set.issuer.as_str())], u8::from(set.age.is_some() && set.last_error.is_none()));
+    }
+    let mut reads = text.counter("refrain_auth_signing_key_reads_total", "Reads of an issuer's keys.");
+    for set in &sets {
+        let jwt = ("jwt", set.issuer.as_str());
+        reads.sample(&[jwt, ("result", "ok")], set.reads).sample(&[jwt, ("result", "failed")], set.failures);
+    }
 }
 
 fn process(text: &mut Exposition, control: &Control) {

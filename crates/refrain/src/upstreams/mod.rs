@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// # Errors
 /// Refrain can't be reached, or knows no such endpoint.
 pub(crate) fn run(arguments: &UpstreamsArguments) -> anyhow::Result<ExitCode> {
-    let operator = Operator { admin: arguments.admin, patience: PATIENCE };
+    let operator = Operator::new(&arguments.admin, PATIENCE)?;
     let shown = |report: &UpstreamsReport| table::page(report);
     match &arguments.command {
         None => print(&operator.get("/upstreams")?, arguments.json, shown),

@@ -32,7 +32,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// # Errors
 /// A file can't be used; Refrain can't be reached, or refuses.
 pub(crate) fn explain(arguments: &ExplainArguments) -> anyhow::Result<ExitCode> {
-    let operator = Operator { admin: arguments.admin, patience: PATIENCE };
+    let operator = Operator::new(&arguments.admin, PATIENCE)?;
     let ask = |file| -> anyhow::Result<ExplainAnswer> {
         operator.post("/explain", &ExplainRequest::read(file, arguments)?)
     };
@@ -53,7 +53,7 @@ pub(crate) fn explain(arguments: &ExplainArguments) -> anyhow::Result<ExitCode> 
 /// # Errors
 /// Refrain can't be reached, or refuses.
 pub(crate) fn misses(arguments: &MissesArguments) -> anyhow::Result<ExitCode> {
-    let operator = Operator { admin: arguments.admin, patience: PATIENCE };
+    let operator = Operator::new(&arguments.admin, PATIENCE)?;
     let mut answer: MissesAnswer = operator.get("/misses")?;
     answer.routes.retain(|route| arguments.route.as_ref().is_none_or(|wanted| *wanted == route.route));
     crate::print(&if arguments.json { json(&answer)? } else { misses::page(&answer) })
@@ -64,7 +64,7 @@ pub(crate) fn misses(arguments: &MissesArguments) -> anyhow::Result<ExitCode> {
 /// # Errors
 /// Refrain can't be reached, or refuses.
 pub(crate) fn feedback(arguments: &FeedbackArguments) -> anyhow::Result<ExitCode> {
-    let operator = Operator { admin: arguments.admin, patience: PURGE_PATIENCE };
+    let operator = Operator::new(&arguments.admin, PURGE_PATIENCE)?;
     let FeedbackArguments { id, key, verdict, yes, .. } = arguments.clone();
     let request = FeedbackRequest { id, key, right: verdict == Said::Right, dry_run: !yes };
     let answer: FeedbackAnswer = operator.post("/feedback", &request)?;

@@ -1,0 +1,151 @@
+//! Files with keys, edited without losing what people wrote in them.
+
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use toml_edit::{DocumentMut, Item};
+
+/// First lines of a file that is made.
+const HEADER: &str =
+    "# API keys of Refrain: their hashes, never themselves. `refrain key` changes this file; so may you.\n";
+
+/// A file with `[key.NAME]` tables, perhaps among others. Nobody else changes it by this program meanwhile.
+pub(super) struct KeysFile {
+    path: PathBuf,
+    document: DocumentMut,
+    /// Of the folder, held until the end.
+    _lock: File,
+}
+
+impl KeysFile {
+    /// Reads one.
+    ///
+    /// # Errors
+    /// It can't be read, or isn't TOML.
+    pub(super) fn open(path: &Path) -> anyhow::Result<Self> {
+        // A link stays one: what it leads to is replaced.
+        let path = path.canonicalize().with_context(|| format!("can't read {}", path.display()))?;
+        let lock = lock(&path)?;
+        let text = fs::read_to_string(&path).with_context(|| format!("can't read {}", path.display()))?;
+        Self::of(path, &text, lock)
+    }
+
+    /// The same, or a new one that is not there before it is saved.
+    ///
+    /// # Errors
+    /// As [`KeysFile::open`].
+    pub(super) fn open_or_new(path: &Path) -> anyhow::Result<Self> {
+        match fs::exists(path) {
+            Ok(false) => Self::of(path.to_owned(), HEADER, lock(path)?),
+            _ => Self::open(path),
+        }
+    }
+
+    fn of(path: PathBuf, text: &str, lock: File) -> anyhow::Result<Self> {
+        let document = text.parse().with_context(|| format!("{} isn't TOML", path.display()))?;
+        Ok(Self { path, document, _lock: lock })
+    }
+
+    /// Its keys by name.
+    pub(super) fn keys(&self) -> impl Iterator<Item = (&str, &Item)> {
+        self.document.get("key").and_then(Item::as_table_like).into_iter().flat_map(|keys| keys.iter())
+    }
+
+    /// Whether it has a key of this name.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.keys().any(|(known, _)| known == name)
+    }
+
+    /// This name, or one that begins with it and is not taken.
+    pub(super) fn free_name(&self, name: &str) -> String {
+        let mut names =
+            std::iter::once(name.to_owned()).chain((2..).map(|number| format!("{name}-{number}")));
+        names.find(|name| !self.has(name)).unwrap_or_default()
+    }
+
+    /// The salt of its first key: keys of one salt cost a proxy one hash together.
+    pub(super) fn salt(&self) -> Option<[u8; 16]> {
+        let hash = self.keys().find_map(|(_, key)| key.get("hash")?.as_str())?;
+        Some(refrain_config::parse_key_hash(hash).ok()?.salt)
+    }
+
+    /// The file of keys that a config file names.
+    pub(super) fn keys_file(&self) -> Option<PathBuf> {
+        let named = self.document.get("keys_file")?.as_str()?;
+        Some(self.path.parent().map_or_else(|| named.into(), |folder| folder.join(named)))
+    }
+
+    /// Adds a `[key.NAME]` block.
+    ///
+    /// # Errors
+    /// Its `key` is no table.
+    pub(super) fn add(&mut self, block: &str) -> anyhow::Result<()> {
+        let text = format!("{}\n{block}", self.document.to_string().trim_end());
+        self.document =
+            text.parse().with_context(|| format!("{} takes no [key.NAME]", self.path.display()))?;
+        Ok(())
+    }
+
+    /// Removes a key; whether there was one.
+    pub(super) fn remove(&mut self, name: &str) -> bool {
+        let Some(keys) = self.document.get_mut("key").and_then(Item::as_table_like_mut) else { return false };
+        keys.remove(name).is_some()
+    }
+
+    /// Puts it in the old one's place at once, with the old one's rights; a new one is for its owner alone.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub(super) fn save(&self) -> anyhow::Result<()> {
+        let text = self.document.to_string();
+        replace(&self.path, &text).with_context(|| format!("can't write {}", self.path.display()))
+    }
+}
+
+/// Keeps two commands from writing over each other: the folder's lock, since the file itself is replaced.
+fn lock(path: &Path) -> anyhow::Result<File> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let lock = || -> io::Result<File> {
+        let folder = File::open(folder)?;
+        folder.lock()?;
+        Ok(folder)
+    };
+    lock().with_context(|| format!("can't lock {}", folder.display()))
+}
+
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let mut staged = path.as_os_str().to_owned();
+    staged.push(format!(".{}.new", std::process::id()));
+    let staged = PathBuf::from(staged);
+    let write = || -> io::Result<()> {
+        let mut file = create_private(&staged)?;
+        file.write_all(text.as_bytes())?;
+        if let Ok(old) = fs::metadata(path) {
+            file.set_permissions(old.permissions())?;
+        }
+        file.sync_all()?;
+        fs::rename(&staged, path)
+    };
+    write().inspect_err(|_| {
+        // What is left of it is of no use; that it can't be removed changes nothing about the error.
+        let _ = fs::remove_file(&staged);
+    })
+}
+
+#[cfg(unix)]
+fn create_private(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    File::options().write(true).create_new(true).mode(0o600).open(path)
+}
+
+#[cfg(not(unix))]
+fn create_private(path: &Path) -> io::Result<File> {
+    File::options().write(true).create_new(true).open(path)
+}
+
+/// A text of a key's table.
+pub(super) fn text<'i>(key: &'i Item, name: &str) -> &'i str {
+    key.get(name).and_then(Item::as_str).unwrap_or_default()
+}
