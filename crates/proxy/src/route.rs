@@ -44,6 +44,7 @@ impl RouteState {
         Self {
             route: self.route.clone(),
             pool: self.pool.clone(),
+            identity_headers: self.identity_headers.clone(),
             chain,
             repeats: Repeats::new(self.route.cache.regenerate),
             limits: Vec::new(),
