@@ -99,7 +99,8 @@ impl Person {
         let Self { name, tenant, role, models, pools, .. } = self;
         let user = self.user.as_ref().unwrap_or(name);
         let user = if self.kind == Kind::Personal { format!("user = {user:?}\n") } else { String::new() };
-        let user_from = self.user_from.as_ref().map(|issuer| format!("user_from = {issuer:?}\n")).unwrap_or_default();
+        let user_from =
+            self.user_from.as_ref().map(|issuer| format!("user_from = {issuer:?}\n")).unwrap_or_default();
         let claims = self.claims.iter().map(|(name, value)| format!("{name} = {value:?}"));
         let claims = claims.collect::<Vec<_>>().join(", ");
         format!(

@@ -129,7 +129,7 @@ pub(crate) struct Tls {
     pub(crate) certificates: Option<Vec<Certificate>>,
     /// PEM file of the authorities that vouch for clients; it is watched. Default: clients show no certificates.
     pub(crate) client_ca: Option<FilePath>,
-    /// Whether a client must show one. Default "required", with client_ca.
+    /// Whether a client must show one. Default: required, with client_ca.
     pub(crate) client_auth: Option<ClientAuth>,
 }
 

@@ -20,6 +20,9 @@ const DEFAULTS: &str = r#"
     route.a = { pool = "a", cache = { regenerate = "repeat", semantic = {} } }
     limit.a = { by = ["user"], requests_per_minute = 1 }
     plugin.a = { file = "a" }
+    jwt.a = { issuer = "a", audience = ["a"], jwks_url = "https://a/", tenant = "a" }
+    certificate.a = { san = "a", tenant = "a", kind = "service" }
+    tenant.a = {}
     key.a = { tenant = "a", kind = "service", hash = "blake3:00000000000000000000000000000000:0000000000000000000000000000000000000000000000000000000000000000" }
 "#;
 
@@ -31,14 +34,17 @@ const DEFAULTS_OF_REDIS: &str = r#"
 "#;
 
 /// Keys whose default depends on other keys or the machine, or that [`DEFAULTS`] had to set.
-const NOT_FIXED: [&str; 22] = [
+const NOT_FIXED: [&str; 29] = [
+    "algorithms",
     "allow_anonymous",
     "anonymous_role",
+    "audience",
     "by",
     "code_dir",
     "dir",
     "host",
     "http_version",
+    "jwks_url",
     "name",
     "namespace",
     "on_error",
@@ -46,12 +52,16 @@ const NOT_FIXED: [&str; 22] = [
     "port",
     "regenerate",
     "requests_per_minute",
+    "san",
     "shared",
     "tenancy",
+    "tenant",
+    "tenants",
     "threshold_floor",
     "ttl_max",
     "urls",
     "user",
+    "user_prefix",
     "verify",
     "workers",
 ];

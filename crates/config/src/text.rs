@@ -81,7 +81,7 @@ textual! {
     /// A salted hash of an API key.
     Hash(KeyHash) = "key-hash" by parse_key_hash, like "blake3:SALT:DIGEST";
     /// A point in time.
-    Moment(std::time::SystemTime) = "moment" by identity::parse_moment, like "2027-01-31";
+    Moment(std::time::SystemTime) = "moment" by parse_moment, like "2027-01-31";
     /// A document on a web server.
     WebUrl(WebPlace) = "web-url" by identity::parse_web_url, like "https://sso.example.com/jwks.json";
     /// A kind of credential.

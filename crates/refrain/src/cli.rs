@@ -19,7 +19,9 @@ pub(crate) use bench::{
     WorkloadArguments, WorkloadKind,
 };
 pub(crate) use cost::CostArguments;
-pub(crate) use key::{KeyCommand, KeyPlace, Kind, NewKeyArguments, Operator, RevokeKeyArguments};
+#[cfg(test)]
+pub(crate) use key::Operator;
+pub(crate) use key::{KeyCommand, KeyPlace, Kind, NewKeyArguments, RevokeKeyArguments};
 pub(crate) use plugin::{
     BenchPluginArguments, BuildPluginArguments, InspectPluginArguments, Language, NewPluginArguments,
     PluginCommand, PolicyArguments, RouteOfFile, RunPluginArguments, TestPluginArguments,

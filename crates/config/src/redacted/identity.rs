@@ -98,7 +98,8 @@ pub(super) fn token_issuer(issuer: &TokenIssuer) -> Value {
         "pools": pool_names(pools),
     });
     match keys {
-        SigningKeys::Url(KeySetUrl { endpoint, path, refresh }) => {
+        SigningKeys::Url(place) => {
+            let KeySetUrl { endpoint, path, refresh } = &**place;
             let scheme = if endpoint.tls.is_some() { "https" } else { "http" };
             table["jwks_url"] = json!(format!("{scheme}://{}{path}", endpoint.id));
             table["refresh"] = json!(format_span(*refresh));

@@ -132,7 +132,10 @@ fn keys(context: &mut Context<'_>, name: &str, source: Source) -> Option<Signing
         context.refuse(&["jwt", name], "ca_file and refresh belong to jwks_url", None);
     }
     match (url, file, secret) {
-        (Some(url), None, None) => Some(SigningKeys::Url(key_set(context, name, url.0, ca_file, refresh))),
+        (Some(url), None, None) => {
+            let place = key_set(context, name, url.0, ca_file, refresh);
+            Some(SigningKeys::Url(Box::new(place)))
+        }
         (None, Some(file), None) => Some(SigningKeys::File(context.watched(&file.0))),
         (None, None, Some(secret)) => self::secret(context, name, secret).map(SigningKeys::Secret),
         _ => {

@@ -233,7 +233,7 @@ fn a_listener_that_others_reach_needs_keys_or_a_word() {
     check_added(
         open,
         "config/refrain.toml:7:11: listener.main.address: 0.0.0.0:8080 can be reached from other machines: \
-         add a [key.NAME], or allow_anonymous = true",
+         add a [key.NAME] or [jwt.NAME], or allow_anonymous = true",
     );
     assert!(load(&source(&format!("{BASE}{open}allow_anonymous = true"))).is_ok());
     let key = format!("[key.a]\ntenant = \"t\"\nkind = \"service\"\nhash = \"{}\"", hash(1));

@@ -112,7 +112,7 @@ pub enum TokenPlace {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SigningKeys {
     /// A JSON web key set (RFC 7517) that a server gives out.
-    Url(KeySetUrl),
+    Url(Box<KeySetUrl>),
     /// The same in a file.
     File(PathBuf),
     /// A secret that the issuer shares with us.

@@ -36,7 +36,13 @@ pub(crate) struct PeerCertificate {
     /// Seconds since 1970.
     expires: u64,
     /// Who it is by the configuration of this generation. A connection has one thread, so nobody waits.
-    found: Mutex<Option<(u64, Result<Option<Known>, Refusal>)>>,
+    found: Mutex<Option<Found>>,
+}
+
+/// Who somebody is in one configuration.
+struct Found {
+    generation: u64,
+    known: Result<Option<Known>, Refusal>,
 }
 
 /// What a certificate calls its owner.
@@ -150,17 +156,15 @@ impl Certificates {
             return Err(Refusal::CertificateExpired);
         }
         let mut found = peer.found.lock();
-        if let Some((of, known)) = &*found
-            && *of == generation
-        {
-            return known.clone();
+        if let Some(found) = found.as_ref().filter(|found| found.generation == generation) {
+            return found.known.clone();
         }
         // Once a connection and configuration: its authorities may be others than those of the handshake.
         let known = match authority.vouches(&peer.chain) {
             true => self.owner(&arrival.listener.id, &peer.names).map(Some),
             false => Err(Refusal::CertificateUnknown),
         };
-        *found = Some((generation, known.clone()));
+        *found = Some(Found { generation, known: known.clone() });
         known
     }
 

@@ -159,9 +159,9 @@ impl Keys {
             SigningKeys::File(file) => {
                 Self::Fixed(Arc::new(read(file).map_err(|reason| failed(file, reason))?))
             }
-            SigningKeys::Url(place) => Self::Remote(match former.filter(|former| former.place == *place) {
+            SigningKeys::Url(place) => Self::Remote(match former.filter(|former| former.place == **place) {
                 Some(former) => former.clone(),
-                None => Arc::new(RemoteKeys::new(issuer.clone(), place.clone(), wanted.clone())),
+                None => Arc::new(RemoteKeys::new(issuer.clone(), (**place).clone(), wanted.clone())),
             }),
         })
     }

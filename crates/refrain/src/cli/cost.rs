@@ -1,8 +1,8 @@
 //! The arguments of `refrain cost`.
 
-use std::net::SocketAddr;
-
 use clap::Args;
+
+use super::AdminArguments;
 
 const NOTES: &str = "\
 GPU time   a server's time, shared evenly at each moment among the requests that it answers. A server counts as one GPU.
@@ -21,7 +21,7 @@ pub struct CostArguments {
     /// As JSON, with all tenants
     #[arg(long)]
     pub json: bool,
-    /// Where refrain listens for operators
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9090")]
-    pub admin: SocketAddr,
+    /// How to reach it
+    #[command(flatten)]
+    pub admin: AdminArguments,
 }

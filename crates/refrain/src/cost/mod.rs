@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// # Errors
 /// Refrain can't be reached.
 pub(crate) fn run(arguments: &CostArguments) -> anyhow::Result<ExitCode> {
-    let operator = Operator { admin: arguments.admin, patience: PATIENCE };
+    let operator = Operator::new(&arguments.admin, PATIENCE)?;
     let report: CostReport = operator.get("/cost")?;
     let text =
         if arguments.json { serde_json::to_string_pretty(&report)? + "\n" } else { page::page(&report) };

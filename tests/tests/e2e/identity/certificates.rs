@@ -66,7 +66,10 @@ async fn a_certificate_is_its_owner_over_both_http_versions() {
         let batch = bench.client("batch", &[alpn]);
         assert_eq!(batch.send(&Ask::chat(&text)).await.cache_status(), "refrain; fwd=miss");
         assert!(batch.send(&Ask::chat(&text)).await.is_hit());
-        assert_eq!(bench.client("ann", &[alpn]).send(&Ask::chat(&text)).await.cache_status(), "refrain; fwd=miss");
+        assert_eq!(
+            bench.client("ann", &[alpn]).send(&Ask::chat(&text)).await.cache_status(),
+            "refrain; fwd=miss"
+        );
         assert_eq!(bench.client("unknown", &[alpn]).send(&Ask::chat(&text)).await.status, 401);
     }
     // Without one, a key does; a wrong key is not made right by a certificate.
@@ -96,7 +99,8 @@ async fn authorities_are_followed_while_it_runs() {
     new.issue_client(bench.dir.path(), "new", "ann", None);
     assert_eq!(bench.client("old", &[]).send(&Ask::chat("hello")).await.status, 200);
     new.write_root(&bench.dir.path().join("clients.pem"));
-    let turned = async || bench.client("new", &[]).try_open(&Ask::chat("hello")).await.ok().map(|reply| reply.status);
+    let turned =
+        async || bench.client("new", &[]).try_open(&Ask::chat("hello")).await.ok().map(|reply| reply.status);
     assert_eq!(eventually("the new authority", turned).await, 200);
     assert!(bench.client("old", &[]).try_open(&Ask::chat("hello")).await.is_err());
 }

@@ -19,7 +19,8 @@ async fn a_running_proxy_follows_keys_that_commands_make_and_revoke() {
     let (fake, dir) = (FakeUpstream::start().await, tempfile::tempdir().unwrap());
     let file = dir.path().join("keys.toml");
     let file = file.to_str().unwrap();
-    let (made, said) = command(&["key", "new", "--tenant", "acme", "--user", "ann", "--file", file], &[]).await;
+    let (made, said) =
+        command(&["key", "new", "--tenant", "acme", "--user", "ann", "--file", file], &[]).await;
     assert!(made, "{said}");
     let ann = printed(&said);
     let config = Config::new(&fake.url()).people(&[&Person::new("zoe", "acme")]);
@@ -35,7 +36,8 @@ async fn a_running_proxy_follows_keys_that_commands_make_and_revoke() {
 
     let (revoked, said) = command(&["key", "revoke", "ann", "--file", file], &[]).await;
     assert!(revoked, "{said}");
-    eventually("the revoked key's refusal", async || (status(&refrain, &ann).await == 401).then_some(())).await;
+    eventually("the revoked key's refusal", async || (status(&refrain, &ann).await == 401).then_some(()))
+        .await;
     assert_eq!(status(&refrain, &bot).await, 200);
 
     let shown = shown(&refrain, None).await + &list;
@@ -58,7 +60,8 @@ async fn a_tenants_models_bind_all_of_its_keys() {
         let ask = Ask::chat("hello").field("model", model.into()).by(who);
         refrain.send(&ask).await.status
     };
-    let may = [ask(&ann, "big").await, ask(&ann, "other").await, ask(&bob, "small").await, ask(&bob, "big").await];
+    let may =
+        [ask(&ann, "big").await, ask(&ann, "other").await, ask(&bob, "small").await, ask(&bob, "big").await];
     assert_eq!(may, [200, 404, 200, 404]);
     assert_eq!(ask(&zoe, "small").await, 403, "the route's pool is not one of its tenant's");
     let listed = refrain.send(&Ask::get("/v1/models").by(&bob)).await.text();
