@@ -5,10 +5,10 @@
 //! one core, wrk and the upstream another; rounds alternate between the cases, and medians are printed.
 
 mod cases;
-mod cpu;
+pub(crate) mod cpu;
 mod fleet;
-mod nginx;
-mod policies;
+pub(crate) mod nginx;
+pub(crate) mod policies;
 mod redis;
 mod semantic;
 mod wrk;

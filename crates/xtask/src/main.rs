@@ -14,6 +14,7 @@ mod manifest;
 mod plugins;
 mod run;
 mod setup;
+mod soak;
 mod test;
 mod workspace;
 
@@ -41,6 +42,8 @@ enum Task {
     Test(test::Args),
     /// Measure what a request costs beside nginx.
     Bench(bench::Args),
+    /// Load the proxy for minutes while its configuration and its policy change: nothing may fail, and memory must stay.
+    Soak(soak::Args),
     /// Run the proxy before a real LLM server and show what the cache does.
     Run(run::Args),
 }
@@ -65,6 +68,7 @@ fn perform(task: Task) -> anyhow::Result<()> {
         Task::Plugins(args) => plugins::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Bench(args) => bench::run(&args),
+        Task::Soak(args) => soak::run(&args),
         Task::Run(args) => run::run(&args),
     }
 }

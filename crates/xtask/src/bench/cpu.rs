@@ -28,7 +28,7 @@ pub(super) fn on_cpu(pid: u32) -> Result<Duration> {
 }
 
 /// Resident memory of a process and its children, in MiB.
-pub(super) fn resident_mib(pid: u32) -> Result<u64> {
+pub(crate) fn resident_mib(pid: u32) -> Result<u64> {
     let mut kib = 0;
     for process in family(pid)? {
         let text = fs::read_to_string(format!("/proc/{process}/status"))?;

@@ -14,7 +14,7 @@ const ANSWER: &str = r#"{"id":"chatcmpl-bench","object":"chat.completion","creat
 
 /// Which of the two.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
+pub(crate) enum Role {
     /// Answers at once.
     Upstream,
     /// Passes on to that port.
@@ -22,7 +22,7 @@ pub(super) enum Role {
 }
 
 /// Starts one worker process on its core; gives the server and its port.
-pub(super) fn start(nginx: &Path, dir: &Path, role: Role) -> Result<(Server, u16)> {
+pub(crate) fn start(nginx: &Path, dir: &Path, role: Role) -> Result<(Server, u16)> {
     let port = free_port()?;
     let (name, core, server) = match role {
         Role::Upstream => ("upstream", LOAD_CORE, format!("location / {{ return 200 '{ANSWER}'; }}")),

@@ -19,8 +19,8 @@ use crate::http::Client;
 use crate::{plugins, workspace};
 
 /// A policy in Rust, and a config that has it call the host and change the plan.
-pub(super) const RUST: &str = "tenant-scope";
-pub(super) const RUST_CONFIG: &str = "{ claim = \"groups\", missing = \"user\" }";
+pub(crate) const RUST: &str = "tenant-scope";
+pub(crate) const RUST_CONFIG: &str = "{ claim = \"groups\", missing = \"user\" }";
 
 /// All first-party policies with a config for each.
 const MIXED: [(&str, &str); 6] = [

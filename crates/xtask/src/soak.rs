@@ -1,0 +1,260 @@
+//! `cargo xtask soak`: hours of change in minutes. The proxy has a steady load while its configuration is reloaded every five
+//! seconds and its policy replaced by another file each minute. No request may fail, no reload be refused, and memory must
+//! not grow once the store is full.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use crate::bench::cpu;
+use crate::bench::nginx::{self, Role};
+use crate::bench::policies::{RUST, RUST_CONFIG};
+use crate::child::{Server, free_port};
+use crate::http::Client;
+use crate::manifest::{Manifest, require};
+use crate::{plugins, setup, workspace};
+
+/// Between two reloads.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
+/// Reloads between two files of the policy.
+const RELOADS_A_SWAP: u32 = 12;
+/// Part of what the proxy can do that it is asked to do.
+const LOAD_SHARE: f64 = 0.8;
+/// How long it is found out what the proxy can do.
+const CALIBRATION: &str = "10s";
+/// Users who wait for each answer meanwhile.
+const CALIBRATION_USERS: &str = "32";
+/// Memory may grow by this much from the warm state on: allocators are not exact.
+const GROWTH_MAX: f64 = 1.1;
+/// Part of the time after which everything is warm.
+const WARM: f64 = 0.25;
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Arguments of `cargo xtask soak`.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// How long.
+    #[arg(long, default_value_t = 10)]
+    minutes: u64,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    setup::run(&setup::Args::to_bench())?;
+    let manifest = Manifest::load(&workspace::setup_dir())?;
+    let dir = workspace::setup_dir().join("soak");
+    fs::create_dir_all(&dir).with_context(|| format!("can't create {}", dir.display()))?;
+    let refrain = crate::run::build(crate::run::Profile::Release)?;
+    let stage = Stage::start(require("nginx", "bench", manifest.nginx.as_ref())?, &refrain, &dir)?;
+    let able = stage.load(&["--concurrency", CALIBRATION_USERS, "--duration", CALIBRATION])?.finish()?.rate;
+    let rate = (able * LOAD_SHARE).round();
+    println!("{able:.0} requests a second are possible; {rate:.0} are sent for {} min", args.minutes);
+    let duration = format!("{}s", args.minutes * 60);
+    let load = stage.load(&["--rate", &rate.to_string(), "--duration", &duration, "--in-flight", "4096"])?;
+    let memory = stage.change(Duration::from_secs(args.minutes * 60))?;
+    let answered = load.finish()?;
+    judge(&answered, &memory)
+}
+
+/// What a load came to.
+struct Answered {
+    rate: f64,
+    requests: u64,
+    failed: u64,
+    p99_ms: f64,
+}
+
+/// Nothing may fail, and memory must stay.
+fn judge(answered: &Answered, memory: &[u64]) -> Result<()> {
+    let Answered { requests, failed, p99_ms, .. } = answered;
+    let (early, late) = memory.split_at(memory.len() * 3 / 4);
+    let warm = &early[(memory.len() as f64 * WARM) as usize..];
+    let most = |part: &[u64]| part.iter().copied().max().unwrap_or_default();
+    println!(
+        "{requests} requests, {failed} failed, p99 {p99_ms:.1} ms; memory {} MiB when warm, {} MiB at the end",
+        most(warm),
+        most(late)
+    );
+    if *failed > 0 || *requests == 0 {
+        bail!("{failed} of {requests} requests failed");
+    }
+    if most(late) as f64 > most(warm) as f64 * GROWTH_MAX {
+        bail!("memory grew from {} to {} MiB", most(warm), most(late));
+    }
+    Ok(())
+}
+
+/// The proxy before an upstream that answers at once.
+struct Stage {
+    refrain: Server,
+    binary: PathBuf,
+    /// Kept alive only.
+    _upstream: Server,
+    client: Client,
+    dir: PathBuf,
+    ports: [u16; 3],
+    component: Vec<u8>,
+}
+
+impl Stage {
+    fn start(nginx: &Path, binary: &Path, dir: &Path) -> Result<Self> {
+        let (upstream, port) = nginx::start(nginx, dir, Role::Upstream)?;
+        let ports = [port, free_port()?, free_port()?];
+        let component = fs::read(plugins::component(RUST, binary)?)?;
+        write(&dir.join("policy.wasm"), &component)?;
+        write(&dir.join("refrain.toml"), config(dir, ports, 0).as_bytes())?;
+        let mut command = Command::new(binary);
+        command.arg("--config").arg(dir.join("refrain.toml"));
+        let ready = format!("http://127.0.0.1:{}/readyz", ports[2]);
+        let refrain = Server::start("refrain", &mut command, dir.join("refrain.log"), &ready)?;
+        Ok(Self {
+            refrain,
+            binary: binary.to_owned(),
+            _upstream: upstream,
+            client: Client::new(TIMEOUT),
+            dir: dir.to_owned(),
+            ports,
+            component,
+        })
+    }
+
+    /// Begins a load of conversations, some of which were had before.
+    fn load(&self, how: &[&str]) -> Result<Load> {
+        let report = self.dir.join("load.json");
+        let mut command = Command::new(&self.binary);
+        let url = format!("http://127.0.0.1:{}", self.ports[1]);
+        command.args(["bench", "--url", &url, "--model", "bench", "--whole", "--repeat", "0.3", "--json"]);
+        command.arg(&report).args(how);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
+        Ok(Load { child, report })
+    }
+
+    /// Reloads, and replaces the policy, for so long; memory after each step, in MiB.
+    fn change(&self, time: Duration) -> Result<Vec<u64>> {
+        let (begun, mut memory) = (Instant::now(), Vec::new());
+        for step in 1_u32.. {
+            if begun.elapsed() + RELOAD_INTERVAL > time {
+                break;
+            }
+            wait_until(begun + RELOAD_INTERVAL * step);
+            if step.is_multiple_of(RELOADS_A_SWAP) {
+                write(&self.dir.join("policy.wasm"), &stamped(&self.component, step))?;
+            }
+            write(&self.dir.join("refrain.toml"), config(&self.dir, self.ports, step).as_bytes())?;
+            self.reload(step)?;
+            memory.push(cpu::resident_mib(self.refrain.pid())?);
+            if step.is_multiple_of(RELOADS_A_SWAP) {
+                println!("  {} min: {} MiB", step / RELOADS_A_SWAP, memory.last().unwrap_or(&0));
+            }
+        }
+        Ok(memory)
+    }
+
+    fn reload(&self, step: u32) -> Result<()> {
+        let answer = self.client.post(&format!("http://127.0.0.1:{}/reload", self.ports[2]), "", &[])?;
+        if answer.status != 200 {
+            bail!("reload {step} was refused: {}", answer.body);
+        }
+        let config = self.client.get(&format!("http://127.0.0.1:{}/config", self.ports[2]))?;
+        let config: Value = serde_json::from_str(&config)?;
+        if config["pool"]["up"]["revision"].as_str() != Some(step.to_string().as_str()) {
+            bail!("reload {step} is not in force");
+        }
+        Ok(())
+    }
+}
+
+/// A load that runs.
+struct Load {
+    child: Child,
+    report: PathBuf,
+}
+
+impl Load {
+    /// Waits for its end.
+    fn finish(mut self) -> Result<Answered> {
+        let status = self.child.wait()?;
+        if !status.success() {
+            bail!("refrain bench ended with {status}");
+        }
+        let report: Value = serde_json::from_slice(&fs::read(&self.report)?)?;
+        let count = |name: &str| report["requests"][name].as_u64().context("a report of refrain bench");
+        Ok(Answered {
+            rate: report["requests"]["per_second"].as_f64().context("a rate")?,
+            requests: count("answered")?,
+            failed: count("failed")? + count("unfinished")? + count("unsent")?,
+            p99_ms: report["e2e_ms"]["p99"].as_f64().context("a latency")?,
+        })
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        // It may have ended by itself, which is as good.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Replaces a file at once, as editors and deployments do.
+fn write(path: &Path, content: &[u8]) -> Result<()> {
+    let next = path.with_extension("next");
+    fs::write(&next, content)?;
+    fs::rename(&next, path).with_context(|| format!("can't write {}", path.display()))
+}
+
+/// The same component as another file: with a custom section that says so.
+fn stamped(component: &[u8], step: u32) -> Vec<u8> {
+    let name = b"soak";
+    let mut section = vec![0, 1 + 4 + 4, 4];
+    section.extend(name);
+    section.extend(step.to_le_bytes());
+    [component, &section].concat()
+}
+
+/// Each step has other keys, another lifetime and another number of connections.
+fn config(dir: &Path, [upstream, data, admin]: [u16; 3], step: u32) -> String {
+    format!(
+        "# Written by `cargo xtask soak`.\n\
+         [listener.main]\naddress = \"127.0.0.1:{data}\"\n\
+         [admin]\naddress = \"127.0.0.1:{admin}\"\n\
+         [limits]\nconnections_per_address = 10000\n\
+         [log]\naccess_sample = 0\n\
+         [store]\nmemory = \"32 MiB\"\n\
+         [pool.up]\nendpoints = [\"http://127.0.0.1:{upstream}\"]\nrevision = \"{step}\"\nidle_connections = {idle}\n\
+         [plugin.soak]\nfile = {policy:?}\nconfig = {RUST_CONFIG}\n\
+         [route.all]\npool = \"up\"\nplugins = [\"soak\"]\n[route.all.cache]\nttl = \"{ttl}s\"\n",
+        idle = 64 + step % 64,
+        policy = dir.join("policy.wasm"),
+        ttl = 60 + step % 60,
+    )
+}
+
+#[expect(clippy::disallowed_methods, reason = "a steady pace is what it is for")]
+fn wait_until(moment: Instant) {
+    std::thread::sleep(moment.saturating_duration_since(Instant::now()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(requests: u64, failed: u64) -> Answered {
+        Answered { rate: 1.0, requests, failed, p99_ms: 1.0 }
+    }
+
+    #[test]
+    fn a_soak_fails_by_a_failed_request_by_none_and_by_growing_memory() {
+        let flat = vec![100; 40];
+        judge(&answered(1000, 0), &flat).unwrap();
+        judge(&answered(1000, 1), &flat).unwrap_err();
+        judge(&answered(0, 0), &flat).unwrap_err();
+        let grows: Vec<u64> = (100..140).collect();
+        judge(&answered(1000, 0), &grows).unwrap_err();
+        let filled_at_first: Vec<u64> = (0..40).map(|step| 60 + 4 * std::cmp::min(step, 10)).collect();
+        judge(&answered(1000, 0), &filled_at_first).unwrap();
+    }
+}
