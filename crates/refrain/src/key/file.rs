@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use toml_edit::{DocumentMut, Item};
+use toml_edit::{DocumentMut, Item, Table};
 
 /// First lines of a file that is made.
 const HEADER: &str =
@@ -82,16 +82,32 @@ impl KeysFile {
     /// # Errors
     /// Its `key` is no table.
     pub(super) fn add(&mut self, block: &str) -> anyhow::Result<()> {
-        let text = format!("{}\n{block}", self.document.to_string().trim_end());
+        let text = format!("{}\n\n{block}", self.document.to_string().trim_end());
         self.document =
             text.parse().with_context(|| format!("{} takes no [key.NAME]", self.path.display()))?;
         Ok(())
     }
 
-    /// Removes a key; whether there was one.
+    /// Removes a key with the comment right above it; whether there was one. What stands above that, with a blank line
+    /// between, is about more than this key and stays.
     pub(super) fn remove(&mut self, name: &str) -> bool {
         let Some(keys) = self.document.get_mut("key").and_then(Item::as_table_like_mut) else { return false };
-        keys.remove(name).is_some()
+        let Some(removed) = keys.remove(name) else { return false };
+        let above = removed.as_table().map(|table| (table.position(), comment_above(table)));
+        if let Some((position, kept)) = above.filter(|(_, kept)| !kept.trim().is_empty()) {
+            let next = keys.iter_mut().filter_map(|(_, key)| key.as_table_mut());
+            match next.filter(|table| table.position() > position).min_by_key(|table| table.position()) {
+                Some(next) => {
+                    let own = prefix(next);
+                    next.decor_mut().set_prefix(kept + &own);
+                }
+                None => {
+                    let own = self.document.trailing().as_str().unwrap_or_default().to_owned();
+                    self.document.set_trailing(kept + &own);
+                }
+            }
+        }
+        true
     }
 
     /// Puts it in the old one's place at once, with the old one's rights; a new one is for its owner alone.
@@ -102,6 +118,18 @@ impl KeysFile {
         let text = self.document.to_string();
         replace(&self.path, &text).with_context(|| format!("can't write {}", self.path.display()))
     }
+}
+
+/// What stands before a table's head.
+fn prefix(table: &Table) -> String {
+    table.decor().prefix().and_then(|prefix| prefix.as_str()).unwrap_or_default().to_owned()
+}
+
+/// The same up to the last blank line.
+fn comment_above(table: &Table) -> String {
+    let mut above = prefix(table);
+    above.truncate(above.rfind("\n\n").map_or(0, |at| at + 2));
+    above
 }
 
 /// Keeps two commands from writing over each other: the folder's lock, since the file itself is replaced.
