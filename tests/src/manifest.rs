@@ -18,6 +18,8 @@ pub struct Manifest {
     redis_server: Option<PathBuf>,
     redisearch: Option<PathBuf>,
     redis7_server: Option<PathBuf>,
+    prometheus: Option<PathBuf>,
+    promtool: Option<PathBuf>,
     #[serde(skip)]
     dir: PathBuf,
 }
@@ -83,6 +85,16 @@ impl Manifest {
     /// Redis 7's server: TLS, no vectors.
     pub fn redis7_server(&self) -> &Path {
         prepared("Redis 7", "redis", self.redis7_server.as_deref())
+    }
+
+    /// Prometheus.
+    pub fn prometheus(&self) -> &Path {
+        prepared("Prometheus", "prometheus", self.prometheus.as_deref())
+    }
+
+    /// What checks and tests its rules.
+    pub fn promtool(&self) -> &Path {
+        prepared("promtool", "prometheus", self.promtool.as_deref())
     }
 
     /// Where policies in Rust are compiled.

@@ -18,6 +18,7 @@ mod key;
 #[cfg(test)]
 mod kill_tests;
 mod memory;
+mod meters;
 mod purge;
 #[cfg(test)]
 mod purge_tests;

@@ -12,6 +12,7 @@ mod pool;
 mod quota;
 mod route;
 mod store;
+mod telemetry;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -40,6 +41,7 @@ pub(crate) use pool::{
 pub(crate) use quota::{HitCost, Limit, LimitBy, LimitNumbers, OnLimitError, Priority};
 pub(crate) use route::{Cache, Directive, Regenerate, Route, Sampled, Scope, Semantic, Veto};
 pub(crate) use store::{RedisTls, Store, StoreKind, VectorSearch, WhenLocked};
+pub(crate) use telemetry::{Otlp, RouteLog};
 
 /// Refrain: proxy and answer cache for LLM servers. Relative paths are relative to the folder of the file.
 #[derive(Default, Deserialize, JsonSchema)]
@@ -83,6 +85,8 @@ pub(crate) struct Config {
     pub(crate) tenant: BTreeMap<String, Tenant>,
     /// Logs and the access line.
     pub(crate) log: Log,
+    /// An OpenTelemetry collector. Without it, no trace and no metric is sent anywhere.
+    pub(crate) otlp: Option<Otlp>,
 }
 
 impl Config {

@@ -10,6 +10,7 @@ mod identity;
 mod plugin;
 mod quota;
 mod store;
+mod telemetry;
 
 use refrain_core::settings::{
     Certificate, DirectivesAllowed, Embedder, Limits, Listener, Log, LogFormat, Pool, PoolKind, Regenerate,
@@ -46,6 +47,7 @@ pub fn redacted(settings: &Settings) -> Value {
         cost,
         routes,
         log,
+        otlp,
     } = settings;
     let mut top = json!({
         "listener": named(listeners.iter().map(|value| (value.id.as_str(), listener(value)))),
@@ -68,6 +70,9 @@ pub fn redacted(settings: &Settings) -> Value {
     });
     if let Some(embedder) = embedder {
         top["embedder"] = self::embedder(embedder);
+    }
+    if let Some(otlp) = otlp {
+        top["otlp"] = telemetry::otlp(otlp);
     }
     top
 }
@@ -230,6 +235,7 @@ fn route(route: &Route) -> Value {
         forward_credentials,
         cors_origins,
         timeouts,
+        prompt_log,
         limits,
         priority,
         cache,
@@ -247,6 +253,7 @@ fn route(route: &Route) -> Value {
         "forward_credentials": forward_credentials,
         "cors_origins": cors_origins,
         "timeouts": self::timeouts(timeouts),
+        "log": telemetry::prompt_log(prompt_log.as_ref()),
         "limits": limits.iter().map(|limit| limit.as_str()).collect::<Vec<_>>(),
         "priority": priority.as_str(),
         "cache": self::cache(cache),

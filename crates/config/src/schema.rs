@@ -23,6 +23,7 @@ const DEFAULTS: &str = r#"
     jwt.a = { issuer = "a", audience = ["a"], jwks_url = "https://a/", tenant = "a" }
     certificate.a = { san = "a", tenant = "a", kind = "service" }
     tenant.a = {}
+    otlp.url = "http://a"
     key.a = { tenant = "a", kind = "service", hash = "blake3:00000000000000000000000000000000:0000000000000000000000000000000000000000000000000000000000000000" }
 "#;
 

@@ -16,6 +16,7 @@ mod quota;
 mod routes;
 mod secrets;
 mod store;
+mod telemetry;
 mod tenants;
 mod tokens;
 mod url;
@@ -60,6 +61,7 @@ pub(crate) fn settle(
     let store = store::settle(&mut context, raw.store);
     let embedder = raw.embedder.and_then(|embedder| process::embedder(&context, embedder));
     let pools = pools::settle(&mut context, raw.pool, &fleet::Tenants::of(&identities));
+    let otlp = raw.otlp.and_then(|otlp| telemetry::otlp(&mut context, otlp));
     let plugin_host = plugins::host(&context, raw.plugin_host, store_dir.as_deref());
     let plugins = plugins::settle(&mut context, raw.plugin, &plugin_host);
     let rate_limits = quota::settle(&mut context, raw.limit, &store);
@@ -83,6 +85,7 @@ pub(crate) fn settle(
         cost: cost::settle(&raw.cost),
         routes,
         log: process::log(raw.log),
+        otlp,
     };
     context.finish(settings)
 }

@@ -53,6 +53,7 @@ pub fn for_upstream(upstream: &str, listen: Option<SocketAddr>) -> Result<Settin
         forward_credentials: false,
         cors_origins: Vec::new(),
         timeouts: pool.timeouts,
+        prompt_log: None,
         limits: Vec::new(),
         priority: Priority::default(),
         cache: RouteCache::exact("all"),
@@ -77,5 +78,6 @@ pub fn for_upstream(upstream: &str, listen: Option<SocketAddr>) -> Result<Settin
         fleet: Fleet::default(),
         cost: Cost::default(),
         log: Log::default(),
+        otlp: None,
     })
 }

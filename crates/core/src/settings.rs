@@ -12,6 +12,7 @@ mod plugin;
 mod pool;
 mod quota;
 mod redis;
+mod telemetry;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -40,6 +41,7 @@ pub use quota::{
     HitCost, LimitBy, LimitPlace, Measure, OnLimitError, Priority, Quota, Rate, RateLimit, Window,
 };
 pub use redis::{RedisClientCertificate, RedisCredentials, RedisNode, RedisStore, RedisTls, VectorSearch};
+pub use telemetry::{Otlp, ParentContext, PromptLog, Traces};
 
 /// Everything that one run of Refrain is told.
 #[derive(Clone, Debug)]
@@ -80,6 +82,8 @@ pub struct Settings {
     pub routes: Vec<Arc<Route>>,
     /// Logs and the access line.
     pub log: Log,
+    /// Where traces and metrics are sent; none: nowhere.
+    pub otlp: Option<Otlp>,
 }
 
 /// One data listener.
@@ -232,6 +236,8 @@ pub struct Route {
     pub limits: Vec<LimitId>,
     /// Whose turn it is where model servers are at their limits.
     pub priority: Priority,
+    /// Whether its prompts are logged; none: never.
+    pub prompt_log: Option<PromptLog>,
     /// What is cached.
     pub cache: RouteCache,
     /// Policies that decide within those bounds, in their order.

@@ -1,11 +1,15 @@
-//! The access line: one event a sampled request, written when its response has ended, and never a prompt in it.
+//! The access line: one event a sampled request, written when its response has ended, and no prompt in it unless its
+//! route says so.
 
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use refrain_core::Usage;
+use rand::Rng as _;
+use refrain_core::{Code, Usage};
 
-use crate::tally::{Ending, Tally};
+use crate::note::Note;
+use crate::tally::Tally;
 
 /// Which requests have a line: errors always, of the others one of so many.
 pub(crate) struct Sampler {
@@ -32,20 +36,19 @@ pub(crate) fn log(tally: &Tally, usage: Option<Usage>) {
     let note = &tally.note;
     let head = tally.answered;
     let dispatched = tally.origin.dispatched();
+    let identity = note.admitted.as_ref().map(|admitted| &admitted.caller.identity);
     let usage = usage.unwrap_or_default();
-    let error = match (head.and_then(|head| head.error), tally.ending()) {
-        (Some(code), _) | (None, Ending::Failed(code)) => code.as_str(),
-        (None, Ending::Complete | Ending::Left) => "-",
-    };
     tracing::info!(
         target: "refrain::access",
         route = note.state.as_ref().map_or("-", |state| state.route.id.as_str()),
         api = note.class.map_or("", |class| class.as_str()),
         status = head.map(|head| head.status.as_u16()),
+        tenant = identity.map(|identity| identity.tenant.as_str()),
+        user = identity.and_then(|identity| Some(pseudonym(identity.tenant.as_str(), identity.user.as_ref()?.as_str()))),
         outcome = head.map_or("left", |head| head.outcome.as_str()),
         detail = note.detail,
         policy = note.policy_line(),
-        error,
+        error = tally.error().map_or("-", Code::as_str),
         ended = tally.ending().as_str(),
         endpoint = dispatched.map(|dispatched| dispatched.endpoint.as_str()),
         attempts = dispatched.map(|dispatched| dispatched.attempts),
@@ -54,10 +57,26 @@ pub(crate) fn log(tally: &Tally, usage: Option<Usage>) {
         ms = millis(tally.begun.elapsed()),
         first_byte_ms = tally.pace.first().map(|first| millis(first - tally.begun)),
         bytes = tally.pace.bytes,
+        prompt = prompt(note),
+        trace = note.trace.as_ref().map(|trace| trace.id()),
         input_tokens = usage.input_tokens,
         output_tokens = usage.output_tokens,
         "request"
     );
+}
+
+/// What was asked, on routes that log it.
+fn prompt(note: &Note) -> Option<String> {
+    let redaction = note.state.as_ref()?.redaction.as_ref()?;
+    Some(redaction.show(note.prompt.as_deref()?))
+}
+
+/// The same for the same user, as long as this process runs; nobody can tell from it who that is.
+fn pseudonym(tenant: &str, user: &str) -> String {
+    static KEY: LazyLock<[u8; 32]> = LazyLock::new(|| rand::rng().random());
+    let mut hasher = blake3::Hasher::new_keyed(&KEY);
+    hasher.update(&(tenant.len() as u64).to_le_bytes()).update(tenant.as_bytes()).update(user.as_bytes());
+    refrain_core::hex(&hasher.finalize().as_bytes()[..6])
 }
 
 fn millis(time: Duration) -> f64 {

@@ -19,6 +19,8 @@ pub(crate) struct AnswerMetrics {
     /// By API (the last: none), then by origin.
     made: [[OnceLock<Box<Series>>; ORIGINS]; Api::ALL.len() + 1],
     ended: [Counter; 3],
+    /// By the status's first digit.
+    statuses: [Counter; 5],
 }
 
 /// One API and origin.
@@ -37,16 +39,22 @@ impl AnswerMetrics {
     /// Of a route.
     pub(crate) fn new(route: &RouteId) -> Self {
         let ended = |how: &'static str| counter!("refrain_responses_total", "route" => route.as_str().to_owned(), "ended" => how);
+        let status = |class: &'static str| counter!("refrain_response_heads_total", "route" => route.as_str().to_owned(), "status" => class);
         Self {
             route: route.as_str().to_owned(),
             made: Default::default(),
             ended: ["complete", "failed", "left"].map(ended),
+            statuses: ["1xx", "2xx", "3xx", "4xx", "5xx"].map(status),
         }
     }
 
     /// An answer that has ended.
     pub(crate) fn settled(&self, tally: &Tally, usage: Option<Usage>) {
         self.ended[place(tally.ending())].increment(1);
+        let class = tally.answered.map(|head| usize::from(head.status.as_u16() / 100));
+        if let Some(counter) = class.and_then(|class| self.statuses.get(class.checked_sub(1)?)) {
+            counter.increment(1);
+        }
         let api = match tally.note.class {
             Some(PathClass::Api(api)) => Some(api),
             _ => None,

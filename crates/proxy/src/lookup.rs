@@ -1,7 +1,7 @@
 //! Seventh stage: is the answer known? First by the question itself, then by its meaning.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use refrain_cache::{
     Candidate, CandidateView, Decision, Embedding, Entry, Found, Passed, Place, Refusal, decide, passing,
@@ -247,6 +247,7 @@ async fn similar(cache: &AnswerCache, keyed: &Keyed, semantic: &SemanticPlan, no
             None
         }
         Ok((Accepted { entry, similarity }, place)) => {
+            state.crowds.served(&entry.key.key, &keyed.key.key, Instant::now());
             let (tier, staleness) = (Tier::Semantic, Staleness::Fresh);
             let question = cache.question(keyed.embed_text().unwrap_or_default().as_bytes());
             Some(Hit { entry, tier, place, staleness, similar: Some((similarity, question)) })

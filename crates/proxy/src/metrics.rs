@@ -3,6 +3,7 @@
 use metrics::{Counter, Histogram, NoopRecorder, counter, histogram, with_local_recorder};
 use refrain_cache::Refusal;
 use refrain_core::{Bypass, Code, ExactOnly, RouteId, Skip, Usage};
+use refrain_upstream::Timings;
 
 use crate::answer_metrics::AnswerMetrics;
 use crate::tally::Tally;
@@ -78,6 +79,8 @@ pub(crate) struct RouteMetrics {
     tokens_saved: Counter,
     head_seconds: Histogram,
     first_byte_seconds: Histogram,
+    wait_seconds: Histogram,
+    connect_seconds: Histogram,
     answers: AnswerMetrics,
 }
 
@@ -124,7 +127,9 @@ impl RouteMetrics {
             tokens_generated: counter!("refrain_upstream_output_tokens_total", "route" => route.clone()),
             tokens_saved: counter!("refrain_cache_saved_output_tokens_total", "route" => route.clone()),
             head_seconds: histogram!("refrain_response_head_seconds", "route" => route.clone()),
-            first_byte_seconds: histogram!("refrain_upstream_first_byte_seconds", "route" => route),
+            first_byte_seconds: histogram!("refrain_upstream_first_byte_seconds", "route" => route.clone()),
+            wait_seconds: histogram!("refrain_upstream_queue_wait_seconds", "route" => route.clone()),
+            connect_seconds: histogram!("refrain_upstream_connect_seconds", "route" => route),
             answers,
         }
     }
@@ -199,9 +204,14 @@ impl RouteMetrics {
         self.answers.settled(tally, usage);
     }
 
-    /// Time that an upstream took to begin its answer.
-    pub(crate) fn first_byte(&self, after: std::time::Duration) {
-        self.first_byte_seconds.record(after.as_secs_f64());
+    /// Time that an upstream took to begin its answer, and what came before.
+    pub(crate) fn first_byte(&self, timings: Timings) {
+        let Timings { waited, connect, first_byte } = timings;
+        self.wait_seconds.record(waited.as_secs_f64());
+        self.first_byte_seconds.record(first_byte.as_secs_f64());
+        if let Some(connect) = connect {
+            self.connect_seconds.record(connect.as_secs_f64());
+        }
     }
 }
 

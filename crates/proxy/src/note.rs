@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderName, HeaderValue, Response};
 use refrain_cache::Refusal;
-use refrain_core::{Bypass, PluginId, Role};
+use refrain_core::{Bypass, PluginId, Prompt, Role};
 use refrain_plugin::Chain;
 use refrain_plugin::verdict::Labels;
 
@@ -12,8 +12,11 @@ use crate::body::Body;
 use crate::cache_status::CacheStatus;
 use crate::limits::{Granted, LimitFields};
 use crate::paths::PathClass;
+use crate::plan::Planned;
+use crate::redaction::Redaction;
 use crate::request::Admitted;
 use crate::route::{RouteState, Routed};
+use crate::trace::{StageKind, Trace};
 
 const DEBUG_ASKED: HeaderName = HeaderName::from_static("x-refrain-debug");
 const DEBUG: HeaderName = HeaderName::from_static("refrain-debug");
@@ -29,8 +32,12 @@ pub(crate) struct Note {
     pub(crate) granted: Option<Granted>,
     /// What its response tells of limits.
     pub(crate) limits: Option<Box<LimitFields>>,
+    /// Its place in a trace, if requests are traced.
+    pub(crate) trace: Option<Box<Trace>>,
     /// What the cache did.
     pub(crate) status: Option<CacheStatus>,
+    /// What was asked, on a route that logs it; to be redacted.
+    pub(crate) prompt: Option<Box<str>>,
     /// A reason's token.
     pub(crate) detail: &'static str,
     /// The path's class or API.
@@ -68,6 +75,30 @@ impl Note {
         self.debug = admitted.caller.identity.role == Role::Admin
             && admitted.routed.head.parts.headers.contains_key(DEBUG_ASKED);
         self.admitted = Some(admitted.clone());
+    }
+
+    /// Its body is understood.
+    pub(crate) fn understood(&mut self, prompt: &Prompt) {
+        if self.state.as_ref().is_some_and(|state| state.redaction.is_some()) {
+            self.prompt = prompt.embed_text.as_deref().ok().map(Redaction::keep);
+        }
+        if let Some(trace) = &mut self.trace {
+            trace.understood(prompt.api, &prompt.model, prompt.stream);
+        }
+    }
+
+    /// It is decided what is to be done about it.
+    pub(crate) fn planned(&mut self, planned: &Planned) {
+        if let Some(trace) = &mut self.trace {
+            trace.planned(planned.target.pool.id());
+        }
+    }
+
+    /// A stage is over, or for [`StageKind::Dispatch`] has begun.
+    pub(crate) fn passed(&mut self, stage: StageKind) {
+        if let Some(trace) = &mut self.trace {
+            trace.passed(stage);
+        }
     }
 
     /// What the route's policies say of it.

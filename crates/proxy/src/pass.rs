@@ -172,7 +172,7 @@ async fn ask(
     let account = cost::account(admitted, pool);
     request.charge = Some(Charge { account: account.clone(), purpose: Purpose::Pass });
     let response = worker.client.send(pool, request).await?;
-    admitted.state().metrics.first_byte(response.timings.first_byte);
+    admitted.state().metrics.first_byte(response.timings);
     let dispatched = Arc::new(Dispatched::of(&response).on(account));
     Ok(Passed { response, dispatched })
 }

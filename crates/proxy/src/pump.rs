@@ -55,7 +55,7 @@ async fn run(
 ) -> Result<(), UpstreamError> {
     let begun = Instant::now();
     let response = client.send(&keeper.miss.keyed.planned.target.pool, request).await?;
-    keeper.state().metrics.first_byte(response.timings.first_byte);
+    keeper.state().metrics.first_byte(response.timings);
     let api = keeper.miss.keyed.planned.asked.request.prompt.api;
     let (from, mut body) = provenance(response, api.dialect());
     lead.head(from.head.clone());

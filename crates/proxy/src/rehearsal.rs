@@ -18,6 +18,7 @@ use refrain_upstream::Upstreams;
 
 use crate::ask::{self, Asked};
 use crate::auth::Caller;
+use crate::crowds::Crowds;
 use crate::failure::Failure;
 use crate::key::Keyed;
 use crate::metrics::RouteMetrics;
@@ -191,6 +192,8 @@ impl Rehearsal {
             chain: Some(self.chain.clone()),
             repeats: Repeats::new(self.route.cache.regenerate),
             limits: Vec::new(),
+            redaction: None,
+            crowds: Crowds::default(),
             salts: Salts::new(Some(self.cache.salt_key())),
             metrics: RouteMetrics::new(&self.route.id),
         };

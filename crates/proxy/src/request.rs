@@ -25,6 +25,7 @@ use crate::respond::Wanted;
 use crate::route::{ROOT, RouteState, Routed};
 use crate::snapshot::{AnswerCache, Snapshot};
 use crate::tally::{Answered, Tally};
+use crate::trace::StageKind;
 use crate::worker::Worker;
 use crate::{
     ask, cors, cost, error_response, generate, head, ingest, insight, key, limits, lookup, models, pass,
@@ -74,10 +75,16 @@ impl Admitted {
 pub(crate) async fn serve(
     worker: &Arc<Worker>,
     entrance: &Entrance,
-    request: Request<Incoming>,
+    mut request: Request<Incoming>,
 ) -> Response<Body> {
     let mut tally = Tally::begin(request.method());
     let snapshot = worker.live.load_full();
+    if let Some(tracer) = &snapshot.tracer {
+        let trace = tracer.begin(request.headers());
+        // The upstream is told with the client's other headers.
+        trace.context().write(request.headers_mut());
+        tally.note.trace = Some(trace);
+    }
     let dialect = Dialect::of_path(request.uri().path());
     let origin = request.headers().get(http::header::ORIGIN).cloned();
     let (response, error) = match path(worker, &snapshot, entrance, request, &mut tally.note).await {
@@ -117,6 +124,7 @@ async fn path(
     }
     let Some(api) = admitted.reads() else {
         note.bypass(Bypass::CacheOff);
+        note.passed(StageKind::Dispatch);
         return pass::streamed(worker, &admitted, body, bounds).await;
     };
     let headers = &admitted.routed.head.parts.headers;
@@ -124,7 +132,9 @@ async fn path(
     let asked = ask::understand(api, &body, &admitted, bounds)?;
     limits::check_length(note.granted.as_mut(), &asked.0.request)?;
     let wanted = Wanted::by(&asked.0.request.prompt);
+    note.understood(&asked.0.request.prompt);
     let (planned, meeting) = plan::decide(snapshot, &admitted, asked, note).await?;
+    note.planned(&planned);
     answer_somewhere(worker, snapshot, (&admitted, planned), (meeting, wanted), note).await
 }
 
@@ -164,10 +174,13 @@ async fn answer(
         Ok(found) => found,
         Err(reason) => {
             note.bypass(reason);
+            note.passed(StageKind::Dispatch);
             return pass::whole(worker, admitted, planned).await;
         }
     };
-    match lookup::find(cache, keyed, note).await {
+    let found = lookup::find(cache, keyed, note).await;
+    note.passed(StageKind::Lookup);
+    match found {
         Lookup::Hit(hit) => serve_hit(cache, (admitted, planned), (&hit, wanted), note),
         Lookup::Stale(hit, miss) => {
             refresh::begin(worker, cache, *miss);
@@ -192,6 +205,7 @@ async fn generate(
     note.status = Some(miss.status);
     note.key = Some(miss.keyed.key.key);
     insight::note_miss(cache, &miss, note.refusal);
+    note.passed(StageKind::Dispatch);
     let generated = generate::answer(worker, cache, &miss, note).await;
     let fallback = miss.fallback.as_ref().filter(|_| is_down(&generated));
     // The upstream may have taken long to fail: what was purged meanwhile is no answer.

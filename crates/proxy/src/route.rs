@@ -1,6 +1,7 @@
 //! Second stage: which route takes a request, by its head alone.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use http::header::{ACCESS_CONTROL_REQUEST_METHOD, ORIGIN};
 use http::{Method, StatusCode};
@@ -10,11 +11,13 @@ use refrain_plugin::Chain;
 use refrain_upstream::PoolState;
 
 use crate::auth::Caller;
+use crate::crowds::Crowds;
 use crate::failure::Failure;
 use crate::head::Head;
 use crate::limits::LimitState;
 use crate::metrics::RouteMetrics;
 use crate::paths::{PathClass, is_at_or_below};
+use crate::redaction::Redaction;
 use crate::repeats::Repeats;
 use crate::tenancy::{self, Salts};
 
@@ -32,6 +35,10 @@ pub struct RouteState {
     pub(crate) repeats: Repeats,
     /// What callers may ask of it; most routes have none.
     pub(crate) limits: Vec<Arc<LimitState>>,
+    /// Leaves out of prompts what must not be logged; none: prompts are not.
+    pub(crate) redaction: Option<Redaction>,
+    /// How many questions its stored answers served by likeness.
+    pub(crate) crowds: Crowds,
     /// Keeps tenants apart behind it.
     pub(crate) salts: Salts,
     /// Its counters.
@@ -48,9 +55,16 @@ impl RouteState {
             chain,
             repeats: Repeats::new(self.route.cache.regenerate),
             limits: Vec::new(),
+            redaction: None,
+            crowds: Crowds::default(),
             salts: self.salts,
             metrics: RouteMetrics::mute(&self.route.id),
         }
+    }
+
+    /// The most different questions that one stored answer has served by likeness of late.
+    pub fn crowd(&self) -> usize {
+        self.crowds.most(Instant::now())
     }
 }
 

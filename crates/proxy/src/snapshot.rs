@@ -11,13 +11,16 @@ use refrain_upstream::Upstreams;
 
 use crate::access::Sampler;
 use crate::auth::{Auth, Caller, SigningKeysError};
+use crate::crowds::Crowds;
 use crate::generate::FlightHead;
 use crate::limits::{LimitState, LimitStats};
 use crate::metrics::RouteMetrics;
+use crate::redaction::Redaction;
 use crate::repeats::Repeats;
 use crate::route::{RouteState, Routed};
 use crate::tenancy::Salts;
 use crate::tls::{ListenerTls, TlsError};
+use crate::trace::{TraceSink, Tracer};
 
 /// The cache as the path uses it: answers in flight carry an HTTP head.
 pub type AnswerCache = refrain_cache::Cache<Arc<FlightHead>>;
@@ -46,6 +49,8 @@ pub struct Snapshot {
     pub(crate) limits: HashMap<LimitId, Arc<LimitState>>,
     /// Which requests have an access line.
     pub(crate) sampler: Sampler,
+    /// Which have spans; none: no request.
+    pub(crate) tracer: Option<Tracer>,
     /// Entries, vectors and generations in flight: outlives configurations. None: the store is off and everything is passed through.
     pub cache: Option<Arc<AnswerCache>>,
 }
@@ -99,13 +104,26 @@ impl Snapshot {
             // Config makes sure that all are there.
             let limits = route.limits.iter().filter_map(|id| limits.get(id).cloned()).collect();
             let (route, identity_headers) = (route.clone(), identity_headers.clone());
-            Ok(Arc::new(RouteState { route, pool, identity_headers, chain, repeats, limits, salts, metrics }))
+            let redaction = route.prompt_log.as_ref().map(Redaction::new);
+            Ok(Arc::new(RouteState {
+                route,
+                pool,
+                identity_headers,
+                chain,
+                repeats,
+                limits,
+                redaction,
+                crowds: Crowds::default(),
+                salts,
+                metrics,
+            }))
         });
         Ok(Self {
             routes: routes.collect::<Result<_, SnapshotError>>()?,
             limits,
             sampler: Sampler::new(settings.log.access_sample),
             priorities: priorities(&settings.keys),
+            tracer: None,
             auth: Auth::new(&settings, former.map(|former| &former.auth))?,
             tls: listeners_tls(&settings.listeners)?,
             settings: Arc::new(settings),
@@ -125,6 +143,13 @@ impl Snapshot {
         let mut stats: Vec<LimitStats> = self.limits.values().map(|limit| limit.stats()).collect();
         stats.sort_by(|a, b| a.limit.cmp(&b.limit));
         stats
+    }
+
+    /// Has requests traced, if config says so.
+    pub fn traced(mut self, sink: &TraceSink) -> Self {
+        let traces = self.settings.otlp.as_ref().and_then(|otlp| otlp.traces);
+        self.tracer = traces.map(|traces| Tracer::new(traces, sink.clone()));
+        self
     }
 
     /// A listener's settings; none after a reload that dropped it.

@@ -11,6 +11,7 @@ use crate::body::Body;
 use crate::metrics::Outcome;
 use crate::note::Note;
 use crate::origin::Origin;
+use crate::trace::Told;
 
 /// How a request's answer ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,6 +123,15 @@ impl Tally {
         self.ending
     }
 
+    /// Why it went wrong, before its head or after.
+    pub(crate) fn error(&self) -> Option<Code> {
+        let before = self.answered.and_then(|head| head.error);
+        match self.ending {
+            Ending::Failed(code) => before.or(Some(code)),
+            Ending::Complete | Ending::Left => before,
+        }
+    }
+
     fn settle(&mut self) {
         let usage = self.origin.usage();
         let outcome = self.answered.map_or(Outcome::Left, |head| head.outcome);
@@ -139,10 +149,33 @@ impl Tally {
         if let Some(state) = &self.note.state {
             state.metrics.settled(self, usage);
         }
+        self.end_trace(outcome, usage);
         let is_logged = self.answered.is_none_or(|head| head.is_logged);
         if is_logged || matches!(self.ending, Ending::Failed(_)) {
             access::log(self, usage);
         }
+    }
+
+    fn end_trace(&mut self, outcome: Outcome, usage: Option<Usage>) {
+        let error = self.error();
+        let Self { note, begun, answered, origin, pace, ending, .. } = self;
+        let Some(trace) = &mut note.trace else { return };
+        let dispatched = origin.dispatched();
+        trace.end(Told {
+            begun: *begun,
+            route: note.state.as_ref().map(|state| state.route.id.clone()),
+            status: answered.map(|head| head.status),
+            outcome: outcome.as_str(),
+            detail: note.detail,
+            origin: origin.as_str(),
+            ended: ending.as_str(),
+            error,
+            usage,
+            first_byte: pace.first().map(|first| first - *begun),
+            endpoint: dispatched.map(|dispatched| dispatched.endpoint.clone()),
+            attempts: dispatched.map_or(0, |dispatched| dispatched.attempts),
+            similarity: note.similarity,
+        });
     }
 }
 

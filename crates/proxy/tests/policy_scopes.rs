@@ -143,6 +143,7 @@ fn route(plugins: Vec<RoutePlugin>, scope: Scope) -> Route {
         forward_credentials: false,
         cors_origins: Vec::new(),
         timeouts: Timeouts::default(),
+        prompt_log: None,
         limits: Vec::new(),
         priority: Priority::default(),
         cache,

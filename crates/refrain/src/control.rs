@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use arc_swap::ArcSwap;
 use metrics_exporter_prometheus::PrometheusHandle;
 use refrain_core::Drain;
-use refrain_proxy::Live;
+use refrain_proxy::{Live, TraceSink};
 use tokio::sync::mpsc;
 
 use crate::health::Health;
@@ -23,6 +23,8 @@ pub(crate) struct Control {
     pub(crate) lines_dropped: LinesDropped,
     /// Raised when the process begins to stop.
     pub(crate) drain: Drain,
+    /// Where requests tell their spans.
+    pub(crate) traces: TraceSink,
     /// Runs policies.
     pub(crate) policies: PolicyRunner,
     running: OnceLock<Running>,
@@ -66,11 +68,12 @@ pub(crate) enum Phase {
 
 impl Control {
     /// Starting now.
-    pub(crate) fn new(recorder: PrometheusHandle, lines_dropped: LinesDropped) -> Self {
+    pub(crate) fn new(recorder: PrometheusHandle, lines_dropped: LinesDropped, traces: TraceSink) -> Self {
         Self {
             started: Instant::now(),
             recorder,
             lines_dropped,
+            traces,
             drain: Drain::default(),
             policies: PolicyRunner::default(),
             running: OnceLock::new(),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use refrain_config::{Loaded, Watcher};
 use refrain_core::{Drain, Settings, Tasks};
-use refrain_proxy::{Live, Policies, Snapshot};
+use refrain_proxy::{Live, Policies, Snapshot, TraceSink};
 use tokio::sync::{mpsc, oneshot};
 use tracing_subscriber::EnvFilter;
 
@@ -59,6 +59,8 @@ pub(crate) struct Reloader {
     pub(crate) policies: PolicyRunner,
     /// Changes what is logged.
     pub(crate) filter: LogFilter,
+    /// Where requests tell their spans.
+    pub(crate) traces: TraceSink,
     /// Where what a reload leaves behind is put away.
     pub(crate) tasks: Tasks,
     /// Asks for a reload.
@@ -134,9 +136,10 @@ impl Reloader {
     async fn swap(&mut self, running: &Running, prepared: Prepared) -> Result<Report, Refused> {
         let Prepared { loaded, filter, policies, cache } = prepared;
         let Loaded { settings, warnings, files } = loaded;
-        let live = running.live.clone();
+        let (live, traces) = (running.live.clone(), self.traces.clone());
         let former = cache.is_some().then(|| live.load().cache.clone()).flatten();
-        let swapped = tokio::task::spawn_blocking(move || swap(&live, settings, &policies, cache)).await;
+        let swapped =
+            tokio::task::spawn_blocking(move || swap(&live, settings, &policies, cache, &traces)).await;
         let restart_needed = swapped.map_err(refused)??;
         if let Some(former) = former {
             self.tasks.spawn(store_change::retire(former));
@@ -194,6 +197,7 @@ fn swap(
     mut settings: Settings,
     policies: &Policies,
     cache: Option<NewCache>,
+    traces: &TraceSink,
 ) -> Result<Vec<String>, Refused> {
     let old = live.load_full();
     let restart_needed = restart::keep_running(&old.settings, &mut settings);
@@ -201,6 +205,7 @@ fn swap(
     let cache = cache.unwrap_or_else(|| old.cache.clone());
     let snapshot =
         Snapshot::build(settings, Arc::new(upstreams), cache, policies, Some(&old)).map_err(refused)?;
+    let snapshot = snapshot.traced(traces);
     snapshot.upstreams.set_proxies(fleet::proxies(&snapshot.settings, snapshot.cache.as_deref()));
     snapshot.upstreams.take_effect();
     live.store(Arc::new(snapshot));

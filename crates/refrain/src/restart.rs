@@ -29,6 +29,7 @@ pub(crate) fn keep_running(old: &Settings, new: &mut Settings) -> Vec<String> {
         fleet: _,
         cost: _,
         routes: _,
+        otlp: _,
     } = new;
     let Runtime { workers, shutdown_delay: _, drain_timeout: _ } = runtime;
     let Limits {

@@ -13,7 +13,9 @@ use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use refrain_config::{Loaded, Watcher};
 use refrain_core::{Drain, Settings, Tasks};
-use refrain_proxy::{AnswerCache, Live, Policies, Server, Snapshot, keep_signing_keys};
+use refrain_proxy::{
+    AnswerCache, Live, Policies, RequestTrace, Server, Snapshot, TraceSink, keep_signing_keys,
+};
 use refrain_upstream::{Client, ClientTls, Upstreams, keep_members, keep_scaling, watch};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
@@ -27,7 +29,7 @@ use crate::origin::Origin;
 use crate::reload::{self, Reloader, Triggers};
 use crate::service::{ServiceManager, Sockets, Sorted};
 use crate::signals::{ReloadSignal, StopSignals};
-use crate::telemetry::{self, Logs};
+use crate::telemetry::{self, Exporter, Logs};
 
 /// How long the control side's own tasks may take to end.
 const CONTROL_DRAIN_TIMEOUT: Duration = Duration::from_secs(1);
@@ -59,6 +61,9 @@ pub(crate) fn serve(arguments: &ServeArguments) -> anyhow::Result<ExitCode> {
     }))
 }
 
+/// Finished requests.
+type Traces = mpsc::Receiver<Box<RequestTrace>>;
+
 /// The control side: everything but the data workers.
 struct Side {
     control: Arc<Control>,
@@ -70,13 +75,14 @@ struct Side {
 
 async fn run(origin: Origin, loaded: Loaded, sockets: Sorted, logs: &Logs) -> anyhow::Result<ExitCode> {
     let mut stop = StopSignals::install().context("signal handlers")?;
+    let (sink, traces) = TraceSink::new();
     let side = Side {
-        control: Arc::new(Control::new(telemetry::install()?, logs.lines_dropped())),
+        control: Arc::new(Control::new(telemetry::install()?, logs.lines_dropped(), sink)),
         tasks: Tasks::new(),
         service: ServiceManager::of_environment(),
     };
     let server = tokio::select! {
-        server = side.start(origin, loaded, sockets, logs) => server?,
+        server = side.start(origin, loaded, sockets, logs, traces) => server?,
         signal = stop.next() => {
             tracing::info!(signal, "stopped before it was ready");
             return Ok(ExitCode::SUCCESS);
@@ -101,6 +107,7 @@ impl Side {
         loaded: Loaded,
         sockets: Sorted,
         logs: &Logs,
+        traces: Traces,
     ) -> anyhow::Result<Server> {
         let Loaded { settings, warnings, files } = loaded;
         for warning in &warnings {
@@ -109,7 +116,7 @@ impl Side {
         let admin = self.start_admin(&settings, sockets.admin).await?;
         let (cache, health) = health::open(&settings).await?;
         let policies = self.control.policies.load(&settings).await?;
-        let live = live(settings, cache, &policies)?;
+        let live = live(settings, cache, &policies, &self.control.traces)?;
         let client = Client::new(ClientTls::native(), self.tasks.clone());
         self.find_members(&live, &client).await;
         // So that the first requests know their models. An Ollama that is away holds the start up no longer than this.
@@ -120,6 +127,7 @@ impl Side {
             );
         }
         let server = Server::start(&live, &sockets.data)?;
+        self.start_exporter(&live, client.clone(), traces);
         self.start_upkeep(&live, client);
         let (asks, requests) = mpsc::channel(reload::REQUESTS_MAX);
         let triggers = Triggers {
@@ -129,8 +137,8 @@ impl Side {
         };
         let policies = self.control.policies.clone();
         let tasks = self.tasks.clone();
-        let service = self.service.clone();
-        let reloader = Reloader { origin, policies, filter: logs.filter(), tasks, triggers, service };
+        let (filter, traces, service) = (logs.filter(), self.control.traces.clone(), self.service.clone());
+        let reloader = Reloader { origin, policies, filter, traces, tasks, triggers, service };
         let degraded = health.degraded(live.load().cache.as_deref());
         self.control.ready(live, health, asks);
         self.start_reloader(reloader);
@@ -187,6 +195,12 @@ impl Side {
         self.tasks.spawn(keep_metrics(self.control.clone(), self.tasks.draining()));
     }
 
+    /// It waits for requests that are still under way once the process drains, so it stops with the tasks.
+    fn start_exporter(&self, live: &Live, client: Client, traces: Traces) {
+        let exporter = Exporter { live: live.clone(), control: self.control.clone(), client, traces };
+        self.tasks.spawn(exporter.run(self.tasks.draining()));
+    }
+
     fn start_reloader(&self, reloader: Reloader) {
         let control = self.control.clone();
         self.tasks.spawn(async move {
@@ -220,10 +234,15 @@ impl Side {
     }
 }
 
-fn live(settings: Settings, cache: Option<Arc<AnswerCache>>, policies: &Policies) -> anyhow::Result<Live> {
+fn live(
+    settings: Settings,
+    cache: Option<Arc<AnswerCache>>,
+    policies: &Policies,
+    traces: &TraceSink,
+) -> anyhow::Result<Live> {
     let upstreams = Arc::new(Upstreams::new(&settings.pools)?);
     upstreams.set_proxies(fleet::proxies(&settings, cache.as_deref()));
-    let snapshot = Snapshot::build(settings, upstreams, cache, policies, None)?;
+    let snapshot = Snapshot::build(settings, upstreams, cache, policies, None)?.traced(traces);
     Ok(Arc::new(ArcSwap::from_pointee(snapshot)))
 }
 

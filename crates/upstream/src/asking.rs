@@ -55,6 +55,8 @@ pub(crate) struct Asking<'a> {
     body: Option<UpstreamBody>,
     pub(crate) timeouts: Timeouts,
     started: Instant,
+    /// How long it had to wait for room at an endpoint, the first time.
+    pub(crate) waited: Duration,
     /// Connections tried so far, with or without success.
     pub(crate) attempts: u32,
     /// An idle connection was dead: others likely are too.
@@ -78,6 +80,7 @@ impl<'a> Asking<'a> {
             body: Some(body),
             timeouts,
             started: Instant::now(),
+            waited: Duration::ZERO,
             attempts: 0,
             distrusts_idle: false,
             replacements: 0,
@@ -90,6 +93,11 @@ impl<'a> Asking<'a> {
             seat.charge(charge.clone());
         }
         self.seat = Some(seat);
+    }
+
+    /// There is room for it at an endpoint.
+    pub(crate) fn seated(&mut self) {
+        self.waited = self.started.elapsed();
     }
 
     pub(crate) fn total_deadline(&self) -> Instant {

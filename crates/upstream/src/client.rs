@@ -67,6 +67,7 @@ impl Client {
         let mut tried: SmallVec<[u64; 4]> = SmallVec::new();
         let give_up = asking.total_deadline();
         let mut seat = admission::seat(pool, &demand, &tried, give_up).await?;
+        asking.seated();
         loop {
             tried.push(seat.endpoint().key);
             // What is given up here is dropped before anything else is waited for: it shall take nobody's place.
@@ -232,7 +233,7 @@ impl Client {
             body: UpstreamStream::new(lease, asking.timeouts.idle, asking.total_deadline()),
             endpoint: endpoint.id().clone(),
             attempts: asking.attempts,
-            timings: Timings { connect, first_byte: started.elapsed() },
+            timings: Timings { waited: asking.waited, connect, first_byte: started.elapsed() },
         })
     }
 }

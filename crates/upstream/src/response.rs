@@ -27,6 +27,8 @@ pub struct UpstreamResponse {
 /// Where the time went before the response head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timings {
+    /// Waiting for room at an endpoint, next to nothing if there was some.
+    pub waited: Duration,
     /// Opening a connection; none if an idle one was taken.
     pub connect: Option<Duration>,
     /// From handing over the request, on the connection that answered, to the response head.

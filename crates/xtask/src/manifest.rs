@@ -48,6 +48,10 @@ pub(crate) struct Manifest {
     pub(crate) redis7_server: Option<PathBuf>,
     /// `redis-cli`, for developers.
     pub(crate) redis_cli: Option<PathBuf>,
+    /// Prometheus, which tests have scrape Refrain.
+    pub(crate) prometheus: Option<PathBuf>,
+    /// What checks its rules.
+    pub(crate) promtool: Option<PathBuf>,
     /// For `cargo xtask bench` only.
     pub(crate) nginx: Option<PathBuf>,
     /// For `cargo xtask bench` only.

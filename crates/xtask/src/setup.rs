@@ -12,6 +12,7 @@ mod model;
 mod pinned;
 mod plugins;
 mod prerequisites;
+mod prometheus;
 mod python;
 mod redis;
 mod site;
@@ -74,12 +75,14 @@ enum Step {
     WasmStd,
     /// Redis 8 with and without the query engine, and Redis 7.
     Redis,
+    /// Prometheus and promtool.
+    Prometheus,
     /// nginx and wrk, for `cargo xtask bench`.
     Bench,
 }
 
 impl Step {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Model,
         Self::Llm,
         Self::Clients,
@@ -87,10 +90,19 @@ impl Step {
         Self::Plugins,
         Self::WasmStd,
         Self::Redis,
+        Self::Prometheus,
         Self::Bench,
     ];
-    const DEFAULT: [Self; 7] =
-        [Self::Model, Self::Llm, Self::Clients, Self::Tools, Self::Plugins, Self::WasmStd, Self::Redis];
+    const DEFAULT: [Self; 8] = [
+        Self::Model,
+        Self::Llm,
+        Self::Clients,
+        Self::Tools,
+        Self::Plugins,
+        Self::WasmStd,
+        Self::Redis,
+        Self::Prometheus,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -101,6 +113,7 @@ impl Step {
             Self::Plugins => "plugins",
             Self::WasmStd => "wasm-std",
             Self::Redis => "redis",
+            Self::Prometheus => "prometheus",
             Self::Bench => "bench",
         }
     }
@@ -114,6 +127,7 @@ impl Step {
             Self::Plugins => "tools for cache policies",
             Self::WasmStd => "Rust's library for WebAssembly",
             Self::Redis => "Redis servers",
+            Self::Prometheus => "Prometheus",
             Self::Bench => "nginx and wrk",
         }
     }
@@ -128,6 +142,7 @@ impl Step {
             Self::Plugins => plugins::inputs(python),
             Self::WasmStd => wasm_std::inputs(),
             Self::Redis => redis::inputs(),
+            Self::Prometheus => prometheus::inputs(),
             Self::Bench => bench::inputs(),
         }
     }
@@ -142,6 +157,7 @@ impl Step {
             Self::Plugins => plugins::prepare(site),
             Self::WasmStd => wasm_std::prepare(site),
             Self::Redis => redis::prepare(site),
+            Self::Prometheus => prometheus::prepare(site),
             Self::Bench => bench::prepare(site),
         }
     }
@@ -162,6 +178,7 @@ impl Step {
             // The compiler knows where it is.
             Self::WasmStd => {}
             Self::Redis => redis::describe(site, manifest),
+            Self::Prometheus => prometheus::describe(site, manifest),
             Self::Bench => bench::describe(manifest),
         }
     }

@@ -37,6 +37,7 @@ mod restart;
 mod semantic;
 mod single_flight;
 mod store;
+mod telemetry;
 mod tutorial;
 mod upstream_requests;
 mod why;

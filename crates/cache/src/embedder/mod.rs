@@ -13,12 +13,13 @@ mod session;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use refrain_core::{ExactOnly, settings};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use crate::meters::{self, Work};
 pub use embedding::{DIMENSIONS, Embedding};
 use queue::{Job, Queue, Refused};
 use session::{Model, Session};
@@ -144,12 +145,15 @@ impl Embedder {
             self.counters.too_long.fetch_add(1, Ordering::Relaxed);
             return Err(ExactOnly::TooLong);
         }
+        let begun = Instant::now();
         let (reply, answer) = oneshot::channel();
         self.queue.push(Job { text, reply }).map_err(|refused| match refused {
             Refused::Full => ExactOnly::EmbedderBusy,
             Refused::Closed => ExactOnly::EmbedderDown,
         })?;
-        match timeout(self.budget, answer).await {
+        let answered = timeout(self.budget, answer).await;
+        meters::took(Work::Embed, begun);
+        match answered {
             Ok(Ok(result)) => result,
             Ok(Err(_dropped)) => Err(ExactOnly::EmbedderDown),
             Err(_elapsed) => {

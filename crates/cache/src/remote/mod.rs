@@ -40,6 +40,7 @@ use tokio::time::{Instant, interval, timeout};
 use crate::embedder::Embedding;
 use crate::entry::{Candidate, Entry};
 use crate::key::CacheKey;
+use crate::meters::{self, Work};
 use crate::purge::Verdict;
 use crate::secret::KeySecret;
 use crate::self_test::SelfTest;
@@ -239,7 +240,10 @@ impl Remote {
             self.count(LookupEnd::Away);
             return None;
         }
-        match entries.read(link, partition, key).await {
+        let begun = Instant::now();
+        let read = entries.read(link, partition, key).await;
+        meters::took(Work::Read, begun.into_std());
+        match read {
             Ok(Some(entry)) if entry.is_retained(now_ms) && entry.key.partition == *partition => Some(entry),
             Ok(_) => {
                 self.count(LookupEnd::Miss);
@@ -414,7 +418,10 @@ impl Inner {
         vector: &Embedding,
         k: usize,
     ) -> Result<Vec<Candidate>, StoreTrouble> {
-        let near = self.search(mode, partition, vector, k).await?;
+        let begun = Instant::now();
+        let near = self.search(mode, partition, vector, k).await;
+        meters::took(Work::Search, begun.into_std());
+        let near = near?;
         let mut candidates = Vec::with_capacity(near.len());
         for search::Near { similarity, key, entry, vector } in near {
             let Some(entry) = entry.filter(|entry| entry.key.partition == *partition && entry.key.key == key)
@@ -452,7 +459,10 @@ impl Inner {
         if self.near.bans.verdict_outside(&entry.key, &entry.meta) == Verdict::Gone {
             return Ok(());
         }
-        let written = self.entries.write(&self.link, mode, entry, vector).await?;
+        let begun = Instant::now();
+        let written = self.entries.write(&self.link, mode, entry, vector).await;
+        meters::took(Work::Write, begun.into_std());
+        let written = written?;
         let at = Pointer { partition: entry.key.partition, key: entry.key.key };
         if written == Written::Replaced {
             self.link.ask::<redis::Value>(&Reader::tell_change(&self.me, &self.entries.names, &at)).await?;

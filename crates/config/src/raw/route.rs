@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::telemetry::RouteLog;
 use super::{Priority, RoutePlugin, Switch, Timeouts};
 use crate::text::{
     AuthMethod, CorsOrigin, ExactPath, HostPattern, Method, NonEmpty, ReplayHeader, TimeSpan, UrlPath,
@@ -50,6 +51,9 @@ pub(crate) struct Route {
     pub(crate) limits: Vec<String>,
     /// Whose requests go first where model servers are at their limits, unless the key says. Default "normal".
     pub(crate) priority: Option<Priority>,
+    /// What its access lines say beside the usual.
+    #[serde(default)]
+    pub(crate) log: RouteLog,
     /// What is cached: `false` for nothing, `true` for all defaults, or a table. Default true, if there is a store.
     pub(crate) cache: Option<Switch<Cache>>,
     /// Cache policies that decide within those bounds, in this order: names, or tables with a config. Default: none.

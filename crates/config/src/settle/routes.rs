@@ -9,7 +9,7 @@ use refrain_core::settings::{Pool, Route, RouteMatch, Store, Timeouts};
 use refrain_core::{ListenerId, PoolId, RouteId};
 
 use super::plugins::{self, Plugins};
-use super::{Context, cache, pools, quota, tokens};
+use super::{Context, cache, pools, quota, telemetry, tokens};
 use crate::raw;
 use crate::text::parse_header_name;
 
@@ -95,6 +95,7 @@ fn route(
         forward_credentials: raw.forward_credentials.unwrap_or_default(),
         cors_origins: raw.cors_origins.into_iter().map(|origin| origin.0).collect(),
         timeouts: pools::timeouts(raw.timeouts, inherited),
+        prompt_log: telemetry::prompt_log(context, name, raw.log),
         limits: quota::on_route(context, name, raw.limits),
         priority: raw.priority.map(Into::into).unwrap_or_default(),
         cache,

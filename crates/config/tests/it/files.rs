@@ -81,6 +81,7 @@ fn every_commented_option_of_redis_loads() {
 fn load_shown(text: &str) -> Loaded {
     let environment = [
         "GPU_B_AUTHORIZATION",
+        "OTLP_AUTHORIZATION",
         "POOL_AUTHORIZATION",
         "POOL_API_KEY",
         "REDIS_PASSWORD",

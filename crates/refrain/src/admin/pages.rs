@@ -189,8 +189,7 @@ fn readyz(report: Value) -> Response<Full<Bytes>> {
 }
 
 fn metrics(control: &Control) -> Response<Full<Bytes>> {
-    let body = control.recorder.render() + &telemetry::pulled(control);
-    page(StatusCode::OK, METRICS_TYPE, body)
+    page(StatusCode::OK, METRICS_TYPE, telemetry::scrape(control))
 }
 
 fn config(running: &Running) -> Response<Full<Bytes>> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use refrain_core::RouteId;
 use refrain_core::settings::Admin;
-use refrain_proxy::{Live, Policies, Snapshot};
+use refrain_proxy::{Live, Policies, Snapshot, TraceSink};
 use refrain_upstream::Upstreams;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::mpsc;
@@ -32,7 +32,8 @@ struct Bench {
 impl Bench {
     /// Starting: nothing runs yet.
     async fn starting() -> Self {
-        let control = Arc::new(Control::new(telemetry::detached(), LinesDropped::detached()));
+        let control =
+            Arc::new(Control::new(telemetry::detached(), LinesDropped::detached(), TraceSink::new().0));
         let listener =
             AdminListener::bind(&Admin { address: "127.0.0.1:0".parse().unwrap(), ..Admin::default() })
                 .await
@@ -56,6 +57,7 @@ impl Bench {
         let (asks, requests) = mpsc::channel(REQUESTS_MAX);
         bench.control.ready(live, health, asks);
         let reloader = Reloader {
+            traces: TraceSink::new().0,
             tasks: Tasks::new(),
             origin,
             policies: PolicyRunner::default(),

@@ -1,23 +1,24 @@
 //! Numbers that are pulled at a scrape: the store's, the embedder's, the upstreams', the process's own.
 
-use std::fs;
-
 use refrain_cache::{DiskStats, EmbedderStats, RemoteStats, StoreStats, Trouble, VectorMode};
+use refrain_plugin::PolicyState;
 use refrain_proxy::{AnswerCache, Snapshot};
 use refrain_upstream::EndpointStats;
 
 use super::exposition::Exposition;
-use super::{cost, discovery, pools};
+use super::{cost, discovery, pools, process};
 use crate::control::{Control, Phase, Running};
 use crate::health::{EmbedderHealth, Health};
 
 /// The numbers as of now, in the Prometheus text format.
 pub(crate) fn pulled(control: &Control) -> String {
     let mut text = Exposition::default();
-    process(&mut text, control);
+    of_process(&mut text, control);
+    policies(&mut text, control);
     if let Some(running) = control.running() {
         let snapshot = running.live.load_full();
-        config(&mut text, running);
+        config(&mut text, running, &snapshot);
+        crowds(&mut text, &snapshot);
         health(&mut text, &running.health, snapshot.cache.as_deref());
         if let Some(cache) = &snapshot.cache {
             store(&mut text, &cache.store.stats());
@@ -53,23 +54,53 @@ fn signing_keys(text: &mut Exposition, snapshot: &Snapshot) {
     }
 }
 
-fn process(text: &mut Exposition, control: &Control) {
+fn of_process(text: &mut Exposition, control: &Control) {
     let version = env!("CARGO_PKG_VERSION");
     text.gauge("refrain_process_build_info", "The version that runs.").sample(&[("version", version)], 1);
     text.gauge("refrain_process_uptime_seconds", "Time since the start.")
         .sample(&[], control.uptime().as_secs_f64());
-    if let Some(bytes) = resident_bytes() {
-        text.gauge("refrain_process_resident_memory_bytes", "Memory in use.").sample(&[], bytes);
-    }
+    process::write(text);
     let ready = u8::from(control.phase() == Phase::Ready);
     text.gauge("refrain_process_ready", "Whether requests are taken: 0 while starting and draining.")
         .sample(&[], ready);
     text.counter("refrain_log_dropped_lines_total", "Log lines dropped because stderr was too slow.")
         .sample(&[], control.lines_dropped.count());
+    text.counter(
+        "refrain_otlp_dropped_traces_total",
+        "Requests without spans for want of room to keep them.",
+    )
+    .sample(&[], control.traces.dropped());
 }
 
-fn config(text: &mut Exposition, running: &Running) {
+fn policies(text: &mut Exposition, control: &Control) {
+    let statuses = control.policies.statuses();
+    if statuses.is_empty() {
+        return;
+    }
+    let help = "Whether a policy failed so often that it rests: its route does without it, or refuses.";
+    let mut family = text.gauge("refrain_policy_quarantined", help);
+    for status in &statuses {
+        let labels = [("plugin", status.plugin.as_str()), ("route", status.route.as_str())];
+        family.sample(&labels, u8::from(status.state != PolicyState::Ready));
+    }
+}
+
+/// One answer for many questions is mostly a wrong one.
+fn crowds(text: &mut Exposition, snapshot: &Snapshot) {
+    let help = "The most different questions that one stored answer served by likeness in about ten minutes.";
+    let mut family = text.gauge("refrain_semantic_questions_of_one_answer", help);
+    for route in snapshot.routes.iter().filter(|state| state.route.cache.semantic.is_some()) {
+        family.sample(&[("route", route.route.id.as_str())], route.crowd());
+    }
+}
+
+fn config(text: &mut Exposition, running: &Running, snapshot: &Snapshot) {
     let record = running.reloads.load();
+    text.gauge(
+        "refrain_config_info",
+        "What the settings in force come to: proxies that should be alike differ in it.",
+    )
+    .sample(&[("hash", &fingerprint(snapshot))], 1);
     text.gauge("refrain_config_generation", "Configurations in force so far.")
         .sample(&[], record.generation());
     text.gauge("refrain_config_last_reload_successful", "Whether the file's last content is in force.")
@@ -79,6 +110,18 @@ fn config(text: &mut Exposition, running: &Running) {
     text.counter("refrain_config_reloads_total", "Reloads.")
         .sample(&[("result", "applied")], record.applied)
         .sample(&[("result", "refused")], record.refused);
+}
+
+/// Hash of the settings that proxies with the same task share: not where they listen, log and keep files.
+fn fingerprint(snapshot: &Snapshot) -> String {
+    let mut settings = refrain_config::redacted(&snapshot.settings);
+    if let Some(tables) = settings.as_object_mut() {
+        for own in ["listener", "admin", "runtime", "log", "otlp", "store", "plugin_host"] {
+            tables.remove(own);
+        }
+    }
+    // JSON objects are sorted by key.
+    refrain_core::hex(&blake3::hash(settings.to_string().as_bytes()).as_bytes()[..8])
 }
 
 fn health(text: &mut Exposition, health: &Health, cache: Option<&AnswerCache>) {
@@ -228,12 +271,4 @@ fn upstreams(text: &mut Exposition, snapshot: &Snapshot) {
 enum Kind {
     Gauge,
     Counter,
-}
-
-/// Resident memory, where the system tells it as Linux does.
-fn resident_bytes() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kibibytes * 1024)
 }

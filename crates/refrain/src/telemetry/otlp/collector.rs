@@ -1,0 +1,163 @@
+//! The way to the collector.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::metrics::counter;
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use refrain_core::settings::{Endpoint, Otlp, Pool, Timeouts};
+use refrain_upstream::{
+    Client, Demand, EndpointState, PoolState, UpstreamBody, UpstreamError, UpstreamRequest, Upstreams,
+};
+use tokio::time::sleep;
+
+/// Longest answer that is read, in bytes.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// Waits before further tries; what comes meanwhile waits in its bounded queue.
+const WAITS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
+/// How long an answer may take.
+const TIMEOUTS: Timeouts = Timeouts {
+    connect: Duration::from_secs(2),
+    first_byte: Duration::from_secs(5),
+    idle: Duration::from_secs(5),
+    total: Duration::from_secs(10),
+};
+
+/// What is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Signal {
+    /// Spans.
+    Traces,
+    /// Numbers.
+    Metrics,
+}
+
+/// A collector.
+pub(super) struct Collector {
+    /// As config has it.
+    pub(super) endpoint: Endpoint,
+    client: Client,
+    pool: Arc<PoolState>,
+    state: Arc<EndpointState>,
+    /// Whether the last try failed: told once, not each time.
+    is_away: bool,
+}
+
+impl Collector {
+    /// The one that config names.
+    pub(super) fn new(client: Client, otlp: &Otlp) -> Result<Self, UpstreamError> {
+        let endpoint = otlp.endpoint.clone();
+        let pool = Arc::new(Pool {
+            timeouts: TIMEOUTS,
+            idle_connections_max: 1,
+            ..Pool::new("otlp".into(), vec![endpoint.clone()])
+        });
+        let upstreams = Upstreams::new(&BTreeMap::from([(pool.id.clone(), pool.clone())]))?;
+        let found =
+            upstreams.pool(&pool.id).and_then(|pool| Some((pool.clone(), pool.endpoint(&endpoint.id)?)));
+        let (pool, state) = found.ok_or_else(|| UpstreamError::NoEndpoint { pool: pool.id.clone() })?;
+        Ok(Self { endpoint, client, pool, state, is_away: false })
+    }
+
+    /// Sends, a few times if need be; then gives up.
+    pub(super) async fn send(&mut self, signal: Signal, body: Bytes) {
+        let mut waits = WAITS.into_iter();
+        let result = loop {
+            let sent = self.attempt(signal, body.clone()).await;
+            match (sent, waits.next()) {
+                (Sent::Later(_), Some(wait)) => sleep(wait).await,
+                (sent, _) => break sent,
+            }
+        };
+        counter!("refrain_otlp_exports_total", "signal" => signal.as_str(), "result" => result.as_str())
+            .increment(1);
+        self.tell(signal, &result);
+    }
+
+    async fn attempt(&self, signal: Signal, body: Bytes) -> Sent {
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
+        let request = UpstreamRequest {
+            method: Method::POST,
+            path_and_query: PathAndQuery::from_static(signal.path()),
+            headers,
+            body: UpstreamBody::Full(body),
+            timeouts: TIMEOUTS,
+            demand: Demand::default(),
+            charge: None,
+        };
+        match self.client.send_to(&self.pool, &self.state, request).await {
+            Err(error) => Sent::Later(error.to_string()),
+            Ok(response) => {
+                let status = response.status;
+                // So that the connection can be used again.
+                let _ = response.body.collect(ANSWER_BYTES_MAX).await;
+                Sent::of(status)
+            }
+        }
+    }
+
+    fn tell(&mut self, signal: Signal, result: &Sent) {
+        let was_away = std::mem::replace(&mut self.is_away, !matches!(result, Sent::Done));
+        match result {
+            Sent::Done if was_away => tracing::info!("the collector is back"),
+            Sent::Done => {}
+            Sent::Later(reason) | Sent::Refused(reason) if !was_away => {
+                tracing::warn!(
+                    signal = signal.as_str(),
+                    reason,
+                    "the collector takes nothing; requests go on"
+                );
+            }
+            Sent::Later(_) | Sent::Refused(_) => {}
+        }
+    }
+}
+
+/// What became of a try.
+enum Sent {
+    Done,
+    /// It may go well later.
+    Later(String),
+    /// It never will.
+    Refused(String),
+}
+
+impl Sent {
+    /// Which answers allow another try: OTLP specification, "Retryable Response Codes".
+    fn of(status: StatusCode) -> Self {
+        match status.as_u16() {
+            200..=299 => Self::Done,
+            429 | 502..=504 => Self::Later(status.to_string()),
+            _ => Self::Refused(status.to_string()),
+        }
+    }
+
+    fn as_str(&self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Later(_) => "away",
+            Self::Refused(_) => "refused",
+        }
+    }
+}
+
+impl Signal {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Traces => "traces",
+            Self::Metrics => "metrics",
+        }
+    }
+
+    fn path(self) -> &'static str {
+        match self {
+            Self::Traces => "/v1/traces",
+            Self::Metrics => "/v1/metrics",
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! What Refrain tells about itself: spans and metrics for a collector, queries and alerts that work, access lines.
+
+mod access;
+mod otlp;
+mod prometheus;
