@@ -18,7 +18,7 @@ async fn a_line_tells_who_what_and_how_long_but_not_what_was_asked() {
     let (_fake, refrain) =
         start_with(|config| config.env("REFRAIN_LOG__FORMAT", "json").people(&[&ann])).await;
     let ask = Ask::chat("the zebra sleeps").by(&ann);
-    refrain.open(&ask.clone().streamed()).await.rest().await;
+    refrain.open(&ask.clone().streamed()).await.rest().await.1.unwrap();
     refrain.send(&ask).await;
     refrain.logged(0, "hit_exact").await;
     let lines = lines(&refrain);

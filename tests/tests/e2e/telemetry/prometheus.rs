@@ -89,10 +89,10 @@ async fn busy() -> (FakeUpstream, RedisServer, Collector, tempfile::TempDir, Ref
     let refrain = Refrain::start(&config).await;
     for ask in [Ask::chat("How do I reset my password?"), Ask::chat("How can I reset my password?")] {
         refrain.send(&ask).await;
-        refrain.open(&ask.streamed()).await.rest().await;
+        refrain.open(&ask.streamed()).await.rest().await.1.unwrap();
     }
     let several = Ask::chat("another one, in pieces").streamed().cache_control("no-store");
-    refrain.open(&several).await.rest().await;
+    refrain.open(&several).await.rest().await.1.unwrap();
     refrain.send(&Ask::post_bytes("/v1/chat/completions", "{")).await;
     (fake, redis, collector, dir, refrain)
 }
