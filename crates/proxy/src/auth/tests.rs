@@ -93,6 +93,7 @@ fn settings(keys: Vec<ApiKey>, tokens: Vec<TokenIssuer>) -> Settings {
         routes: vec![],
         log: Log::default(),
         cost: Cost::default(),
+        otlp: None,
     }
 }
 
