@@ -28,10 +28,8 @@ const LOAD_SHARE: f64 = 0.8;
 const CALIBRATION: &str = "10s";
 /// Users who wait for each answer meanwhile.
 const CALIBRATION_USERS: &str = "32";
-/// Memory may grow by this much from the warm state on: allocators are not exact.
+/// Memory may grow by this much from the second quarter of the time to the last: allocators are not exact.
 const GROWTH_MAX: f64 = 1.1;
-/// Part of the time after which everything is warm.
-const WARM: f64 = 0.25;
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Arguments of `cargo xtask soak`.
@@ -70,8 +68,8 @@ struct Answered {
 /// Nothing may fail, and memory must stay.
 fn judge(answered: &Answered, memory: &[u64]) -> Result<()> {
     let Answered { requests, failed, p99_ms, .. } = answered;
-    let (early, late) = memory.split_at(memory.len() * 3 / 4);
-    let warm = &early[(memory.len() as f64 * WARM) as usize..];
+    let quarter = memory.len() / 4;
+    let (warm, late) = (&memory[quarter..2 * quarter], &memory[3 * quarter..]);
     let most = |part: &[u64]| part.iter().copied().max().unwrap_or_default();
     println!(
         "{requests} requests, {failed} failed, p99 {p99_ms:.1} ms; memory {} MiB when warm, {} MiB at the end",
