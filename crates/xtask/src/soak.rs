@@ -91,7 +91,6 @@ struct Stage {
     binary: PathBuf,
     /// Kept alive only.
     _upstream: Server,
-    client: Client,
     dir: PathBuf,
     ports: [u16; 3],
     component: Vec<u8>,
@@ -112,7 +111,6 @@ impl Stage {
             refrain,
             binary: binary.to_owned(),
             _upstream: upstream,
-            client: Client::new(TIMEOUT),
             dir: dir.to_owned(),
             ports,
             component,
@@ -151,12 +149,14 @@ impl Stage {
         Ok(memory)
     }
 
+    /// Over a connection of its own: the admin listener closes those that are old.
     fn reload(&self, step: u32) -> Result<()> {
-        let answer = self.client.post(&format!("http://127.0.0.1:{}/reload", self.ports[2]), "", &[])?;
+        let client = Client::new(TIMEOUT);
+        let answer = client.post(&format!("http://127.0.0.1:{}/reload", self.ports[2]), "", &[])?;
         if answer.status != 200 {
             bail!("reload {step} was refused: {}", answer.body);
         }
-        let config = self.client.get(&format!("http://127.0.0.1:{}/config", self.ports[2]))?;
+        let config = client.get(&format!("http://127.0.0.1:{}/config", self.ports[2]))?;
         let config: Value = serde_json::from_str(&config)?;
         if config["pool"]["up"]["revision"].as_str() != Some(step.to_string().as_str()) {
             bail!("reload {step} is not in force");

@@ -33,8 +33,10 @@ use crate::control::Control;
 const CONNECTIONS_MAX: usize = 64;
 /// From accept, or the end of the last answer, to a whole request head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// After this a connection is closed whatever it does, so that a client that stalls holds no place for ever.
+/// After this a connection is closed once its answer has ended, so that none holds its place for ever.
 const CONNECTION_AGE_MAX: Duration = Duration::from_secs(300);
+/// And after this whatever it does: a client that stalls.
+const LAST_ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// Request line and headers, in bytes.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// Wait after a failed accept.
@@ -146,8 +148,12 @@ async fn serve(stream: TcpStream, control: Arc<Control>, settings: Arc<Admin>) {
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(stream), service);
+    let mut connection = std::pin::pin!(connection);
     // Broken and stalled connections are the client's business.
-    let _ = timeout(CONNECTION_AGE_MAX, connection).await;
+    if timeout(CONNECTION_AGE_MAX, connection.as_mut()).await.is_err() {
+        connection.as_mut().graceful_shutdown();
+        let _ = timeout(LAST_ANSWER_TIMEOUT, connection).await;
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Secrets stay secret: nothing that Refrain logs, measures or answers has a key, a credential, a password or a prompt.
 
 use refrain_tests::fake::{Answer, FakeUpstream};
+use refrain_tests::otlp::Collector;
 use refrain_tests::redis::{Flavour, RedisOptions, RedisServer};
 use refrain_tests::{Ask, Client, Config, Person, Refrain, eventually};
 
@@ -12,17 +13,32 @@ const WRONG_KEY: &str = "sk-canary-wrong-key-55e0";
 const UPSTREAM_KEY: &str = "canary-upstream-key-0d4c";
 const UPSTREAM_HEADER: &str = "canary-upstream-header-83b7";
 const REDIS_PASSWORD: &str = "canary-redis-password-2e9f";
+const JWT_SECRET: &str = "canary-jwt-secret-41c8-0123456789abcdef0123456789abcdef";
+const OTLP_KEY: &str = "canary-otlp-key-9d30";
 
 /// Everything that may not be seen by whoever reads logs and metrics.
 fn canaries(people: &[&Person]) -> Vec<String> {
-    let own = [PROMPT, ANSWER, COOKIE, WRONG_KEY, UPSTREAM_KEY, UPSTREAM_HEADER, REDIS_PASSWORD];
-    own.into_iter().map(str::to_owned).chain(people.iter().map(|person| person.token())).collect()
+    let sent = [PROMPT, ANSWER, COOKIE, WRONG_KEY];
+    let own = [UPSTREAM_KEY, UPSTREAM_HEADER, REDIS_PASSWORD, JWT_SECRET, OTLP_KEY];
+    sent.into_iter().chain(own).map(str::to_owned).chain(people.iter().map(|person| person.token())).collect()
 }
 
 /// All that operators see.
 async fn told(refrain: &Refrain) -> String {
     let mut told = String::new();
-    for path in ["/", "/livez", "/readyz", "/metrics", "/config", "/upstreams", "/nothing"] {
+    let pages = [
+        "/",
+        "/livez",
+        "/readyz",
+        "/metrics",
+        "/config",
+        "/upstreams",
+        "/scaling",
+        "/cost",
+        "/misses",
+        "/shadow",
+    ];
+    for path in pages.into_iter().chain(["/nothing"]) {
         told += &refrain.admin(&Ask::get(path)).await.text();
     }
     told += &refrain.reload().await.text();
@@ -73,9 +89,17 @@ async fn no_secret_and_no_prompt_is_logged_measured_or_told() {
     let (ann, webui) = (Person::new("ann", "acme"), Person::service("webui", "acme"));
     let redis = RedisServer::start_with(RedisOptions::new(Flavour::Plain).password(REDIS_PASSWORD)).await;
     let secret = tempfile::tempdir().unwrap();
-    let fake = FakeUpstream::start().await;
+    let (fake, collector) = (FakeUpstream::start().await, Collector::start().await);
     let config = Config::new(&fake.url())
         .people(&[&ann, &webui])
+        .cache("miss_sample = 1.0")
+        .tables(&format!(
+            "[otlp]\nurl = \"{}\"\nsample = 1.0\nmetrics_interval = \"1s\"\nauthorization = {{ value = \"Bearer {OTLP_KEY}\" }}",
+            collector.url()
+        ))
+        .tables(&format!(
+            "[jwt.webui]\nissuer = \"open-webui\"\nheader = \"X-OpenWebUI-User-Jwt\"\nsecret = {{ value = {JWT_SECRET:?} }}"
+        ))
         .pool(&format!(
             "authorization = {{ value = \"Bearer {UPSTREAM_KEY}\" }}\nheaders = {{ x-api-key = {{ value = {UPSTREAM_HEADER:?} }} }}"
         ))
@@ -91,7 +115,15 @@ async fn no_secret_and_no_prompt_is_logged_measured_or_told() {
     let sent = fake.requests("/v1/chat/completions");
     assert!(sent.iter().any(|request| request.header("authorization") == [format!("Bearer {UPSTREAM_KEY}")]));
     assert!(sent.iter().all(|request| request.header("cookie").is_empty()));
-    check_silent(&told(&refrain).await, &canaries(&[&ann, &webui]));
+    let canaries = canaries(&[&ann, &webui]);
+    check_silent(&told(&refrain).await, &canaries);
+    collector.request_with("refrain.cache.outcome", "error").await;
+    collector.metrics_with("gen_ai.server.request.duration").await;
+    let collected = ["/v1/traces", "/v1/metrics"].map(|path| collector.requests(path)).concat();
+    assert!(collected[0].header("authorization") == [format!("Bearer {OTLP_KEY}")]);
+    let texts: String =
+        collected.iter().map(|sent| String::from_utf8_lossy(&sent.body).into_owned()).collect();
+    check_silent(&texts, &canaries);
 }
 
 #[tokio::test]
