@@ -19,7 +19,7 @@ use super::drain_rate::DrainRate;
 use crate::clock::Millis;
 use crate::demand::Demand;
 
-/// Waiters of one tenant, each with another want, that are looked at before the next tenant's turn: the first may want what
+/// Wants of one tenant that are looked at before the next tenant's turn: the first may want what
 /// nobody has room for.
 const LOOKS_A_TENANT: usize = 8;
 
@@ -95,9 +95,19 @@ struct Class {
     passes: u32,
 }
 
+/// Who waits of one tenant. A seat that becomes free costs as much as there are wants, however many wait.
 #[derive(Debug)]
 struct Line {
     tenant: Option<TenantId>,
+    /// By want; whose first came first is first. None is empty.
+    groups: VecDeque<Group>,
+    len: usize,
+}
+
+/// Waiters for whom there is room alike, by ticket.
+#[derive(Debug)]
+struct Group {
+    want: u64,
     waiters: VecDeque<(u64, Waiter)>,
 }
 
@@ -145,9 +155,11 @@ impl Queue {
         let class = waiter.demand.priority as usize;
         let ring = &mut lines.classes[class].ring;
         match ring.iter_mut().find(|line| line.tenant == tenant) {
-            Some(line) => line.waiters.push_back((ticket, waiter)),
+            Some(line) => line.push(ticket, waiter),
             None => {
-                ring.push_back(Line { tenant: tenant.clone(), waiters: VecDeque::from([(ticket, waiter)]) });
+                let mut line = Line { tenant: tenant.clone(), groups: VecDeque::new(), len: 0 };
+                line.push(ticket, waiter);
+                ring.push_back(line);
             }
         }
         self.waiting.fetch_add(1, SeqCst);
@@ -163,17 +175,17 @@ impl Queue {
         };
         let ring = &mut lines.classes[lowest].ring;
         let is_own_class = lowest == demand.priority as usize;
-        let own = ring.iter().find(|line| line.tenant == demand.tenant).map_or(0, |line| line.waiters.len());
+        let own = ring.iter().find(|line| line.tenant == demand.tenant).map_or(0, |line| line.len);
         let others = ring.iter().any(|line| line.tenant != demand.tenant);
-        let Some(longest) = ring.iter_mut().max_by_key(|line| line.waiters.len()) else {
+        let Some(longest) = ring.iter_mut().max_by_key(|line| line.len) else {
             return Some(Turned::Full);
         };
-        if is_own_class && longest.waiters.len() <= own + 1 {
+        if is_own_class && longest.len <= own + 1 {
             return Some(if others && own > 0 { Turned::Share } else { Turned::Full });
         }
-        let left = longest.waiters.pop_back();
-        ring.retain(|line| !line.waiters.is_empty());
-        if let Some((_, waiter)) = left {
+        let left = longest.pop_newest();
+        ring.retain(|line| line.len > 0);
+        if let Some(waiter) = left {
             self.waiting.fetch_sub(1, SeqCst);
             self.refused.fetch_add(1, Relaxed);
             // Who has left needs no answer.
@@ -271,7 +283,7 @@ impl Class {
             let Some(mut line) = self.ring.pop_front() else { break };
             let given = line.serve(next, round);
             all.removed += given.removed;
-            if !line.waiters.is_empty() {
+            if line.len > 0 {
                 self.ring.push_back(line);
             }
             if given.seated {
@@ -283,26 +295,71 @@ impl Class {
 }
 
 impl Line {
+    /// The newest ticket.
+    fn push(&mut self, ticket: u64, waiter: Waiter) {
+        self.len += 1;
+        match self.groups.iter_mut().find(|group| group.want == waiter.want) {
+            Some(group) => group.waiters.push_back((ticket, waiter)),
+            None => self
+                .groups
+                .push_back(Group { want: waiter.want, waiters: VecDeque::from([(ticket, waiter)]) }),
+        }
+    }
+
+    fn pop_newest(&mut self) -> Option<Waiter> {
+        let newest = |group: &Group| group.waiters.back().map(|(ticket, _)| *ticket);
+        let at = (0..self.groups.len()).max_by_key(|at| newest(&self.groups[*at]))?;
+        let waiters = &mut self.groups[at].waiters;
+        let newest = waiters.len().checked_sub(1)?;
+        self.remove(at, newest)
+    }
+
+    /// Takes a waiter out of a group.
+    fn remove(&mut self, group: usize, at: usize) -> Option<Waiter> {
+        let (_, waiter) = self.groups[group].waiters.remove(at)?;
+        self.len -= 1;
+        if at == 0 {
+            self.settle(group);
+        }
+        Some(waiter)
+    }
+
+    /// Moves a group whose first has left to where its next belongs.
+    fn settle(&mut self, group: usize) {
+        let Some(group) = self.groups.remove(group) else { return };
+        let Some(first) = group.first() else { return };
+        let at = self.groups.partition_point(|other| other.first() < Some(first));
+        self.groups.insert(at, group);
+    }
+
+    fn forget(&mut self, ticket: u64) -> Option<Waiter> {
+        let place = |group: &Group| group.waiters.binary_search_by_key(&ticket, |(ticket, _)| *ticket).ok();
+        let (group, at) = self.groups.iter().enumerate().find_map(|(at, group)| Some((at, place(group)?)))?;
+        self.remove(group, at)
+    }
+
     /// Serves the first that can be served.
     fn serve(&mut self, next: &mut impl FnMut(&Waiter) -> Next, round: &mut Round) -> Given {
-        let before = self.waiters.len();
-        self.waiters.retain(|(_, waiter)| !waiter.reply.is_closed());
-        let mut given = Given { seated: false, removed: before - self.waiters.len() };
-        let mut looks = 0;
-        for at in 0..self.waiters.len() {
-            let waiter = &self.waiters[at].1;
-            if round.full.contains(&waiter.want) {
+        let mut given = Given { seated: false, removed: 0 };
+        let (mut at, mut looks) = (0, 0);
+        while looks < LOOKS_A_TENANT
+            && let Some(group) = self.groups.get(at)
+        {
+            let Some((_, waiter)) = group.waiters.front().filter(|_| !round.full.contains(&group.want))
+            else {
+                at += 1;
+                continue;
+            };
+            if waiter.reply.is_closed() {
+                given.removed += usize::from(self.remove(at, 0).is_some());
                 continue;
             }
             let Next::Give(seat) = next(waiter) else {
-                round.full.insert(waiter.want);
+                round.full.insert(group.want);
                 looks += 1;
-                if looks == LOOKS_A_TENANT {
-                    break;
-                }
                 continue;
             };
-            if let Some((_, waiter)) = self.waiters.remove(at) {
+            if let Some(waiter) = self.remove(at, 0) {
                 given.removed += 1;
                 given.seated = true;
                 round.left.extend(waiter.reply.send(seat).err().and_then(Result::ok));
@@ -313,16 +370,118 @@ impl Line {
     }
 }
 
+impl Group {
+    fn first(&self) -> Option<u64> {
+        self.waiters.front().map(|(ticket, _)| *ticket)
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         let mut lines = self.lines.lock();
         let ring = &mut lines.classes[self.class].ring;
         let Some(line) = ring.iter_mut().find(|line| line.tenant == self.tenant) else { return };
-        let Ok(at) = line.waiters.binary_search_by_key(&self.ticket, |(ticket, _)| *ticket) else { return };
-        let gone = line.waiters.remove(at);
+        let Some(gone) = line.forget(self.ticket) else { return };
         self.waiting.fetch_sub(1, SeqCst);
-        ring.retain(|line| !line.waiters.is_empty());
+        if line.len == 0 {
+            ring.retain(|line| line.len > 0);
+        }
         drop(lines);
         drop(gone);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Join(u8),
+        Leave(usize),
+        /// Room for one of each of these wants.
+        Room(BTreeSet<u8>),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            4 => (0_u8..5).prop_map(Step::Join),
+            1 => (0_usize..50).prop_map(Step::Leave),
+            2 => proptest::collection::btree_set(0_u8..5, 0..3).prop_map(Step::Room),
+        ];
+        proptest::collection::vec(step, 1..200)
+    }
+
+    fn waiter(want: u8) -> (Waiter, oneshot::Receiver<Result<Seat, Turned>>) {
+        let (reply, answer) = oneshot::channel();
+        let demand = Demand { model: Some(want.to_string().into()), ..Demand::default() };
+        (Waiter::new(demand, Vec::new(), reply), answer)
+    }
+
+    proptest! {
+        /// One tenant's line, against a plain list: of those for whom there is room, the first that came is served.
+        #[test]
+        fn whoever_came_first_and_has_room_is_served_first(steps in steps()) {
+            let queue = Queue::default();
+            let mut list = Vec::new();
+            for step in steps {
+                match step {
+                    Step::Join(want) => {
+                        let (waiter, answer) = waiter(want);
+                        list.push((want, queue.join(waiter, 1_000).expect("there is room to wait"), answer));
+                    }
+                    Step::Leave(at) if at < list.len() => drop(list.remove(at)),
+                    Step::Leave(_) => {}
+                    Step::Room(mut room) => {
+                        let mut served = Vec::new();
+                        let mut expected = room.clone();
+                        queue.serve(Millis::now(), |waiter| {
+                            let want = waiter.demand.model.as_deref().and_then(|want| want.parse().ok());
+                            let want = want.expect("each has a want");
+                            if !room.remove(&want) {
+                                return Next::Wait;
+                            }
+                            served.push(want);
+                            Next::Give(Err(Turned::NobodyLeft))
+                        });
+                        let mut due = Vec::new();
+                        list.retain(|(want, _, _)| {
+                            let is_due = expected.remove(want);
+                            due.extend(is_due.then_some(*want));
+                            !is_due
+                        });
+                        prop_assert_eq!(served, due);
+                    }
+                }
+                prop_assert_eq!(queue.waiting(), list.len());
+            }
+            for (_, _, answer) in &mut list {
+                prop_assert!(answer.try_recv().is_err(), "nobody who still waits was told anything");
+            }
+        }
+    }
+
+    #[test]
+    fn a_seat_costs_a_few_looks_however_many_wait() {
+        let queue = Queue::default();
+        let waiting: Vec<_> = (0..10_000)
+            .map(|at| {
+                let (waiter, answer) = waiter(u8::from(at % 2 == 0));
+                (queue.join(waiter, 20_000).unwrap(), answer)
+            })
+            .collect();
+        let (mut room, mut looks) = (1, 0);
+        queue.serve(Millis::now(), |_| {
+            looks += 1;
+            room -= 1;
+            if room >= 0 { Next::Give(Err(Turned::NobodyLeft)) } else { Next::Wait }
+        });
+        assert_eq!(looks, 3, "one who gets it, and one of each want who doesn't");
+        drop(waiting);
+        assert_eq!(queue.waiting(), 0);
     }
 }
