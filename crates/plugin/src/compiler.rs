@@ -8,12 +8,14 @@ use std::sync::{Arc, Weak};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tracing::info;
+use tracing::{debug, info};
 
 use crate::component::{Loaded, Loader, Unfit};
 
 /// Components that may wait to be compiled.
 pub(crate) const WAITING_MAX: usize = 64;
+/// How far the thread steps back behind those that answer requests: 5 is about a third of their weight.
+const NICENESS: i32 = 5;
 /// Components that are kept though nobody has taken them yet: whoever asked for them left.
 const UNCLAIMED_MAX: usize = 4;
 
@@ -57,16 +59,27 @@ enum Entry {
     Loaded(Weak<Loaded>),
 }
 
+/// Compiling is never urgent: where there are few cores, whoever answers requests goes first.
+fn step_back() {
+    // On Linux niceness is the thread's own; elsewhere it would be everybody's.
+    #[cfg(target_os = "linux")]
+    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
+        debug!("policies are compiled at the priority of requests: {error}");
+    }
+}
+
 impl Compiler {
     /// Starts the thread; it ends when the compiler is dropped.
     pub(crate) fn start(loader: Loader) -> std::io::Result<Self> {
         let (jobs, queue) = sync_channel(WAITING_MAX);
         let known = Arc::new(Known::default());
         let shared = known.clone();
-        std::thread::Builder::new()
-            .name("policy-compiler".into())
-            .stack_size(8 * 1024 * 1024)
-            .spawn(move || shared.run(&loader, &queue))?;
+        std::thread::Builder::new().name("policy-compiler".into()).stack_size(8 * 1024 * 1024).spawn(
+            move || {
+                step_back();
+                shared.run(&loader, &queue);
+            },
+        )?;
         Ok(Self { known, jobs })
     }
 
