@@ -47,15 +47,24 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     fs::create_dir_all(&dir).with_context(|| format!("can't create {}", dir.display()))?;
     let refrain = crate::run::build(crate::run::Profile::Release)?;
     let stage = Stage::start(require("nginx", "bench", manifest.nginx.as_ref())?, &refrain, &dir)?;
-    // Each reload changes the keys, so that most requests are misses.
+    // Each reload changes the keys, so that most requests are misses: so are all of these.
     let able = stage
-        .load(&["--no-cache", "--concurrency", CALIBRATION_USERS, "--duration", CALIBRATION])?
+        .load(&["--repeat", "0", "--concurrency", CALIBRATION_USERS, "--duration", CALIBRATION])?
         .finish()?
         .rate;
     let rate = (able * LOAD_SHARE).round();
     println!("{able:.0} requests a second are possible; {rate:.0} are sent for {} min", args.minutes);
     let duration = format!("{}s", args.minutes * 60);
-    let load = stage.load(&["--rate", &rate.to_string(), "--duration", &duration, "--in-flight", "4096"])?;
+    let load = stage.load(&[
+        "--repeat",
+        "0.3",
+        "--rate",
+        &rate.to_string(),
+        "--duration",
+        &duration,
+        "--in-flight",
+        "4096",
+    ])?;
     let memory = stage.change(Duration::from_secs(args.minutes * 60))?;
     let answered = load.finish()?;
     judge(&answered, &memory)
@@ -131,7 +140,7 @@ impl Stage {
         let report = self.dir.join("load.json");
         let mut command = Command::new(&self.binary);
         let url = format!("http://127.0.0.1:{}", self.ports[1]);
-        command.args(["bench", "--url", &url, "--model", "bench", "--whole", "--repeat", "0.3", "--json"]);
+        command.args(["bench", "--url", &url, "--model", "bench", "--whole", "--json"]);
         command.arg(&report).args(how);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
         Ok(Load { child, report })

@@ -113,12 +113,14 @@ impl Client {
         let (sender, response) = self.send(server, ask).await?;
         *cache = CacheStatus::of(response.headers());
         if response.status() != StatusCode::OK {
-            return Err(refusal(response).await);
+            let (refusal, is_whole) = refusal(response).await;
+            if is_whole {
+                server.keep(sender);
+            }
+            return Err(refusal);
         }
         let answered = self.read(response.into_body(), arrivals).await?;
-        if !sender.is_closed() {
-            server.idle.lock().push(sender);
-        }
+        server.keep(sender);
         Ok(answered)
     }
 
@@ -183,6 +185,13 @@ impl Server {
     fn pop(&self) -> Option<Sender> {
         self.idle.lock().pop()
     }
+
+    /// For the next request, after an answer that was read to its end.
+    fn keep(&self, sender: Sender) {
+        if !sender.is_closed() {
+            self.idle.lock().push(sender);
+        }
+    }
 }
 
 impl Arrivals {
@@ -216,10 +225,12 @@ fn headers(asking: &AskingArguments, key: Option<&str>) -> anyhow::Result<Header
     Ok(headers)
 }
 
-async fn refusal(response: Response<Incoming>) -> Failure {
+/// What was answered instead, and whether all of it was read.
+async fn refusal(response: Response<Incoming>) -> (Failure, bool) {
     let status = response.status().as_u16();
     let body = Limited::new(response.into_body(), FAILURE_BYTES_MAX).collect().await;
+    let is_whole = body.is_ok();
     let body = body.map(|body| body.to_bytes()).unwrap_or_default();
     let text = String::from_utf8_lossy(&body).chars().take(TEXT_CHARS_MAX).collect();
-    Failure::Status { status, text }
+    (Failure::Status { status, text }, is_whole)
 }
