@@ -56,6 +56,8 @@ async fn run(
     let begun = Instant::now();
     let response = client.send(&keeper.miss.keyed.planned.target.pool, request).await?;
     keeper.state().metrics.first_byte(response.timings);
+    // What it takes of a server begins when there is room at one.
+    let begun = begun + response.timings.waited;
     let api = keeper.miss.keyed.planned.asked.request.prompt.api;
     let (from, mut body) = provenance(response, api.dialect());
     lead.head(from.head.clone());

@@ -229,6 +229,14 @@ impl Ledger {
         self.bills.lock().clone()
     }
 
+    /// Pools of other names are gone: what they cost so far stays, and they cost nothing more.
+    pub(crate) fn keep(&self, is_there: impl Fn(&PoolId) -> bool) {
+        let mut bills = self.bills.lock();
+        for (_, bill) in bills.iter_mut().filter(|(pool, _)| !is_there(pool)) {
+            *bill = Bill { dollars: bill.dollars, endpoint_hours: bill.endpoint_hours, ..Bill::default() };
+        }
+    }
+
     /// A pool had endpoints of these prices for so long, and this proxy is one of so many.
     pub(crate) fn bill(
         &self,
@@ -302,6 +310,19 @@ mod tests {
         assert!(Arc::ptr_eq(&ledger.account(holder("t0")), &first));
         let others = [ledger.account(holder("new")), ledger.account(holder(OTHERS))];
         assert!(Arc::ptr_eq(&others[0], &others[1]));
+    }
+
+    #[test]
+    fn cost_of_a_pool_that_is_gone_stays_and_grows_no_more() {
+        let ledger = Ledger::default();
+        let (gone, kept) = (PoolId::new("gone"), PoolId::new("kept"));
+        for pool in [&gone, &kept] {
+            ledger.bill(pool, &[Some(MicroDollars::of_dollars(2.0))], Duration::from_secs(3600), 1);
+        }
+        ledger.keep(|pool| *pool == kept);
+        let bills = ledger.bills();
+        assert_eq!(bills[&gone], Bill { dollars: 2.0, endpoint_hours: 1.0, ..Bill::default() });
+        assert_eq!((bills[&kept].per_hour, bills[&kept].endpoints), (2.0, 1));
     }
 
     #[test]

@@ -87,7 +87,7 @@ pub struct PoolStats {
     pub limit: u32,
     /// The same of all endpoints that are asked.
     pub capacity: u64,
-    /// Tokens that the endpoints generated, of answers that were understood.
+    /// Tokens that the endpoints generated, as far as they told.
     pub output_tokens: u64,
     /// The same a second, of late.
     pub output_tokens_per_second: f64,
@@ -148,8 +148,10 @@ impl Upstreams {
         })
     }
 
-    /// These pools are the live ones from now on: new connections use what certificate files held when they were made.
+    /// These pools are the live ones from now on: new connections use what certificate files held when they were made, and
+    /// what others cost is written down no more.
     pub fn take_effect(&self) {
+        self.ledger.keep(|pool| self.pools.contains_key(pool));
         for (endpoint, tls) in &self.renewed {
             endpoint.tls.store(Some(tls.clone()));
         }

@@ -92,6 +92,45 @@ async fn cost_of_a_server_that_two_share_is_paid_once() {
 }
 
 #[tokio::test]
+async fn cost_of_waiting_for_a_server_is_not_freed_by_a_hit() {
+    let fake = FakeUpstream::start().await;
+    let config = Config::new(&fake.url()).pool(PRICES).pool("limits = { concurrency = 1 }");
+    let refrain = Refrain::start(&config).await;
+    fake.next(openai::chat(&json!({}), 1).pause(1, std::time::Duration::from_secs(2)));
+    let client = Client::http(refrain.address());
+    let second = async {
+        eventually("the first", async || (fake.in_flight() == 1).then_some(())).await;
+        client.send(&Ask::chat("the second waits")).await
+    };
+    let first = Ask::chat("the first takes long");
+    let (first, second) = tokio::join!(client.send(&first), second);
+    assert_eq!((first.status, second.status), (200, 200));
+    assert!(refrain.send(&Ask::chat("the second waits")).await.is_hit());
+    let report = cost(&refrain).await;
+    assert!(number(&report["routes"][0]["freed_gpu_seconds"]) < 1.0, "{report:#}");
+}
+
+#[tokio::test]
+async fn cost_of_a_pool_that_a_reload_took_away_grows_no_more() {
+    let fake = FakeUpstream::start().await;
+    let tables =
+        |more: &str| format!("{more}[pool.kept]\nendpoints = [{:?}]\nprice_per_hour = 5.0\n", fake.url());
+    let gone = format!("[pool.gone]\nendpoints = [{:?}]\nprice_per_hour = 7.0\n", fake.url());
+    let refrain = Refrain::start(&Config::new(&fake.url()).tables(&tables(&gone))).await;
+    let price = async |pool: &str| {
+        refrain.metrics().await.sum("refrain_cost_pool_dollars_per_hour", &[("pool", pool)])
+    };
+    eventually("both prices", async || {
+        (price("gone").await == 7.0 && price("kept").await == 5.0).then_some(())
+    })
+    .await;
+    let text = std::fs::read_to_string(refrain.config_path()).unwrap();
+    std::fs::write(refrain.config_path(), text.replace(&gone, "")).unwrap();
+    assert_eq!(refrain.reload().await.status, 200);
+    assert_eq!((price("gone").await, price("kept").await), (0.0, 5.0));
+}
+
+#[tokio::test]
 async fn cost_command_says_freed_and_what_is_missing() {
     let fake = FakeUpstream::start().await;
     let config = Config::new(&fake.url()).pool(PRICES);

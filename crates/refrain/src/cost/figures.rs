@@ -76,7 +76,12 @@ pub(crate) fn report(books: &Books) -> CostReport {
         pools: books.pools.iter().map(|(id, book)| pool(id, book, &pools)).collect(),
         routes: lines(books, &pools, |holder| holder.route.as_str()),
         tenants,
-        reference: books.cost.reference.map(|prices| reference(books, &cache, prices)),
+        // Servers whose price nobody told would pass for free.
+        reference: books
+            .cost
+            .reference
+            .filter(|_| books.pools.values().all(|pool| pool.bill.unpriced == 0))
+            .map(|prices| reference(books, &cache, prices)),
         cache,
     }
 }

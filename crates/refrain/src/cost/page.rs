@@ -90,18 +90,26 @@ fn cache(cache: &CacheReport, has_prices: bool) -> String {
 /// Freed is what the same servers have time for; saved is what needs no server.
 fn worth(cache: &CacheReport) -> String {
     let mut text = String::new();
-    if cache.freed_dollars != 0.0 {
+    if cache.freed_dollars > 0.0 {
         let _ = writeln!(
             text,
             "Freed: {} of servers' time, for other work. They cost the same: their number does not follow the load.",
             money(cache.freed_dollars)
         );
     }
-    if cache.saved_dollars != 0.0 {
+    if cache.saved_dollars > 0.0 {
         let _ = writeln!(
             text,
             "Saved: {}, where the number of servers follows the load.",
             money(cache.saved_dollars)
+        );
+    }
+    let more = -(cache.freed_dollars.min(0.0) + cache.saved_dollars.min(0.0));
+    if more > 0.0 {
+        let _ = writeln!(
+            text,
+            "Refreshes took {} more of servers' time than stored answers spared.",
+            money(more)
         );
     }
     if let (Some(cost), Some(needed), Some(achieved)) =
@@ -240,6 +248,23 @@ The same tokens cost $1.50 at the prices of cost.reference, and $36.30 here: $34
         books.pools.values_mut().for_each(|pool| pool.is_elastic = true);
         let text = page(&report(&books));
         assert!(text.contains("Saved: $0.90") && !text.contains("Freed:"), "{text}");
+    }
+
+    #[test]
+    fn cost_page_says_when_refreshes_take_more_than_hits_spare() {
+        let mut books = one_server();
+        // That makes a GPU second dearer, too: 12 dollars for 9,100 of them.
+        books.accounts[0].1.refresh.dollars = 3.0;
+        let text = page(&report(&books));
+        assert!(text.contains("Refreshes took $1.68 more of servers' time"), "{text}");
+        assert!(!text.contains("Freed:") && !text.contains("$-"), "{text}");
+    }
+
+    #[test]
+    fn cost_page_compares_no_prices_while_those_of_servers_are_missing() {
+        let mut books = one_server();
+        books.pools.values_mut().for_each(|pool| pool.bill.unpriced = 1);
+        assert_eq!(report(&books).reference, None);
     }
 
     #[test]

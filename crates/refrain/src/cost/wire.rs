@@ -15,7 +15,7 @@ pub(crate) struct CostReport {
     pub(crate) tenants: Vec<CostLine>,
     /// What the cache is worth.
     pub(crate) cache: CacheReport,
-    /// The whole against somebody else's prices; none without `cost.reference`.
+    /// The whole against somebody else's prices; none without `cost.reference`, or without the price of a server.
     pub(crate) reference: Option<ReferenceReport>,
 }
 

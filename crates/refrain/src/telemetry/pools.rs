@@ -43,7 +43,7 @@ fn queues(text: &mut Exposition, pools: &[PoolStats]) {
 fn scaling(text: &mut Exposition, pools: &[PoolStats]) {
     let help = "How many endpoints there should be, for all proxies.";
     each(text.gauge("refrain_pool_desired_replicas", help), pools, |pool| pool.desired_replicas.into());
-    let help = "Tokens that endpoints generated, of answers that were understood.";
+    let help = "Tokens that endpoints generated, as far as they told.";
     each(text.counter("refrain_pool_output_tokens_total", help), pools, |pool| pool.output_tokens as f64);
 }
 
