@@ -1,11 +1,12 @@
 //! How answers came, in histograms by route, API and origin. Only combinations that occur are registered: a route may be asked
 //! in every dialect, and mostly is in one.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use metrics::{Counter, Histogram, counter, histogram};
 use refrain_core::{Api, RouteId, Usage};
 
+use crate::gaps::{GapStats, Gaps};
 use crate::origin::Origin;
 use crate::paths::PathClass;
 use crate::tally::{Ending, Tally};
@@ -21,12 +22,15 @@ pub(crate) struct AnswerMetrics {
     ended: [Counter; 3],
     /// By the status's first digit.
     statuses: [Counter; 5],
+    /// Between chunks of streams. One for all reloads.
+    gaps: Arc<Gaps>,
 }
 
 /// One API and origin.
 struct Series {
     duration: Histogram,
     first_byte: Histogram,
+    first_token: Histogram,
     stall: Histogram,
     token_gap: Histogram,
     tokens_per_second: Histogram,
@@ -36,8 +40,8 @@ struct Series {
 }
 
 impl AnswerMetrics {
-    /// Of a route.
-    pub(crate) fn new(route: &RouteId) -> Self {
+    /// Of a route. `former`: what it had before a reload.
+    pub(crate) fn new(route: &RouteId, former: Option<&Self>) -> Self {
         let ended = |how: &'static str| counter!("refrain_responses_total", "route" => route.as_str().to_owned(), "ended" => how);
         let status = |class: &'static str| counter!("refrain_response_heads_total", "route" => route.as_str().to_owned(), "status" => class);
         Self {
@@ -45,7 +49,13 @@ impl AnswerMetrics {
             made: Default::default(),
             ended: ["complete", "failed", "left"].map(ended),
             statuses: ["1xx", "2xx", "3xx", "4xx", "5xx"].map(status),
+            gaps: former.map(|former| former.gaps.clone()).unwrap_or_default(),
         }
+    }
+
+    /// The gaps between chunks of streams.
+    pub(crate) fn gaps(&self) -> GapStats {
+        self.gaps.stats()
     }
 
     /// An answer that has ended.
@@ -55,19 +65,18 @@ impl AnswerMetrics {
         if let Some(counter) = class.and_then(|class| self.statuses.get(class.checked_sub(1)?)) {
             counter.increment(1);
         }
-        let api = match tally.note.class {
-            Some(PathClass::Api(api)) => Some(api),
-            _ => None,
-        };
+        let api = tally.note.class.and_then(PathClass::api);
         let series = self.series(api, &tally.origin);
         series.duration.record(tally.begun.elapsed().as_secs_f64());
         if let Some(first) = tally.pace.first() {
-            series.first_byte.record((first - tally.begun).as_secs_f64());
+            series.first_byte(tally, (first - tally.begun).as_secs_f64());
         }
         if let Some(usage) = usage {
             series.count(usage);
         }
-        if tally.pace.chunks > 1 {
+        // The chunks of a whole answer are how it was cut on its way, not how it was generated.
+        if tally.is_stream && tally.pace.chunks > 1 {
+            self.gaps.add(&tally.pace.gaps, tally.pace.lasted());
             series.stream(tally, usage);
         }
     }
@@ -92,6 +101,7 @@ impl Series {
         Self {
             duration: histogram!("refrain_response_seconds", &labels),
             first_byte: histogram!("refrain_response_first_byte_seconds", &labels),
+            first_token: histogram!("refrain_response_first_token_seconds", &labels),
             stall: histogram!("refrain_response_stall_seconds", &labels),
             token_gap: histogram!("refrain_response_token_gap_seconds", &labels),
             tokens_per_second: histogram!("refrain_response_tokens_per_second", &labels),
@@ -101,13 +111,22 @@ impl Series {
         }
     }
 
+    /// The first byte is the first token's where tokens come as they are generated, or all are there; an error has none.
+    fn first_byte(&self, tally: &Tally, seconds: f64) {
+        self.first_byte.record(seconds);
+        let has_tokens = tally.is_stream || matches!(tally.origin, Origin::Stored(_));
+        if has_tokens && tally.answered.is_some_and(|head| head.status.is_success()) {
+            self.first_token.record(seconds);
+        }
+    }
+
     fn count(&self, usage: Usage) {
         self.input_tokens.increment(usage.input_tokens.unwrap_or_default());
         self.cached_tokens.increment(usage.cached_tokens.unwrap_or_default());
         self.output_tokens.increment(usage.output_tokens.unwrap_or_default());
     }
 
-    /// How an answer in several chunks flowed. The gap between tokens is a mean: chunks may hold several.
+    /// How a stream flowed. The gap between tokens is a mean: chunks may hold several.
     fn stream(&self, tally: &Tally, usage: Option<Usage>) {
         self.stall.record(tally.pace.longest_gap.as_secs_f64());
         let tokens = usage.and_then(|usage| usage.output_tokens).unwrap_or_default();

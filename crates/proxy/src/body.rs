@@ -154,6 +154,11 @@ impl Body {
         }
     }
 
+    /// Whether it is a stream of events.
+    pub(crate) fn is_stream(&self) -> bool {
+        matches!(&self.content, Content::Relay(relay) if relay.stream.is_some())
+    }
+
     /// Keeps this record from now on.
     pub(crate) fn with_tally(mut self, tally: Box<Tally>) -> Self {
         self.tally = Some(tally);
@@ -162,13 +167,13 @@ impl Body {
 }
 
 impl Content {
-    /// How it ended, once all of it was handed out.
-    fn ending(&self) -> Option<Ending> {
+    /// How it ended, once all of it was handed out: `sent` bytes. Of a body whose length is announced, nobody asks for the end.
+    fn ending(&self, sent: u64) -> Option<Ending> {
         match self {
             Self::Full(bytes) => bytes.is_empty().then_some(Ending::Complete),
             Self::Relay(relay) => match relay.failed {
                 Some(code) => Some(Ending::Failed(code)),
-                None => relay.is_ended().then_some(Ending::Complete),
+                None => (relay.is_ended() || relay.length == Some(sent)).then_some(Ending::Complete),
             },
         }
     }
@@ -336,7 +341,7 @@ impl http_body::Body for Body {
             if let Some(Ok(frame)) = polled {
                 tally.sent(frame.data_ref().map_or(0, Bytes::len));
             }
-            if let Some(ending) = this.content.ending() {
+            if let Some(ending) = this.content.ending(tally.pace.bytes) {
                 tally.ended(ending);
             }
         }

@@ -53,6 +53,7 @@ mod body;
 mod cache_status;
 mod error_response;
 mod failure;
+mod gaps;
 mod metrics;
 mod note;
 mod origin;
@@ -62,6 +63,7 @@ mod upstream_headers;
 
 pub use auth::{Auth, Caller, KeySetStatus, SigningKeysError, hash_key, is_key, keep_signing_keys};
 pub use body::Body;
+pub use gaps::GapStats;
 pub use generate::FlightHead;
 pub use limits::LimitStats;
 pub use listen::Inherited;

@@ -6,6 +6,7 @@ use refrain_core::{Bypass, Code, ExactOnly, RouteId, Skip, Usage};
 use refrain_upstream::Timings;
 
 use crate::answer_metrics::AnswerMetrics;
+use crate::gaps::GapStats;
 use crate::tally::Tally;
 
 /// What became of a request, as the `outcome` label of `refrain_requests_total`.
@@ -87,12 +88,12 @@ pub(crate) struct RouteMetrics {
 impl RouteMetrics {
     /// Of a request that nobody made: counts for nobody.
     pub(crate) fn mute(route: &RouteId) -> Self {
-        with_local_recorder(&NoopRecorder, || Self::new(route))
+        with_local_recorder(&NoopRecorder, || Self::new(route, None))
     }
 
-    /// Registers the counters of a route; all are visible at zero from then on.
-    pub(crate) fn new(route: &RouteId) -> Self {
-        let answers = AnswerMetrics::new(route);
+    /// Registers the counters of a route; all are visible at zero from then on. `former`: of the same route before a reload.
+    pub(crate) fn new(route: &RouteId, former: Option<&Self>) -> Self {
+        let answers = AnswerMetrics::new(route, former.map(|former| &former.answers));
         let route = route.as_str().to_owned();
         let by = |name: &'static str, label: &'static str, values: Vec<&'static str>| {
             let make = |value| counter!(name, "route" => route.clone(), label => value);
@@ -160,12 +161,11 @@ impl RouteMetrics {
     }
 
     /// An answer that was handed to the store.
-    pub(crate) fn stored(&self, usage: Usage) {
+    pub(crate) fn stored(&self) {
         self.stored.increment(1);
-        self.generated(usage);
     }
 
-    /// Tokens that an upstream generated.
+    /// Tokens that an upstream generated, once an answer, however many were told it.
     pub(crate) fn generated(&self, usage: Usage) {
         self.tokens_generated.increment(usage.output_tokens.unwrap_or_default());
     }
@@ -202,6 +202,11 @@ impl RouteMetrics {
             self.outcome(Outcome::Left);
         }
         self.answers.settled(tally, usage);
+    }
+
+    /// The gaps between chunks of its streams.
+    pub(crate) fn gaps(&self) -> GapStats {
+        self.answers.gaps()
     }
 
     /// Time that an upstream took to begin its answer, and what came before.

@@ -94,6 +94,16 @@ impl Note {
         }
     }
 
+    /// Another pool stands in for the one that was to answer.
+    pub(crate) fn fell_back(&mut self, planned: &Planned) {
+        if let Some(state) = &self.state {
+            state.metrics.fell_back();
+        }
+        if let Some(trace) = &mut self.trace {
+            trace.goes_to(planned.target.pool.id());
+        }
+    }
+
     /// A stage is over, or for [`StageKind::Dispatch`] has begun.
     pub(crate) fn passed(&mut self, stage: StageKind) {
         if let Some(trace) = &mut self.trace {
@@ -136,9 +146,10 @@ impl Note {
 
     /// It goes past the cache.
     pub(crate) fn bypass(&mut self, reason: Bypass) {
-        self.status = Some(CacheStatus::Bypass(reason));
+        let before = self.status.replace(CacheStatus::Bypass(reason));
         self.detail = reason.as_str();
-        if let Some(state) = &self.state {
+        // Where another pool stands in, the request goes past the cache once more, and is still one.
+        if let Some(state) = self.state.as_ref().filter(|_| before != self.status) {
             state.metrics.bypass(reason);
         }
     }

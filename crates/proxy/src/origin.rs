@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 use refrain_core::{EndpointId, Usage};
-use refrain_upstream::{Account, Timings, UpstreamResponse};
+use refrain_upstream::{Account, PoolState, Timings, UpstreamResponse};
 
 /// Where a response's body came from.
 #[derive(Default)]
@@ -35,7 +35,14 @@ pub(crate) struct Dispatched {
     /// About how many tokens of it have passed, where somebody counts.
     passed_tokens: AtomicU64,
     /// Where its tokens are put down, if nobody else does that.
-    account: Option<Arc<Account>>,
+    books: Option<Books>,
+}
+
+/// Where the tokens of an answer are put down.
+#[derive(Debug)]
+struct Books {
+    account: Arc<Account>,
+    pool: Arc<PoolState>,
 }
 
 impl Dispatched {
@@ -47,21 +54,22 @@ impl Dispatched {
             timings: response.timings,
             usage: Mutex::new(None),
             passed_tokens: AtomicU64::new(0),
-            account: None,
+            books: None,
         }
     }
 
-    /// Has its tokens put down to this account once it has ended.
-    pub(crate) fn on(mut self, account: Arc<Account>) -> Self {
-        self.account = Some(account);
+    /// Has its tokens put down to this account and pool once it has ended.
+    pub(crate) fn on(mut self, account: Arc<Account>, pool: &Arc<PoolState>) -> Self {
+        self.books = Some(Books { account, pool: pool.clone() });
         self
     }
 
-    /// It has ended.
-    pub(crate) fn ended(&self) {
-        if let (Some(account), Some(usage)) = (&self.account, *self.usage.lock()) {
-            account.note_answer(usage);
-        }
+    /// It has ended: what it used, if nobody else puts that down.
+    pub(crate) fn ended(&self) -> Option<Usage> {
+        let (Books { account, pool }, usage) = (self.books.as_ref()?, (*self.usage.lock())?);
+        account.note_answer(usage);
+        pool.add_output_tokens(usage.output_tokens.unwrap_or_default());
+        Some(usage)
     }
 
     /// The answer says what it used so far.

@@ -173,7 +173,7 @@ async fn ask(
     request.charge = Some(Charge { account: account.clone(), purpose: Purpose::Pass });
     let response = worker.client.send(pool, request).await?;
     admitted.state().metrics.first_byte(response.timings);
-    let dispatched = Arc::new(Dispatched::of(&response).on(account));
+    let dispatched = Arc::new(Dispatched::of(&response).on(account, pool));
     Ok(Passed { response, dispatched })
 }
 

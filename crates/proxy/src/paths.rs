@@ -20,6 +20,14 @@ pub(crate) enum PathClass {
 }
 
 impl PathClass {
+    /// The API, if it is one.
+    pub(crate) fn api(self) -> Option<Api> {
+        match self {
+            Self::Api(api) => Some(api),
+            Self::Plain | Self::Models | Self::Admin | Self::Root | Self::Unknown => None,
+        }
+    }
+
     /// The name in logs.
     pub(crate) fn as_str(self) -> &'static str {
         match self {

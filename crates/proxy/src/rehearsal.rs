@@ -195,7 +195,7 @@ impl Rehearsal {
             redaction: None,
             crowds: Crowds::default(),
             salts: Salts::new(Some(self.cache.salt_key())),
-            metrics: RouteMetrics::new(&self.route.id),
+            metrics: RouteMetrics::new(&self.route.id, None),
         };
         let caller = Caller::of(identity);
         let admitted = Admitted {

@@ -157,7 +157,7 @@ async fn answer_somewhere(
         let Some(next) = plan::fall_back(snapshot, &admitted.caller, &planned, &asked_before) else {
             return Err(failure);
         };
-        admitted.state().metrics.fell_back();
+        note.fell_back(&next);
         planned = next;
     }
 }

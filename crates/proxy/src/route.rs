@@ -13,6 +13,7 @@ use refrain_upstream::PoolState;
 use crate::auth::Caller;
 use crate::crowds::Crowds;
 use crate::failure::Failure;
+use crate::gaps::GapStats;
 use crate::head::Head;
 use crate::limits::LimitState;
 use crate::metrics::RouteMetrics;
@@ -65,6 +66,11 @@ impl RouteState {
     /// The most different questions that one stored answer has served by likeness of late.
     pub fn crowd(&self) -> usize {
         self.crowds.most(Instant::now())
+    }
+
+    /// The gaps between chunks of its streams.
+    pub fn gaps(&self) -> GapStats {
+        self.metrics.gaps()
     }
 }
 

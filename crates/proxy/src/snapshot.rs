@@ -97,7 +97,8 @@ impl Snapshot {
                 .pool(&route.pool)
                 .cloned()
                 .ok_or_else(|| SnapshotError::Pool { route: route.id.clone(), pool: route.pool.clone() })?;
-            let metrics = RouteMetrics::new(&route.id);
+            let before = former.and_then(|former| former.routes.iter().find(|old| old.route.id == route.id));
+            let metrics = RouteMetrics::new(&route.id, before.map(|before| &before.metrics));
             let repeats = Repeats::new(route.cache.regenerate);
             let chain = policies.get(&route.id).cloned();
             let salts = Salts::new(cache.as_ref().map(|cache| cache.salt_key()));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::StatusCode;
 use parking_lot::Mutex;
 use refrain_cache::{CacheKey, ClaimGuard, Entry, EntryMeta, Epoch, answer_tag, unix_ms};
-use refrain_core::{EndpointId, Freshness, Skip, Usage};
+use refrain_core::{EndpointId, Freshness, Skip};
 use refrain_llm::answer::Encoded;
 use refrain_plugin::ResponseView;
 use refrain_plugin::verdict::{Keep, Outcome};
@@ -69,13 +69,14 @@ impl Keeper {
     }
 
     /// Stores the answer if it may be; counts what became of it. Where policies have a word about it, it waits for
-    /// [`Keeper::conclude`]. `took`: how long the upstream took.
+    /// [`Keeper::conclude`]. `took`: how long the upstream took, without the wait for it.
     pub(crate) fn settle(&self, answer: Result<Encoded, Skip>, from: &Provenance, took: Duration) {
         self.is_settled.store(true, Ordering::Relaxed);
         if let Ok(answer) = &answer {
             from.head.dispatched.used(answer.usage());
             let pool = &self.miss.keyed.planned.target.pool;
             pool.add_output_tokens(answer.usage().output_tokens.unwrap_or_default());
+            self.state().metrics.generated(answer.usage());
             cost::account(&self.miss.keyed.admitted, pool).note_answer(answer.usage());
         }
         if let (Ok(answer), Some(in_shadow)) = (&answer, &self.miss.in_shadow) {
@@ -129,14 +130,14 @@ impl Keeper {
             let exact_only = said.as_ref().is_some_and(|said| said.exact_only);
             let id = answer.id();
             let entry = self.entry(answer, (from, took), (said, id.as_deref()))?;
-            let (usage, key): (Usage, _) = (entry.usage, entry.key.key);
+            let key = entry.key.key;
             let embedding = self.miss.embedding.clone().filter(|_| !exact_only);
             self.cache.store.insert(entry, embedding)?;
             insight::note_stored(&self.cache, &self.miss.keyed, (key, id.as_deref()));
-            Ok(usage)
+            Ok(())
         });
         match kept {
-            Ok(usage) => self.state().metrics.stored(usage),
+            Ok(()) => self.state().metrics.stored(),
             Err(skip) => self.skipped(skip, from),
         }
     }

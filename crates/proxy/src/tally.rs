@@ -4,13 +4,16 @@
 use std::time::{Duration, Instant};
 
 use http::{Method, Response, StatusCode};
+use http_body::Body as _;
 use refrain_core::{Code, Usage};
 
 use crate::access;
 use crate::body::Body;
+use crate::gaps::GapCounts;
 use crate::metrics::Outcome;
 use crate::note::Note;
-use crate::origin::Origin;
+use crate::origin::{Dispatched, Origin};
+use crate::paths::PathClass;
 use crate::trace::Told;
 
 /// How a request's answer ended.
@@ -49,9 +52,11 @@ pub(crate) struct Tally {
     pub(crate) origin: Origin,
     /// How its body comes.
     pub(crate) pace: Pace,
+    /// Whether the body is a stream of events: only then do its chunks tell how tokens came.
+    pub(crate) is_stream: bool,
     ending: Ending,
-    /// Nothing follows the head.
-    is_bodiless: bool,
+    /// Nothing follows the head, whatever the body has.
+    is_head: bool,
 }
 
 /// The head of an answer.
@@ -76,6 +81,8 @@ pub(crate) struct Pace {
     pub(crate) span: Option<(Instant, Instant)>,
     /// The longest time between two chunks.
     pub(crate) longest_gap: Duration,
+    /// How long the times between chunks were.
+    pub(crate) gaps: GapCounts,
     /// Bytes of it.
     pub(crate) bytes: u64,
     /// Chunks of it.
@@ -91,8 +98,9 @@ impl Tally {
             answered: None,
             origin: Origin::Own,
             pace: Pace::default(),
+            is_stream: false,
             ending: Ending::Left,
-            is_bodiless: *method == Method::HEAD,
+            is_head: *method == Method::HEAD,
         })
     }
 
@@ -101,11 +109,18 @@ impl Tally {
         self.answered = Some(head);
         response.map(|mut body| {
             self.origin = body.take_origin();
-            if self.is_bodiless {
+            self.is_stream = body.is_stream();
+            if self.is_bodiless(head.status, &body) {
                 self.ending = Ending::Complete;
             }
             body.with_tally(self)
         })
+    }
+
+    /// Whether nobody will ask for the body's end: an HTTP/1 connection drops what can't have a byte.
+    fn is_bodiless(&self, status: StatusCode, body: &Body) -> bool {
+        let is_bare = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        self.is_head || is_bare || body.size_hint().exact() == Some(0)
     }
 
     /// So many bytes more were handed to the connection.
@@ -143,10 +158,9 @@ impl Tally {
                 outcome,
             });
         }
-        if let Some(dispatched) = self.origin.dispatched() {
-            dispatched.ended();
-        }
+        let generated = self.origin.dispatched().and_then(Dispatched::ended);
         if let Some(state) = &self.note.state {
+            generated.into_iter().for_each(|usage| state.metrics.generated(usage));
             state.metrics.settled(self, usage);
         }
         self.end_trace(outcome, usage);
@@ -164,6 +178,7 @@ impl Tally {
         trace.end(Told {
             begun: *begun,
             route: note.state.as_ref().map(|state| state.route.id.clone()),
+            api: note.class.and_then(PathClass::api),
             status: answered.map(|head| head.status),
             outcome: outcome.as_str(),
             detail: note.detail,
@@ -192,7 +207,9 @@ impl Pace {
         match &mut self.span {
             None => self.span = Some((now, now)),
             Some((_, last)) => {
-                self.longest_gap = self.longest_gap.max(now.saturating_duration_since(*last));
+                let gap = now.saturating_duration_since(*last);
+                self.longest_gap = self.longest_gap.max(gap);
+                self.gaps.add(gap);
                 *last = now;
             }
         }

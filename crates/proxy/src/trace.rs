@@ -45,6 +45,8 @@ pub struct RequestTrace {
     pub dispatch_id: [u8; 8],
     /// What the caller passed on of its `tracestate`.
     pub state: String,
+    /// Whether it is sampled; if not, it is told for its error.
+    pub is_sampled: bool,
     /// When it began.
     pub begun: SystemTime,
     /// How long it took.
@@ -140,6 +142,8 @@ pub(crate) struct Trace {
 pub(crate) struct Told {
     pub(crate) begun: Instant,
     pub(crate) route: Option<RouteId>,
+    /// By its path, for what nobody has read.
+    pub(crate) api: Option<Api>,
     pub(crate) status: Option<StatusCode>,
     pub(crate) outcome: &'static str,
     pub(crate) detail: &'static str,
@@ -201,7 +205,7 @@ impl Tracer {
             span_id: part(&fresh, 0),
             dispatch_id: part(&fresh, 8),
             flags,
-            state: caller.and_then(|_| headers.get(TRACESTATE).cloned()),
+            state: caller.and_then(|_| state_of(headers)),
             begun: SystemTime::now(),
             marks: [None; 3],
             understood: None,
@@ -226,15 +230,20 @@ impl Trace {
         model[..model.floor_char_boundary(MODEL_BYTES_MAX)].clone_into(&mut self.model);
     }
 
-    /// A stage is over.
+    /// A stage is over: the first time counts, since another pool may have to stand in for the one that was asked.
     pub(crate) fn passed(&mut self, stage: StageKind) {
-        self.marks[stage as usize] = Some(Instant::now());
+        self.marks[stage as usize].get_or_insert_with(Instant::now);
     }
 
     /// Where a miss goes.
     pub(crate) fn planned(&mut self, pool: &PoolId) {
-        self.pool = Some(pool.clone());
+        self.goes_to(pool);
         self.passed(StageKind::Policy);
+    }
+
+    /// Where it goes from now on.
+    pub(crate) fn goes_to(&mut self, pool: &PoolId) {
+        self.pool = Some(pool.clone());
     }
 
     /// What the upstream is told: its request's parent is the span of asking it.
@@ -265,11 +274,12 @@ impl Trace {
             parent: self.parent,
             dispatch_id: self.dispatch_id,
             state: self.state.as_ref().and_then(|state| state.to_str().ok()).unwrap_or_default().to_owned(),
+            is_sampled: self.flags & SAMPLED != 0,
             begun: self.begun,
             took: told.begun.elapsed(),
             stages,
             route: told.route,
-            api: self.api,
+            api: self.api.or(told.api),
             model: std::mem::take(&mut self.model),
             stream: self.stream,
             status: told.status,
@@ -328,6 +338,19 @@ impl Context {
         if let Ok(value) = HeaderValue::try_from(text) {
             headers.insert(TRACEPARENT, value);
             headers.extend(state.clone().map(|state| (TRACESTATE, state)));
+        }
+    }
+}
+
+/// The caller's `tracestate`. Several fields are one list (W3C Trace Context, section 3.3.1).
+fn state_of(headers: &HeaderMap) -> Option<HeaderValue> {
+    let all: Vec<&HeaderValue> = headers.get_all(TRACESTATE).iter().collect();
+    match all[..] {
+        [] => None,
+        [only] => Some(only.clone()),
+        [..] => {
+            let lists: Vec<&[u8]> = all.into_iter().map(HeaderValue::as_bytes).collect();
+            HeaderValue::from_bytes(&lists.join(&b","[..])).ok()
         }
     }
 }
@@ -405,6 +428,14 @@ mod tests {
         assert_eq!(state.as_deref(), Some("vendor=1"));
         let unsampled = tracer(1.0, ParentContext::Followed).begin(&headers(&PARENT.replace("-01", "-00")));
         assert!(sent(&unsampled).0.ends_with("-00"));
+    }
+
+    #[test]
+    fn a_state_in_several_fields_goes_on_as_one_list() {
+        let mut headers = headers(PARENT);
+        headers.append(TRACESTATE, HeaderValue::from_static("other=2"));
+        let trace = tracer(1.0, ParentContext::Followed).begin(&headers);
+        assert_eq!(sent(&trace).1.as_deref(), Some("vendor=1,other=2"));
     }
 
     #[test]

@@ -82,6 +82,12 @@ impl Answer {
         Self { steps: texts.map(|text| Step::Send(text.into())).collect() }
     }
 
+    /// More bytes, as a piece of their own.
+    pub fn then(mut self, text: &str) -> Self {
+        self.steps.push(Step::Send(Bytes::copy_from_slice(text.as_bytes())));
+        self
+    }
+
     /// Any bytes.
     pub fn raw(text: impl Into<Bytes>) -> Self {
         Self { steps: vec![Step::Send(text.into())] }
