@@ -1,6 +1,7 @@
 //! An OpenTelemetry collector, as far as a test needs one: takes OTLP over HTTP and reads what it was sent.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceRequest;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -14,6 +15,7 @@ use crate::fake::{Answer, FakeUpstream, Recorded};
 
 pub use opentelemetry_proto::tonic::metrics::v1::Metric;
 pub use opentelemetry_proto::tonic::metrics::v1::metric::Data;
+pub use opentelemetry_proto::tonic::metrics::v1::number_data_point::Value as NumberValue;
 pub use opentelemetry_proto::tonic::trace::v1::Span;
 
 /// Requests that are taken.
@@ -35,6 +37,20 @@ impl Collector {
     /// Its base URL.
     pub fn url(&self) -> String {
         self.0.url()
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.0.address()
+    }
+
+    /// Who has sent metrics, by `service.instance.id`.
+    pub fn instances(&self) -> BTreeSet<String> {
+        let requests = self.0.requests("/v1/metrics");
+        let decoded = requests.iter().map(|sent| ExportMetricsServiceRequest::decode(&*sent.body).unwrap());
+        let resources =
+            decoded.flat_map(|request| request.resource_metrics).filter_map(|metrics| metrics.resource);
+        resources.filter_map(|resource| texts(&resource.attributes).remove("service.instance.id")).collect()
     }
 
     /// Requests as they came.

@@ -26,6 +26,11 @@ impl Exposition {
         self.family(name, "counter", help)
     }
 
+    /// Begins a distribution.
+    pub(crate) fn histogram(&mut self, name: &'static str, help: &str) -> Family<'_> {
+        self.family(name, "histogram", help)
+    }
+
     /// The text.
     pub(crate) fn into_text(self) -> String {
         self.0
@@ -41,14 +46,29 @@ impl Exposition {
 impl Family<'_> {
     /// Adds a sample.
     pub(crate) fn sample(&mut self, labels: &[(&str, &str)], value: impl Display) -> &mut Self {
+        self.line("", labels, value);
+        self
+    }
+
+    /// Adds a distribution: upper bounds with how many were up to each, how many there were, and their sum.
+    pub(crate) fn distribution(&mut self, label: (&str, &str), up_to: &[(f64, u64)], count: u64, sum: f64) {
+        for (bound, below) in up_to {
+            self.line("_bucket", &[label, ("le", &bound.to_string())], below);
+        }
+        self.line("_bucket", &[label, ("le", "+Inf")], count);
+        self.line("_sum", &[label], sum);
+        self.line("_count", &[label], count);
+    }
+
+    fn line(&mut self, suffix: &str, labels: &[(&str, &str)], value: impl Display) {
         self.text.push_str(self.name);
+        self.text.push_str(suffix);
         for (index, (label, text)) in labels.iter().enumerate() {
             let before = if index == 0 { '{' } else { ',' };
             let _ = write!(self.text, "{before}{label}=\"{}\"", escaped(text));
         }
         let after = if labels.is_empty() { "" } else { "}" };
         let _ = writeln!(self.text, "{after} {value}");
-        self
     }
 }
 
@@ -59,6 +79,16 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_distribution_has_its_buckets_sum_and_count() {
+        let mut exposition = Exposition::default();
+        exposition.histogram("h", "An h.").distribution(("r", "x"), &[(0.5, 2), (1.0, 3)], 4, 7.5);
+        let expected = "# HELP h An h.\n# TYPE h histogram\nh_bucket{r=\"x\",le=\"0.5\"} 2\n\
+                        h_bucket{r=\"x\",le=\"1\"} 3\nh_bucket{r=\"x\",le=\"+Inf\"} 4\n\
+                        h_sum{r=\"x\"} 7.5\nh_count{r=\"x\"} 4\n";
+        assert_eq!(exposition.into_text(), expected);
+    }
 
     #[test]
     fn samples_follow_the_text_format() {

@@ -2,7 +2,7 @@
 
 use refrain_cache::{DiskStats, EmbedderStats, RemoteStats, StoreStats, Trouble, VectorMode};
 use refrain_plugin::PolicyState;
-use refrain_proxy::{AnswerCache, Snapshot};
+use refrain_proxy::{AnswerCache, GapStats, Snapshot};
 use refrain_upstream::EndpointStats;
 
 use super::exposition::Exposition;
@@ -19,6 +19,7 @@ pub(crate) fn pulled(control: &Control) -> String {
         let snapshot = running.live.load_full();
         config(&mut text, running, &snapshot);
         crowds(&mut text, &snapshot);
+        gaps(&mut text, &snapshot);
         health(&mut text, &running.health, snapshot.cache.as_deref());
         if let Some(cache) = &snapshot.cache {
             store(&mut text, &cache.store.stats());
@@ -91,6 +92,15 @@ fn crowds(text: &mut Exposition, snapshot: &Snapshot) {
     let mut family = text.gauge("refrain_semantic_questions_of_one_answer", help);
     for route in snapshot.routes.iter().filter(|state| state.route.cache.semantic.is_some()) {
         family.sample(&[("route", route.route.id.as_str())], route.crowd());
+    }
+}
+
+fn gaps(text: &mut Exposition, snapshot: &Snapshot) {
+    let help = "Every time between two chunks of a stream: mostly a token each.";
+    let mut family = text.histogram("refrain_response_gap_seconds", help);
+    for route in snapshot.routes.iter() {
+        let GapStats { up_to, count, sum } = route.gaps();
+        family.distribution(("route", route.route.id.as_str()), &up_to, count, sum);
     }
 }
 

@@ -22,13 +22,15 @@ pub(crate) const CACHED_TOKENS: &str = "gen_ai.usage.cache_read.input_tokens";
 pub(crate) const ERROR: &str = "error.type";
 /// Status of the response.
 pub(crate) const STATUS: &str = "http.response.status_code";
-/// The endpoint's name.
+/// The host of who answered.
 pub(crate) const SERVER: &str = "server.address";
+/// Its port.
+pub(crate) const SERVER_PORT: &str = "server.port";
 
 /// Our histograms that are these of the conventions.
 pub(crate) const HISTOGRAMS: [(&str, &str); 3] = [
     ("refrain_response_seconds", "gen_ai.server.request.duration"),
-    ("refrain_response_first_byte_seconds", "gen_ai.server.time_to_first_token"),
+    ("refrain_response_first_token_seconds", "gen_ai.server.time_to_first_token"),
     ("refrain_response_token_gap_seconds", "gen_ai.server.time_per_output_token"),
 ];
 

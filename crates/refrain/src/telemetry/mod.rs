@@ -5,6 +5,7 @@ mod discovery;
 mod exposition;
 mod gauges;
 mod gen_ai;
+mod help;
 mod log;
 mod otlp;
 mod pools;

@@ -5,6 +5,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
 
+use super::help;
+
 /// How often collected samples are folded into their buckets, so that they don't pile up between scrapes.
 pub(crate) const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -55,6 +57,7 @@ const BUCKETS_POLICY_SECONDS: [f64; 22] = [
 /// Collects from now on, for the whole process. Call it before anything registers a counter.
 pub(crate) fn install() -> anyhow::Result<PrometheusHandle> {
     let recorder = recorder()?;
+    help::describe(&recorder);
     let handle = recorder.handle();
     metrics::set_global_recorder(recorder).context("metrics are collected already")?;
     Ok(handle)

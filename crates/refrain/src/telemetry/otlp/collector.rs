@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::metrics::counter;
+use ::metrics::{Counter, counter};
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::uri::PathAndQuery;
@@ -41,6 +41,7 @@ pub(super) struct Collector {
     /// As config has it.
     pub(super) endpoint: Endpoint,
     client: Client,
+    upstreams: Upstreams,
     pool: Arc<PoolState>,
     state: Arc<EndpointState>,
     /// Whether the last try failed: told once, not each time.
@@ -60,7 +61,10 @@ impl Collector {
         let found =
             upstreams.pool(&pool.id).and_then(|pool| Some((pool.clone(), pool.endpoint(&endpoint.id)?)));
         let (pool, state) = found.ok_or_else(|| UpstreamError::NoEndpoint { pool: pool.id.clone() })?;
-        Ok(Self { endpoint, client, pool, state, is_away: false })
+        for signal in [Signal::Traces, Signal::Metrics] {
+            ["done", "away", "refused"].into_iter().for_each(|result| exports(signal, result).increment(0));
+        }
+        Ok(Self { endpoint, client, upstreams, pool, state, is_away: false })
     }
 
     /// Sends, a few times if need be; then gives up.
@@ -69,13 +73,24 @@ impl Collector {
         let result = loop {
             let sent = self.attempt(signal, body.clone()).await;
             match (sent, waits.next()) {
-                (Sent::Later(_), Some(wait)) => sleep(wait).await,
+                (Sent::Later(_), Some(wait)) => {
+                    sleep(wait).await;
+                    self.renew();
+                }
                 (sent, _) => break sent,
             }
         };
-        counter!("refrain_otlp_exports_total", "signal" => signal.as_str(), "result" => result.as_str())
-            .increment(1);
+        exports(signal, result.as_str()).increment(1);
         self.tell(signal, &result);
+    }
+
+    /// Has new connections use what certificate files hold by now.
+    fn renew(&mut self) {
+        let pools = BTreeMap::from([(self.pool.id().clone(), self.pool.config().clone())]);
+        if let Ok(renewed) = self.upstreams.reload(&pools) {
+            renewed.take_effect();
+            self.upstreams = renewed;
+        }
     }
 
     async fn attempt(&self, signal: Signal, body: Bytes) -> Sent {
@@ -116,6 +131,15 @@ impl Collector {
             Sent::Later(_) | Sent::Refused(_) => {}
         }
     }
+}
+
+/// What could not even be tried.
+pub(super) fn count_unusable(signal: Signal) {
+    exports(signal, "refused").increment(1);
+}
+
+fn exports(signal: Signal, result: &'static str) -> Counter {
+    counter!("refrain_otlp_exports_total", "signal" => signal.as_str(), "result" => result)
 }
 
 /// What became of a try.

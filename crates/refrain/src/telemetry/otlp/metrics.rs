@@ -144,10 +144,14 @@ impl Series {
     }
 }
 
-/// The same with the conventions' attributes; none of what is no call of a model.
+/// The same with the conventions' attributes; none of what is no call of a model, nor of what Refrain answers itself: errors,
+/// preflights.
 fn conventional(point: &HistogramDataPoint) -> Option<HistogramDataPoint> {
     let label = |name: &str| point.attributes.iter().find(|attribute| attribute.key == name).and_then(string);
     let api = Api::ALL.into_iter().find(|api| label("api") == Some(api.as_str()))?;
+    if label("origin") == Some("own") {
+        return None;
+    }
     let mut attributes =
         vec![text(gen_ai::OPERATION, gen_ai::operation(api)), text(gen_ai::PROVIDER, gen_ai::provider(api))];
     attributes.extend(label("route").map(|route| text("refrain.route", route)));
@@ -176,13 +180,15 @@ mod tests {
             refrain_response_seconds_bucket{route=\"r\",api=\"ollama_chat\",origin=\"cache\",le=\"+Inf\"} 6\n\
             refrain_response_seconds_sum{route=\"r\",api=\"ollama_chat\",origin=\"cache\"} 4.5\n\
             refrain_response_seconds_count{route=\"r\",api=\"ollama_chat\",origin=\"cache\"} 6\n\
+            refrain_response_seconds_bucket{route=\"r\",api=\"ollama_chat\",origin=\"own\",le=\"+Inf\"} 1\n\
+            refrain_response_seconds_count{route=\"r\",api=\"ollama_chat\",origin=\"own\"} 1\n\
             # TYPE refrain_x_total counter\nrefrain_x_total{a=\"b \\\"c\\\"\"} 7\n";
         let request = request("s", scraped, SystemTime::now());
         let metrics = &request.resource_metrics[0].scope_metrics[0].metrics;
         let names: Vec<&str> = metrics.iter().map(|metric| metric.name.as_str()).collect();
         assert_eq!(names, ["refrain_response_seconds", "gen_ai.server.request.duration", "refrain_x_total"]);
         let Some(Data::Histogram(histogram)) = &metrics[1].data else { panic!("no histogram") };
-        let point = &histogram.data_points[0];
+        let [point] = &histogram.data_points[..] else { panic!("errors are no calls of a model") };
         assert_eq!((&point.bucket_counts, &point.explicit_bounds), (&vec![2, 3, 1], &vec![0.5, 1.0]));
         assert_eq!((point.count, point.sum), (6, Some(4.5)));
         assert_eq!(string(&point.attributes[0]), Some("chat"));

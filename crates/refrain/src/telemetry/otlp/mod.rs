@@ -26,7 +26,7 @@ use crate::control::Control;
 const BATCH_MAX: usize = 256;
 /// How long spans wait for others to be sent with.
 const BATCH_INTERVAL: Duration = Duration::from_secs(1);
-/// How long the last spans may take once the process stops.
+/// How long the last spans and numbers may take once the process stops.
 const LAST_TIMEOUT: Duration = Duration::from_millis(800);
 
 /// Sends what there is until the process has drained.
@@ -45,6 +45,7 @@ pub(crate) struct Exporter {
 struct Sending {
     exporter: Exporter,
     collector: Option<Collector>,
+    is_unusable: bool,
     batch: Vec<RequestTrace>,
     batch_due: Option<Instant>,
     metrics_due: Instant,
@@ -57,6 +58,7 @@ impl Exporter {
         let mut sending = Sending {
             exporter: self,
             collector: None,
+            is_unusable: false,
             batch: Vec::new(),
             batch_due: None,
             metrics_due: Instant::now(),
@@ -96,21 +98,25 @@ impl Sending {
         self.batch_due.get_or_insert_with(|| Instant::now() + BATCH_INTERVAL);
     }
 
+    /// What came since the last sending, and what was being sent.
     async fn last(&mut self) {
         while let Ok(trace) = self.exporter.traces.try_recv() {
             self.batch.push(*trace);
         }
         self.send_spans().await;
+        self.send_metrics(Instant::now()).await;
     }
 
+    /// # Cancel safety
+    /// What was not sent stays to be sent.
     async fn send_spans(&mut self) {
-        let batch = std::mem::take(&mut self.batch);
+        let otlp = self.settings().filter(|otlp| otlp.traces.is_some() && !self.batch.is_empty());
+        if let Some(otlp) = otlp {
+            let body = spans::request(&otlp.service_name, &self.batch).encode_to_vec();
+            self.send(&otlp, Signal::Traces, body).await;
+        }
+        self.batch.clear();
         self.batch_due = None;
-        let Some(otlp) = self.settings().filter(|otlp| otlp.traces.is_some() && !batch.is_empty()) else {
-            return;
-        };
-        let body = spans::request(&otlp.service_name, &batch).encode_to_vec();
-        self.send(&otlp, Signal::Traces, body).await;
     }
 
     async fn send_metrics(&mut self, now: Instant) {
@@ -125,12 +131,24 @@ impl Sending {
 
     async fn send(&mut self, otlp: &Otlp, signal: Signal, body: Vec<u8>) {
         if self.collector.as_ref().is_none_or(|collector| collector.endpoint != otlp.endpoint) {
-            self.collector = Collector::new(self.exporter.client.clone(), otlp)
-                .inspect_err(|error| tracing::warn!(%error, "the collector can't be used"))
-                .ok();
+            self.collector = self.made(otlp);
         }
-        let Some(collector) = &mut self.collector else { return };
-        collector.send(signal, body.into()).await;
+        match &mut self.collector {
+            Some(collector) => collector.send(signal, body.into()).await,
+            None => collector::count_unusable(signal),
+        }
+    }
+
+    /// The collector that config names now. Why it can't be used is told once, not with each sending.
+    fn made(&mut self, otlp: &Otlp) -> Option<Collector> {
+        let made = Collector::new(self.exporter.client.clone(), otlp);
+        let was_unusable = std::mem::replace(&mut self.is_unusable, made.is_err());
+        made.inspect_err(|error| {
+            if !was_unusable {
+                tracing::warn!(%error, "the collector can't be used");
+            }
+        })
+        .ok()
     }
 
     fn settings(&self) -> Option<Otlp> {

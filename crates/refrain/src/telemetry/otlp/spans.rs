@@ -4,8 +4,8 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::KeyValue;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
-use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, Status};
-use refrain_core::Usage;
+use opentelemetry_proto::tonic::trace::v1::{ResourceSpans, ScopeSpans, Span, SpanFlags, Status};
+use refrain_core::{EndpointId, Fault, Usage};
 use refrain_proxy::{RequestTrace, Stage, StageKind};
 
 use super::value::{fraction, nanos, number, resource, scope, text, truth};
@@ -40,7 +40,8 @@ fn of(trace: &RequestTrace) -> Vec<Span> {
         start_time_unix_nano: begun,
         end_time_unix_nano: begun + trace.took.as_nanos() as u64,
         attributes: attributes(trace),
-        status: Some(status(trace)),
+        status: Some(status(is_failed(trace))),
+        flags: flags(trace, trace.parent.is_some()),
         ..Span::default()
     };
     let stages = trace.stages.iter().map(|stage| of_stage(trace, *stage, begun));
@@ -50,15 +51,35 @@ fn of(trace: &RequestTrace) -> Vec<Span> {
 /// `{operation} {model}`, as the conventions want it.
 fn name(trace: &RequestTrace) -> String {
     match trace.api {
+        Some(api) if trace.model.is_empty() => gen_ai::operation(api).to_owned(),
         Some(api) => format!("{} {}", gen_ai::operation(api), trace.model),
         None => "request".to_owned(),
     }
 }
 
-fn status(trace: &RequestTrace) -> Status {
-    let is_error = trace.error.is_some() || trace.status.is_some_and(|status| status.is_server_error());
-    let code = if is_error { StatusCode::Error } else { StatusCode::Unset };
+/// Whether it went wrong on our side. What a client did wrong is no error of a server's span: OpenTelemetry's conventions for
+/// HTTP, "Status".
+fn is_failed(trace: &RequestTrace) -> bool {
+    trace.ended == "failed" || trace.status.is_some_and(|status| status.is_server_error())
+}
+
+/// Whether the model server failed.
+fn is_upstream_failed(trace: &RequestTrace) -> bool {
+    match trace.error {
+        Some(code) => code.fault() == Fault::Upstream,
+        None => trace.origin == "upstream" && is_failed(trace),
+    }
+}
+
+fn status(is_failed: bool) -> Status {
+    let code = if is_failed { StatusCode::Error } else { StatusCode::Unset };
     Status { code: code.into(), message: String::new() }
+}
+
+/// What a span says of its own place and of its parent's.
+fn flags(trace: &RequestTrace, is_parent_remote: bool) -> u32 {
+    let remote = if is_parent_remote { SpanFlags::ContextIsRemoteMask as u32 } else { 0 };
+    u32::from(trace.is_sampled) | SpanFlags::ContextHasIsRemoteMask as u32 | remote
 }
 
 fn attributes(trace: &RequestTrace) -> Vec<KeyValue> {
@@ -67,14 +88,8 @@ fn attributes(trace: &RequestTrace) -> Vec<KeyValue> {
         text("refrain.origin", trace.origin),
         text("refrain.ended", trace.ended),
     ];
-    if let Some(api) = trace.api {
-        all.extend([
-            text(gen_ai::OPERATION, gen_ai::operation(api)),
-            text(gen_ai::PROVIDER, gen_ai::provider(api)),
-            text(gen_ai::REQUEST_MODEL, trace.model.as_str()),
-            truth(gen_ai::REQUEST_STREAM, trace.stream),
-        ]);
-    }
+    all.extend(asked(trace));
+    all.extend(trace.api.map(|_| truth(gen_ai::REQUEST_STREAM, trace.stream)));
     all.extend(trace.route.as_ref().map(|route| text("refrain.route", route.as_str())));
     all.extend(
         Some(trace.detail).filter(|detail| !detail.is_empty()).map(|detail| text("refrain.detail", detail)),
@@ -83,6 +98,15 @@ fn attributes(trace: &RequestTrace) -> Vec<KeyValue> {
     all.extend(error(trace));
     all.extend(trace.first_byte.map(|time| fraction("refrain.first_byte_seconds", time.as_secs_f64())));
     all.extend(trace.usage.into_iter().flat_map(usage));
+    all
+}
+
+/// What was asked of a model.
+fn asked(trace: &RequestTrace) -> Vec<KeyValue> {
+    let Some(api) = trace.api else { return Vec::new() };
+    let mut all =
+        vec![text(gen_ai::OPERATION, gen_ai::operation(api)), text(gen_ai::PROVIDER, gen_ai::provider(api))];
+    all.extend((!trace.model.is_empty()).then(|| text(gen_ai::REQUEST_MODEL, trace.model.as_str())));
     all
 }
 
@@ -112,8 +136,7 @@ fn of_stage(trace: &RequestTrace, stage: Stage, request_begun: u64) -> Span {
         StageKind::Lookup => {
             ("cache lookup".to_owned(), SpanKind::Internal, child_id(trace, 2), lookup(trace))
         }
-        // Whoever collapses into another's generation asks nobody.
-        StageKind::Dispatch if trace.outcome == "collapsed" => (
+        StageKind::Dispatch if !is_asked(trace) => (
             "wait for another request".to_owned(),
             SpanKind::Internal,
             trace.dispatch_id.to_vec(),
@@ -121,9 +144,12 @@ fn of_stage(trace: &RequestTrace, stage: Stage, request_begun: u64) -> Span {
         ),
         StageKind::Dispatch => (name(trace), SpanKind::Client, trace.dispatch_id.to_vec(), dispatch(trace)),
     };
+    let is_failed = stage.kind == StageKind::Dispatch && is_upstream_failed(trace);
     Span {
         trace_id: trace.trace_id.to_vec(),
         span_id,
+        status: Some(status(is_failed)),
+        flags: flags(trace, false),
         trace_state: trace.state.clone(),
         parent_span_id: trace.span_id.to_vec(),
         name,
@@ -135,6 +161,12 @@ fn of_stage(trace: &RequestTrace, stage: Stage, request_begun: u64) -> Span {
     }
 }
 
+/// Whether a server was asked for it. Whoever collapses into another's generation asks nobody, nor does who finds its answer
+/// stored meanwhile; a stale answer is there because a server was asked in vain.
+fn is_asked(trace: &RequestTrace) -> bool {
+    !matches!(trace.outcome, "collapsed" | "hit_exact" | "hit_semantic")
+}
+
 fn lookup(trace: &RequestTrace) -> Vec<KeyValue> {
     let mut all =
         vec![truth("refrain.cache.hit", trace.outcome.starts_with("hit_")), text(OUTCOME, trace.outcome)];
@@ -143,10 +175,25 @@ fn lookup(trace: &RequestTrace) -> Vec<KeyValue> {
 }
 
 fn dispatch(trace: &RequestTrace) -> Vec<KeyValue> {
-    let mut all = Vec::new();
+    let mut all = if is_asked(trace) { asked(trace) } else { Vec::new() };
+    if is_upstream_failed(trace) {
+        all.extend(error(trace));
+    }
     all.extend(trace.pool.as_ref().map(|pool| text("refrain.pool", pool.as_str())));
-    all.extend(trace.endpoint.as_ref().map(|endpoint| text(gen_ai::SERVER, endpoint.as_str())));
+    all.extend(trace.endpoint.iter().flat_map(server));
     all.extend((trace.attempts > 0).then(|| number("refrain.upstream.attempts", trace.attempts.into())));
+    all
+}
+
+/// Who answered; its address, where that is its name.
+fn server(endpoint: &EndpointId) -> Vec<KeyValue> {
+    let mut all = vec![text("refrain.endpoint", endpoint.as_str())];
+    let address =
+        endpoint.as_str().rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
+    if let Some((host, port)) = address {
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        all.extend([text(gen_ai::SERVER, host), number(gen_ai::SERVER_PORT, port.into())]);
+    }
     all
 }
 

@@ -1,5 +1,6 @@
 //! Attributes and times as OTLP writes them.
 
+use std::sync::LazyLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
@@ -30,10 +31,15 @@ fn attribute(key: &str, value: Value) -> KeyValue {
     KeyValue { key: key.to_owned(), value: Some(AnyValue { value: Some(value) }), ..KeyValue::default() }
 }
 
+/// Tells this process from others of the same service, as in containers, where each has the same pid: without it, a collector
+/// takes the counters of all for one.
+static INSTANCE: LazyLock<String> = LazyLock::new(|| refrain_core::hex(&rand::random::<[u8; 16]>()));
+
 /// This process.
 pub(super) fn resource(service_name: &str) -> Resource {
     let attributes = vec![
         text("service.name", service_name),
+        text("service.instance.id", INSTANCE.as_str()),
         text("service.version", env!("CARGO_PKG_VERSION")),
         number("process.pid", std::process::id().into()),
     ];
