@@ -78,6 +78,19 @@ impl Prometheus {
         names.filter_map(|name| Some(name.as_str()?.to_owned())).collect()
     }
 
+    /// Has promtool look at a scrape.
+    ///
+    /// # Errors
+    /// What it says, if it is not content.
+    pub async fn lint(scrape: &Path) -> Result<(), String> {
+        let mut command = Command::new(Manifest::load().promtool());
+        let stdin = Stdio::from(std::fs::File::open(scrape).unwrap());
+        let run = command.args(["check", "metrics"]).stdin(stdin).kill_on_drop(true).output();
+        let output = within_time(DEADLINE, "promtool", run).await.unwrap();
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        if output.status.success() { Ok(()) } else { Err(said) }
+    }
+
     /// Runs promtool in a folder.
     ///
     /// # Errors

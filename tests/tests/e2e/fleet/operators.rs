@@ -7,10 +7,9 @@ use refrain_tests::{Ask, Client, Config, Refrain, eventually, refrain_binary, wi
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-const EXAMPLES: [&str; 3] = [
+const EXAMPLES: [&str; 2] = [
     include_str!("../../../../config/examples/scaling/keda-scaledobject.yaml"),
     include_str!("../../../../config/examples/scaling/hpa.yaml"),
-    include_str!("../../../../config/examples/scaling/alerts.yaml"),
 ];
 
 /// Runs `refrain upstreams` with these words against a proxy; whether it succeeded, and what it said.

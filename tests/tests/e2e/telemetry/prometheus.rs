@@ -76,12 +76,14 @@ async fn busy() -> (FakeUpstream, RedisServer, Collector, tempfile::TempDir, Ref
     let dir = tempfile::tempdir().unwrap();
     let tables = format!(
         "[otlp]\nurl = \"{}\"\nmetrics_interval = \"1s\"\nsample = 1.0\n\n\
+         [cost]\nbudget_per_day = 9.0\n\n\
          [limit.all]\nby = [\"route\"]\nrequests_per_minute = 100000\n",
         collector.url()
     );
     let redis_lines = format!("url = \"{}\"\ntimeout = \"2s\"\nconnect_timeout = \"5s\"", redis.url());
     let config = Config::new(&fake.url())
         .route("limits = [\"all\"]")
+        .pool("price_per_hour = 2.0")
         .semantic("threshold = 0.8")
         .policy("test", &Policy::new(), "")
         .redis(&dir.path().join("secret"), &redis_lines)
@@ -141,6 +143,26 @@ async fn alerts_fire_when_they_should_and_stay_silent_otherwise() {
     let dir = repository("config/prometheus");
     Prometheus::tool(&dir, &["check", "rules", "alerts.yml", "recording.yml"]).await.unwrap();
     Prometheus::tool(&dir, &["test", "rules", "alerts_test.yml"]).await.unwrap();
+}
+
+#[test]
+fn every_alert_is_provoked_by_a_test() {
+    let tests = text("config/prometheus/alerts_test.yml");
+    let alerts = text("config/prometheus/alerts.yml");
+    let names: Vec<&str> = alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert!(names.len() > 20, "{names:?}");
+    for name in names {
+        assert!(tests.contains(&format!("alertname=\"{name}\"")), "alerts_test.yml does not provoke {name}");
+    }
+}
+
+#[tokio::test]
+async fn a_scrape_is_what_promtool_takes_for_one() {
+    let (_fake, _redis, _collector, dir, refrain) = busy().await;
+    refrain.counted("refrain_otlp_exports_total", &[("signal", "metrics")], 1.0).await;
+    let file = dir.path().join("scrape.txt");
+    std::fs::write(&file, refrain.metrics().await.text()).unwrap();
+    Prometheus::lint(&file).await.unwrap();
 }
 
 #[test]
