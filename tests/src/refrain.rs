@@ -62,6 +62,23 @@ impl Refrain {
         panic!("no free ports in {STARTS_MAX} starts");
     }
 
+    /// Starts one with a config and waits until it is alive, but not until it is [ready](Self::ready).
+    pub async fn start_alive(config: &Config) -> Self {
+        let dir = Arc::new(tempfile::tempdir().unwrap());
+        let [data, admin] = free_addresses().await;
+        let path = dir.path().join("refrain.toml");
+        std::fs::write(&path, config.render(data, admin, dir.path())).unwrap();
+        let arguments = ["--config".as_ref(), path.as_os_str()];
+        let started = Self::spawn(&arguments, (data, admin), dir, Logs::default(), config.environment());
+        within_time(START_DEADLINE, "refrain's life", eventually_well(admin, "/livez")).await;
+        started
+    }
+
+    /// Waits until it is ready.
+    pub async fn ready(&mut self) {
+        assert!(self.wait_ready().await, "refrain ended at start:\n{}", self.logs());
+    }
+
     /// Starts one without a config file: `refrain --upstream URL`.
     pub async fn start_for(upstream: &str) -> Self {
         let dir = Arc::new(tempfile::tempdir().unwrap());
@@ -157,7 +174,7 @@ impl Refrain {
     /// False if it ended instead.
     async fn wait_ready(&mut self) -> bool {
         let admin = self.admin;
-        let ready = eventually_ready(admin);
+        let ready = eventually_well(admin, "/readyz");
         tokio::select! {
             () = within_time(START_DEADLINE, "refrain's readiness", ready) => true,
             _ = self.child.wait() => {
@@ -313,11 +330,12 @@ impl Logs {
     }
 }
 
-async fn eventually_ready(admin: SocketAddr) {
+/// Until a page of the admin listener is a 200.
+async fn eventually_well(admin: SocketAddr, page: &str) {
     let mut interval = tokio::time::interval(Duration::from_millis(15));
     loop {
         interval.tick().await;
-        if let Ok(response) = Client::http(admin).try_open(&Ask::get("/readyz")).await
+        if let Ok(response) = Client::http(admin).try_open(&Ask::get(page)).await
             && response.status == 200
         {
             return;

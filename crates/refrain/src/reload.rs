@@ -99,6 +99,8 @@ impl Reloader {
     /// Reloads whenever asked, until the process drains.
     pub(crate) async fn run(mut self, running: &Running, drain: Drain) {
         tokio::select! {
+            // First: once the service manager was told of the end, it is told of nothing else.
+            biased;
             () = drain.begun() => {}
             () = self.serve(running) => {}
         }
@@ -114,7 +116,10 @@ impl Reloader {
             };
             log(asked.trigger, &result);
             running.note(&result);
-            self.service.ready();
+            match result {
+                Ok(_) => self.service.ready(),
+                Err(_) => self.service.refused(),
+            }
             for asker in asked.askers {
                 // Who asked may have hung up.
                 let _ = asker.send(result.clone());
@@ -128,7 +133,10 @@ impl Reloader {
         loop {
             tokio::select! {
                 prepared = prepare(self.origin.clone(), self.policies.clone(), running) => return prepared,
-                newer = self.triggers.next() => asked.join(newer),
+                newer = self.triggers.next() => {
+                    self.service.reloading();
+                    asked.join(newer);
+                }
             }
         }
     }

@@ -75,6 +75,8 @@ struct Side {
 
 async fn run(origin: Origin, loaded: Loaded, sockets: Sorted, logs: &Logs) -> anyhow::Result<ExitCode> {
     let mut stop = StopSignals::install().context("signal handlers")?;
+    // Before anything that takes time: by default this signal ends the process, and whoever sends it means well.
+    let reload = ReloadSignal::install().context("signal handlers")?;
     let (sink, traces) = TraceSink::new();
     let side = Side {
         control: Arc::new(Control::new(telemetry::install()?, logs.lines_dropped(), sink)),
@@ -82,7 +84,7 @@ async fn run(origin: Origin, loaded: Loaded, sockets: Sorted, logs: &Logs) -> an
         service: ServiceManager::of_environment(),
     };
     let server = tokio::select! {
-        server = side.start(origin, loaded, sockets, logs, traces) => server?,
+        server = side.start((origin, loaded, sockets), reload, logs, traces) => server?,
         signal = stop.next() => {
             tracing::info!(signal, "stopped before it was ready");
             return Ok(ExitCode::SUCCESS);
@@ -103,9 +105,8 @@ impl Side {
     /// Starts everything; gives the data workers once they accept.
     async fn start(
         &self,
-        origin: Origin,
-        loaded: Loaded,
-        sockets: Sorted,
+        (origin, loaded, sockets): (Origin, Loaded, Sorted),
+        reload: ReloadSignal,
         logs: &Logs,
         traces: Traces,
     ) -> anyhow::Result<Server> {
@@ -130,11 +131,7 @@ impl Side {
         self.start_exporter(&live, client.clone(), traces);
         self.start_upkeep(&live, client);
         let (asks, requests) = mpsc::channel(reload::REQUESTS_MAX);
-        let triggers = Triggers {
-            watcher: watcher(&origin, files),
-            signal: ReloadSignal::install().context("signal handlers")?,
-            requests,
-        };
+        let triggers = Triggers { watcher: watcher(&origin, files), signal: reload, requests };
         let policies = self.control.policies.clone();
         let tasks = self.tasks.clone();
         let (filter, traces, service) = (logs.filter(), self.control.traces.clone(), self.service.clone());

@@ -13,6 +13,7 @@ use anyhow::{Context as _, bail};
 use listenfd::ListenFd;
 use refrain_core::{Drain, ListenerId, Settings};
 use refrain_proxy::{Inherited, Pulses};
+use rustix::time::{ClockId, clock_gettime};
 use tokio::time::{MissedTickBehavior, interval};
 
 /// Name of the admin listener's socket.
@@ -123,9 +124,20 @@ impl ServiceManager {
         self.tell("READY=1\nSTATUS=serving");
     }
 
-    /// The configuration is being read again; [`ServiceManager::ready`] says that it was.
+    /// The configuration is being read again; [`ServiceManager::ready`] or [`ServiceManager::refused`] says that it was. To be
+    /// told anew for each wish: a manager that has asked for a reload (`Type=notify-reload`) waits for one that began after
+    /// that, by the time that is told here.
     pub(crate) fn reloading(&self) {
-        self.tell("RELOADING=1\nSTATUS=reloading");
+        let now = clock_gettime(ClockId::Monotonic);
+        let micros = i128::from(now.tv_sec) * 1_000_000 + i128::from(now.tv_nsec) / 1000;
+        self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={micros}\nSTATUS=reloading"));
+    }
+
+    /// It goes on as before: the configuration that was read can't be used.
+    pub(crate) fn refused(&self) {
+        self.tell(
+            "READY=1\nSTATUS=serving by the former configuration: the new one was refused, see the log",
+        );
     }
 
     /// What is under way is being finished.
@@ -212,7 +224,9 @@ mod tests {
         told.ready();
         assert!(hear().starts_with("READY=1\n"));
         told.reloading();
-        assert!(hear().starts_with("RELOADING=1\n"));
+        assert!(hear().starts_with("RELOADING=1\nMONOTONIC_USEC="));
+        told.refused();
+        assert!(hear().starts_with("READY=1\n"));
         told.stopping();
         assert!(hear().starts_with("STOPPING=1\n"));
     }

@@ -50,7 +50,9 @@ fn the_units_lock_the_service_in_and_leave_it_what_it_needs() {
     for name in ["refrain.service", "refrain@.service"] {
         let unit = example(name);
         let is = |key: &str, value: &str| assert_eq!(values(&unit, key), [value], "{name}: {key}");
-        is("Type", "notify");
+        // With it the manager sends the signal itself; a command beside it would reload twice.
+        is("Type", "notify-reload");
+        assert!(values(&unit, "ExecReload").is_empty(), "{name}");
         is("NoNewPrivileges", "yes");
         is("ProtectSystem", "strict");
         is("ProtectHome", "yes");

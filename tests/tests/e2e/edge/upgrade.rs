@@ -265,18 +265,17 @@ impl Manager {
         Self { socket, told: Vec::new() }
     }
 
-    /// Waits for a message that begins so.
-    async fn hears(&mut self, message: &str) {
+    /// Waits for a message that begins so, and gives it.
+    async fn hears(&mut self, message: &str) -> String {
         eventually(message, async || {
             let mut buffer = [0; 1000];
             while let Ok(length) = self.socket.recv(&mut buffer) {
                 self.told.push(String::from_utf8_lossy(&buffer[..length]).into_owned());
             }
             let at = self.told.iter().position(|told| told.starts_with(message))?;
-            self.told.drain(..=at);
-            Some(())
+            self.told.drain(..=at).next_back()
         })
-        .await;
+        .await
     }
 }
 
@@ -297,4 +296,45 @@ async fn the_service_manager_is_told_how_far_the_process_is() {
     refrain.sigterm();
     manager.hears("STOPPING=1").await;
     assert!(refrain.ended().await.success());
+}
+
+/// The clock that systemd compares with, in microseconds.
+fn monotonic_micros() -> u128 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    Duration::new(now.tv_sec.try_into().unwrap(), now.tv_nsec.try_into().unwrap()).as_micros()
+}
+
+#[tokio::test]
+async fn a_service_manager_that_asks_for_a_reload_hears_when_it_began_and_how_it_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("notify");
+    let mut manager = Manager::new(&path);
+    let (_fake, refrain) = start_with(|config| config.env("NOTIFY_SOCKET", path.to_str().unwrap())).await;
+    manager.hears("READY=1").await;
+    for _ in 0..2 {
+        // systemd ignores a reload that began before it asked for one.
+        let asked = monotonic_micros();
+        refrain.sighup();
+        let told = manager.hears("RELOADING=1").await;
+        let began: u128 =
+            told.lines().find_map(|line| line.strip_prefix("MONOTONIC_USEC=")).unwrap().parse().unwrap();
+        assert!((asked..=monotonic_micros()).contains(&began), "{began}, asked at {asked}");
+        manager.hears("READY=1\nSTATUS=serving").await;
+    }
+    refrain.write_config_text("nonsense");
+    refrain.sighup();
+    let told = manager.hears("READY=1\nSTATUS=serving by the former configuration").await;
+    assert!(told.contains("refused"), "{told}");
+    assert_eq!(refrain.send(&Ask::chat("still served?")).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_reload_that_is_asked_for_before_it_is_ready_ends_nobody_and_is_done_then() {
+    // It accepts and never answers: the start waits for it, a while.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let mut refrain = Refrain::start_alive(&Config::new(&url)).await;
+    refrain.sighup();
+    refrain.ready().await;
+    refrain.logged(0, "configuration reloaded").await;
 }
