@@ -25,7 +25,7 @@ pub(crate) fn render(failure: &Failure, dialect: Dialect) -> Response<Body> {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         Code::MethodNotAllowed => {
-            headers.insert(ALLOW, HeaderValue::from_static("POST"));
+            headers.insert(ALLOW, HeaderValue::from_static(failure.allowed));
         }
         Code::Overloaded
         | Code::TenantOverloaded

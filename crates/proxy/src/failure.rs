@@ -16,17 +16,24 @@ pub(crate) struct Failure {
     pub(crate) status: Option<StatusCode>,
     /// When to come back, in seconds.
     pub(crate) retry_after_s: Option<u32>,
+    /// The methods that it would have to be.
+    pub(crate) allowed: &'static str,
 }
 
 impl Failure {
     /// A failure with what to tell the client.
     pub(crate) fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into(), status: None, retry_after_s: None }
+        Self { code, message: message.into(), status: None, retry_after_s: None, allowed: "POST" }
     }
 
     /// With another status than the code's, and with `Retry-After` in seconds.
     pub(crate) fn with_status(self, status: StatusCode, retry_after_s: Option<u32>) -> Self {
         Self { status: Some(status), retry_after_s, ..self }
+    }
+
+    /// Of another method than these, instead of POST.
+    pub(crate) fn with_allowed(self, allowed: &'static str) -> Self {
+        Self { allowed, ..self }
     }
 
     /// An upstream's failure. Says which kind, not which server.

@@ -3,6 +3,7 @@
 use http::header::HOST;
 use http::request::Parts;
 use http::uri::PathAndQuery;
+use http::{Method, Version};
 use refrain_core::settings::Limits;
 use refrain_core::{Code, Dialect, ListenerId};
 
@@ -48,6 +49,11 @@ pub(crate) fn check(listener: &ListenerId, limits: &Limits, parts: Parts) -> Res
             format!("at most {} headers of {} bytes together", limits.headers_max, limits.head_bytes_max);
         return Err(Failure::new(Code::HeadTooLarge, message));
     }
+    // An upstream that answers TRACE would show the client what Refrain adds for it: credentials, too.
+    if matches!(parts.method, Method::TRACE | Method::CONNECT) {
+        let message = "neither TRACE nor CONNECT is passed on";
+        return Err(Failure::new(Code::MethodNotAllowed, message).with_allowed("GET, HEAD, POST"));
+    }
     let path = parts.uri.path();
     if !is_plain(path) {
         return Err(Failure::new(
@@ -70,6 +76,15 @@ fn fits(parts: &Parts, limits: &Limits) -> bool {
 
 /// Whether a path means the same to every reader: routes and upstreams must not disagree about it.
 fn is_plain(path: &str) -> bool {
+    if !path.contains('%') {
+        return has_plain_segments(path);
+    }
+    // Whoever decodes a slash, perhaps a front of the model servers, must find no other segments than these.
+    has_plain_encoding(path) && has_plain_segments(&path.replace("%2F", "/").replace("%2f", "/"))
+}
+
+/// Whether no segment is empty (but the last) or made of dots.
+fn has_plain_segments(path: &str) -> bool {
     let bytes = path.as_bytes();
     let begins_odd = |segment: &[u8]| {
         matches!(segment, [b'/', ..] | [b'.'] | [b'.', b'/', ..] | [b'.', b'.'] | [b'.', b'.', b'/', ..])
@@ -78,9 +93,7 @@ fn is_plain(path: &str) -> bool {
         b'/' => begins_odd(&bytes[at + 1..]),
         _ => false,
     };
-    bytes.first() == Some(&b'/')
-        && !bytes.iter().enumerate().any(is_odd)
-        && (!bytes.contains(&b'%') || has_plain_encoding(path))
+    bytes.first() == Some(&b'/') && !bytes.iter().enumerate().any(is_odd)
 }
 
 /// Whether no percent-encoding hides a dot, a slash or a control character. Model names may hold an encoded slash.
@@ -104,7 +117,12 @@ fn host(parts: &Parts) -> Result<String, Failure> {
     if let Some(authority) = parts.uri.authority() {
         return Ok(authority.host().to_ascii_lowercase());
     }
-    let Some(field) = field else { return Ok(String::new()) };
+    let Some(field) = field else {
+        // RFC 9112, section 3.2.
+        let is_needed = parts.version == Version::HTTP_11;
+        let failure = || Failure::new(Code::BadRequest, "a request of HTTP/1.1 has a Host field");
+        return if is_needed { Err(failure()) } else { Ok(String::new()) };
+    };
     let host = field.to_str().ok().and_then(without_port);
     host.map(str::to_ascii_lowercase)
         .ok_or_else(|| Failure::new(Code::BadRequest, "the Host field is not a host"))
@@ -145,16 +163,38 @@ mod tests {
         assert_eq!(checked("/v1/models", &["LLM.example.com:8080"]).unwrap().host, "llm.example.com");
         assert_eq!(checked("http://A.b:1/v1/models", &["c"]).unwrap().host, "a.b");
         assert_eq!(checked("/", &["[::1]:80"]).unwrap().host, "[::1]");
-        assert_eq!(checked("/", &[]).unwrap().host, "");
+    }
+
+    #[test]
+    fn only_http_1_1_must_name_its_host() {
+        let checked = |version| {
+            let request = Request::get("/").version(version).body(()).unwrap();
+            check(&ListenerId::new("main"), &Limits::default(), request.into_parts().0)
+        };
+        assert_eq!(checked(Version::HTTP_11).err().map(|failure| failure.code), Some(Code::BadRequest));
+        for version in [Version::HTTP_10, Version::HTTP_2] {
+            assert_eq!(checked(version).unwrap().host, "");
+        }
+    }
+
+    #[test]
+    fn what_would_show_a_request_to_its_sender_is_refused() {
+        for method in [Method::TRACE, Method::CONNECT] {
+            let request = Request::builder().method(method).uri("/v1/models").header(HOST, "a");
+            let checked =
+                check(&ListenerId::new("main"), &Limits::default(), request.body(()).unwrap().into_parts().0);
+            assert_eq!(checked.err().map(|failure| failure.code), Some(Code::MethodNotAllowed));
+        }
     }
 
     #[test]
     fn a_head_over_the_limits_is_refused() {
         let limits = Limits { head_bytes_max: 64, headers_max: 3, ..Limits::default() };
         let check = |fields: &[(&str, usize)]| {
-            let request = fields.iter().fold(Request::get("/v1/models"), |request, (name, length)| {
-                request.header(*name, "x".repeat(*length))
-            });
+            let bare = Request::get("/v1/models").version(Version::HTTP_10);
+            let request = fields
+                .iter()
+                .fold(bare, |request, (name, length)| request.header(*name, "x".repeat(*length)));
             check(&ListenerId::new("main"), &limits, request.body(()).unwrap().into_parts().0)
                 .err()
                 .map(|f| f.code)
@@ -176,9 +216,18 @@ mod tests {
 
     #[test]
     fn paths_that_two_readers_could_read_differently_are_refused() {
-        for path in
-            ["/v1//models", "/v1/./models", "/v1/../api/pull", "/v1/%2e%2e/api/pull", "/api%2fpull", "/a%zz"]
-        {
+        for path in [
+            "/v1//models",
+            "/v1/./models",
+            "/v1/../api/pull",
+            "/v1/%2e%2e/api/pull",
+            "/api%2fpull",
+            "/a%zz",
+            "/v1/models/x%2F..%2F..%2f..%2Fapi%2Fpull",
+            "/v1/models/%2F..",
+            "/v1/models/x%2f.",
+            "/v1/models/x%2F%2Fy",
+        ] {
             assert_eq!(checked(path, &["a"]).err().map(|f| f.code), Some(Code::BadRequest), "{path}");
         }
         assert!(checked("/v1/models/google%2Fgemma-3", &["a"]).is_ok());

@@ -40,13 +40,14 @@ struct Shape {
 const OPENAI: Shape = Shape { items: "data", name: "id" };
 const OLLAMA: Shape = Shape { items: "models", name: "name" };
 
-/// Answers `GET /v1/models`, `/api/tags` or `/api/ps`.
+/// Answers `GET /v1/models`, `/api/tags` or `/api/ps`; to HEAD the same, of which the connection sends the head.
 ///
 /// # Errors
 /// The method is another one, or no endpoint gave a list (then the last one's failure).
 pub(crate) async fn list(worker: &Worker, admitted: &Admitted) -> Result<Response<Body>, Failure> {
-    if admitted.routed.head.parts.method != Method::GET {
-        return Err(Failure::new(Code::MethodNotAllowed, "a list of models takes GET"));
+    if !matches!(admitted.routed.head.parts.method, Method::GET | Method::HEAD) {
+        let failure = Failure::new(Code::MethodNotAllowed, "a list of models takes GET");
+        return Err(failure.with_allowed("GET, HEAD"));
     }
     let shape = if admitted.routed.head.path().starts_with("/api/") { OLLAMA } else { OPENAI };
     let mut merged: Option<Map<String, Value>> = None;
@@ -79,6 +80,7 @@ async fn fetch_all(
     let mut asked = JoinSet::new();
     for (place, endpoint) in endpoints.iter().enumerate() {
         let mut request = upstream_headers::request(admitted, Encoding::Identity, UpstreamBody::empty())?;
+        request.method = Method::GET;
         let Timeouts { connect: _, first_byte, idle, total } = &mut request.timeouts;
         for timeout in [first_byte, idle, total] {
             *timeout = PATIENCE.min(*timeout);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request};
+use http::{HeaderMap, Method, Request, Version};
 use refrain_cache::{CacheError, Evidence, Lexical, compare};
 use refrain_core::settings::{EmbeddedStore, Endpoint, Limits, Pool, Priority, Route, Store};
 use refrain_core::{Code, Identity, ListenerId, PoolId};
@@ -178,6 +178,8 @@ impl Rehearsal {
     fn understood(&self, request: RehearsedRequest) -> Result<(Arc<Admitted>, Arc<Asked>), RehearsalError> {
         let RehearsedRequest { method, path, headers, identity, body } = request;
         let mut http = Request::new(());
+        // It names no host where nobody does.
+        *http.version_mut() = Version::HTTP_10;
         *http.method_mut() = method;
         *http.headers_mut() = headers;
         *http.uri_mut() = path.parse().map_err(|_| RehearsalError::NotAnApi)?;

@@ -291,7 +291,8 @@ fn key<'a>(
 
 fn root(method: &Method) -> Result<Response<Body>, Failure> {
     if *method != Method::GET && *method != Method::HEAD {
-        return Err(Failure::new(Code::MethodNotAllowed, "this path takes GET"));
+        let failure = Failure::new(Code::MethodNotAllowed, "this path takes GET");
+        return Err(failure.with_allowed("GET, HEAD"));
     }
     let (status, text) = ROOT;
     let mut response = Response::new(Body::full(text.into()));

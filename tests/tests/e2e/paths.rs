@@ -35,12 +35,35 @@ async fn unknown_paths_are_a_404_in_the_dialect_of_their_prefix() {
 #[tokio::test]
 async fn paths_that_two_readers_could_read_differently_are_a_400() {
     let (fake, refrain) = start().await;
-    for path in
-        ["/v1//models", "/v1/../api/pull", "/v1/./models", "/v1/%2e%2e/api/pull", "/api%2fpull", "/api/%00"]
-    {
+    for path in [
+        "/v1//models",
+        "/v1/../api/pull",
+        "/v1/./models",
+        "/v1/%2e%2e/api/pull",
+        "/api%2fpull",
+        "/api/%00",
+        "/v1/models/x%2F..%2F..%2F..%2Fapi%2Fpull",
+    ] {
         assert_eq!(refrain.send(&Ask::get(path)).await.status, 400, "{path}");
     }
     assert!(fake.requests("/api/pull").is_empty());
+}
+
+#[tokio::test]
+async fn no_model_server_shows_a_client_what_it_was_sent() {
+    let (fake, refrain) = start_with(|config| config.route("extra_paths = [\"/own\"]")).await;
+    let ask = Ask::new(Method::TRACE, "/own");
+    let reply = refrain.send(&ask).await;
+    assert_eq!(reply.status, 405, "{}", reply.text());
+    check_error_shape(&ask, &reply);
+    assert!(fake.requests("/own").is_empty());
+}
+
+#[tokio::test]
+async fn a_list_of_models_says_how_to_ask_for_it() {
+    let (_fake, refrain) = start().await;
+    let reply = refrain.send(&Ask::post("/v1/models", json!({}))).await;
+    assert_eq!((reply.status, reply.header("allow").as_str()), (405, "GET, HEAD"));
 }
 
 #[tokio::test]

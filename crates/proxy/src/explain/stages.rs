@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::Request;
 use http::request::Parts;
+use http::{Request, Version};
 use refrain_cache::Part;
 use refrain_core::{Bypass, Code, ListenerId};
 use refrain_plugin::RequestView;
@@ -97,6 +97,8 @@ fn checked(snapshot: &Snapshot, explained: &ExplainedRequest) -> Result<Head, Fa
 
 fn parts(explained: &ExplainedRequest) -> Result<Parts, Failure> {
     let mut http = Request::new(());
+    // It names no host where nobody does.
+    *http.version_mut() = Version::HTTP_10;
     *http.method_mut() = explained.method.clone();
     *http.headers_mut() = explained.headers.clone();
     *http.uri_mut() =

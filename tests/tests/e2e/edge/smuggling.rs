@@ -212,6 +212,7 @@ async fn what_could_be_read_in_two_ways_is_refused_or_made_plain() {
             target("http://x/v1/chat/completions", "Host: evil\r\n"),
             Either,
         ),
+        ("no Host", target("/v1/chat/completions", ""), Refused),
         ("two Hosts", target("/v1/chat/completions", "Host: x\r\nHost: y\r\n"), Refused),
         ("a target with a space", target("/v1/chat/completions HTTP/1.1 x", "Host: x\r\n"), Refused),
         ("a target with a fragment", target("/v1/chat/completions#/api/pull", "Host: x\r\n"), Either),
