@@ -20,6 +20,9 @@ use crate::listen::{self, Bound, HANDSHAKES_END, Inherited, Owner};
 use crate::snapshot::Live;
 use crate::worker::Worker;
 
+/// Wait after a failed accept: descriptors are used up, and come back as connections end.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
 /// How often a worker shows that it is alive.
 const PULSE: Duration = Duration::from_secs(1);
 
@@ -253,10 +256,12 @@ impl Acceptor {
             let Ok(permit) = self.room.clone().acquire_owned().await else { return };
             match self.socket.accept().await {
                 Ok(accepted) => begin(&self.worker, &self.id, &self.peers, accepted, permit),
-                // Out of descriptors, or the client left already: the next may do better, but don't spin.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {
+                    tracing::debug!(listener = %self.id, "a client left before it was accepted");
+                }
                 Err(error) => {
                     tracing::warn!(listener = %self.id, %error, "accept failed");
-                    tokio::time::sleep(Duration::from_millis(10)).await;
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }

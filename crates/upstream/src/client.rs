@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, StatusCode};
 use refrain_core::Tasks;
 use smallvec::SmallVec;
@@ -224,6 +225,10 @@ impl Client {
         let (mut head, incoming) = response.into_parts();
         let reuse = reuse(&mut connection, &head.headers, asking.pool.config().idle_connections_max);
         strip_hop_by_hop(&mut head.headers);
+        if head.status == StatusCode::NO_CONTENT {
+            // RFC 9110, section 8.6: it must not be there, and clients of HTTP/2 take it for a body that is missing.
+            head.headers.remove(CONTENT_LENGTH);
+        }
         // Who asks has seated it.
         let seat = asking.seat.take().unwrap_or_else(|| Seat::beyond_limits(asking.pool, endpoint));
         let lease = Lease { incoming, connection, seat, connections: self.0.connections.clone(), reuse };

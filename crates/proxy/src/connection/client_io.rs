@@ -1,5 +1,5 @@
 //! A client's byte stream with bounds that hyper has none for: how long the client may take nothing of what waits for it,
-//! and how many HTTP/2 frames it may send that ask for nothing.
+//! and how many HTTP/2 frames it may send that ask for nothing. And with an end that the client sees.
 
 use std::io;
 use std::pin::Pin;
@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::ended::{self, Ended};
 use super::frames::FrameBudget;
 use super::head_timer::Arrivals;
+use super::linger::Linger;
 
 /// The stream, plain or decrypted.
 pub(super) struct ClientIo<S> {
@@ -24,13 +25,27 @@ pub(super) struct ClientIo<S> {
     timer: DeadlineTimer,
     /// Since when the client takes nothing.
     stalled_since: Option<Instant>,
+    linger: Linger,
 }
 
 impl<S> ClientIo<S> {
     /// A stream of HTTP/1.
     pub(super) fn new(stream: S, arrivals: Arrivals, write_timeout: Duration) -> Self {
-        let timer = DeadlineTimer::default();
-        Self { stream, arrivals, frames: None, write_timeout, timer, stalled_since: None }
+        Self {
+            stream,
+            arrivals,
+            frames: None,
+            write_timeout,
+            timer: DeadlineTimer::default(),
+            stalled_since: None,
+            linger: Linger::default(),
+        }
+    }
+
+    /// One whose end waits for a client that is still sending.
+    pub(super) fn with_linger(mut self, linger: Linger) -> Self {
+        self.linger = linger;
+        self
     }
 
     /// Of HTTP/2.
@@ -86,7 +101,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for ClientIo<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.sent(&written);
@@ -113,8 +128,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for ClientIo<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let shut = Pin::new(&mut self.stream).poll_shutdown(cx);
-        self.wrote(cx, shut)
+        let this = &mut *self;
+        let shut = Pin::new(&mut this.stream).poll_shutdown(cx);
+        std::task::ready!(this.wrote(cx, shut))?;
+        this.linger.poll(cx, &mut this.stream).map(Ok)
     }
 }
 

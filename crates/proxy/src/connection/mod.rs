@@ -4,6 +4,7 @@ mod client_io;
 mod ended;
 mod frames;
 mod head_timer;
+mod linger;
 mod peers;
 mod streams;
 
@@ -12,8 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONNECTION, HeaderValue};
-use http::{Request, Response};
-use hyper::body::Incoming;
+use http::{Method, Request, Response};
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -32,6 +33,7 @@ use client_io::ClientIo;
 pub(crate) use ended::{Ended, count, register};
 use frames::FrameBudget;
 use head_timer::{Arrivals, HeadTimer};
+use linger::{Linger, Unread};
 pub(crate) use peers::Peers;
 use streams::Streams;
 
@@ -141,18 +143,21 @@ async fn drive_http1<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let arrivals = Arrivals::default();
+    let (arrivals, unread) = (Arrivals::default(), Unread::default());
     let service = service_fn(|request: Request<Incoming>| {
-        let (worker, entrance) = (worker.clone(), entrance.clone());
+        let (worker, entrance, unread) = (worker.clone(), entrance.clone(), unread.clone());
         async move {
+            let has_body = !request.body().is_end_stream();
             let mut response = request::serve(&worker, &entrance, request).await;
+            unread.set(has_body && !response.status().is_success());
             if worker.leaving.is_draining() {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
             Ok::<Response<Body>, std::convert::Infallible>(response)
         }
     });
-    let io = ClientIo::new(stream, arrivals.clone(), limits.write_timeout);
+    let io = ClientIo::new(stream, arrivals.clone(), limits.write_timeout)
+        .with_linger(Linger::new(unread.clone()));
     let connection = http1_builder(limits, arrivals).serve_connection(TokioIo::new(io), service);
     let mut connection = std::pin::pin!(connection);
     let drained = async {
@@ -182,7 +187,9 @@ where
     let service = service_fn(|request: Request<Incoming>| {
         let (worker, entrance) = (worker.clone(), entrance.clone());
         async move {
+            let is_head = *request.method() == Method::HEAD;
             let response = request::serve(&worker, &entrance, request).await;
+            let response = if is_head { streams::without_body(response) } else { response };
             Ok::<_, std::convert::Infallible>(streams::paced(response))
         }
     });
@@ -201,8 +208,13 @@ where
         () = streams.idle(limits.idle_timeout) => {
             count(Ended::Idle);
             connection.as_mut().graceful_shutdown();
-            // Whoever holds on to it, by a window that stays shut or a head without end, is let go.
-            timeout(limits.head_timeout, connection).await.unwrap_or(Ok(()))
+            tokio::select! {
+                biased;
+                ended = connection.as_mut() => ended,
+                // What was asked at the last moment is answered, however long that takes. Whoever holds on to the connection
+                // otherwise, by a window that stays shut or a head without end, is let go.
+                () = streams.idle(limits.head_timeout) => Ok(()),
+            }
         }
     }
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::Response;
+use http::header::CONTENT_LENGTH;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
 use refrain_core::{DeadlineTimer, Tasks};
@@ -124,6 +125,14 @@ pub(super) struct Paced {
     progress: Arc<Progress>,
 }
 
+/// The head of an answer alone, as an answer to HEAD: hyper leaves the body out with HTTP/1 only.
+pub(super) fn without_body(mut response: Response<Body>) -> Response<Body> {
+    if let Some(length) = response.body().size_hint().exact() {
+        response.headers_mut().entry(CONTENT_LENGTH).or_insert_with(|| length.into());
+    }
+    response.map(|_body| Body::full(Bytes::new()))
+}
+
 /// The answer in a form whose progress the stream's task sees.
 pub(super) fn paced(response: Response<Body>) -> Response<Paced> {
     let progress = PROGRESS.try_with(Arc::clone).unwrap_or_default();
@@ -197,6 +206,13 @@ mod tests {
         }
         assert_eq!(sizes, [65_536, 65_536, 18_928]);
         assert_eq!(next(&mut body).await, None);
+    }
+
+    #[test]
+    fn an_answer_to_head_says_how_long_it_would_be_and_is_empty() {
+        let response = without_body(Response::new(Body::full("four".into())));
+        assert_eq!(response.headers()[CONTENT_LENGTH], "4");
+        assert!(response.body().is_end_stream());
     }
 
     /// Runs a stream's task; whether it came to its own end.

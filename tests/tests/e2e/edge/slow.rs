@@ -149,10 +149,16 @@ async fn a_client_that_stops_reading_over_tls_frees_the_model_server() {
 
 #[tokio::test]
 async fn one_http2_stream_whose_window_stays_shut_is_ended_and_its_neighbours_go_on() {
+    // What streams begin with.
+    for window in [0, 100] {
+        check_shut_window(window).await;
+    }
+}
+
+async fn check_shut_window(window: u32) {
     let (fake, refrain) = limited("write_timeout = \"500ms\"").await;
     fake.next(endless());
-    // Streams begin with a window of 100 bytes.
-    let mut client = H2Raw::connect_with(refrain.address(), &[(4, 100)]).await;
+    let mut client = H2Raw::connect_with(refrain.address(), &[(4, window)]).await;
     let head = literals(&[
         (":method", "POST"),
         (":scheme", "http"),
@@ -185,4 +191,23 @@ async fn a_client_that_waits_long_for_its_answer_is_not_taken_for_slow() {
         let reply = client.send(&ask).await;
         assert_eq!(reply.answer(), "first second", "HTTP/2: {h2}");
     }
+}
+
+#[tokio::test]
+async fn a_client_that_is_still_sending_reads_why_it_was_refused() {
+    let (_fake, refrain) = limited("body = \"64 KiB\"").await;
+    const LENGTH: usize = 2_000_000;
+    let mut stream = TcpStream::connect(refrain.address()).await.unwrap();
+    let head = format!("POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {LENGTH}\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // As simple clients do: all of it first, then the answer.
+    let mut interval = tokio::time::interval(Duration::from_millis(20));
+    for _ in 0..20 {
+        interval.tick().await;
+        stream.write_all(&[b' '; LENGTH / 20]).await.expect("it is taken, and thrown away");
+    }
+    let mut said = String::new();
+    use tokio::io::AsyncReadExt;
+    refrain_tests::within("the refusal", stream.read_to_string(&mut said)).await.unwrap();
+    assert!(said.starts_with("HTTP/1.1 413") && said.ends_with('}'), "{said}");
 }
