@@ -33,7 +33,7 @@ fn commands_in_the_units_have_flags_that_exist() {
     let help = help();
     for name in ["refrain.service", "refrain@.service"] {
         let unit = example(name);
-        let commands = [values(&unit, "ExecStart"), values(&unit, "ExecStartPre")].concat();
+        let commands = values(&unit, "ExecStart");
         assert!(!commands.is_empty(), "{name}");
         for command in commands {
             let mut words = command.split_whitespace();
@@ -70,6 +70,16 @@ fn the_units_lock_the_service_in_and_leave_it_what_it_needs() {
 }
 
 #[test]
+fn a_service_starts_also_while_a_model_server_is_away() {
+    for name in ["refrain.service", "refrain@.service"] {
+        let unit = example(name);
+        // A check of what config names would fail then, and after five starts systemd would try no more.
+        assert!(values(&unit, "ExecStartPre").is_empty(), "{name}");
+        assert_eq!(values(&unit, "StartLimitIntervalSec"), ["0"], "{name}");
+    }
+}
+
+#[test]
 fn sockets_are_named_as_the_default_listeners_are() {
     let unit = example("refrain.socket");
     assert_eq!(values(&unit, "FileDescriptorName"), ["main"]);
@@ -96,9 +106,46 @@ fn the_container_runs_as_nobody_in_particular_and_tells_its_health() {
             assert!(root().join(path).exists(), "{line}");
         }
     }
-    // The toolchain is the one that the workspace asks for.
-    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    // The toolchain is the one that the workspace asks for: with another, rustup would fetch it first.
+    let toolchain = fs::read_to_string(root().join("rust-toolchain.toml")).unwrap();
     let version =
-        manifest.lines().find_map(|line| line.strip_prefix("rust-version = ")).unwrap().trim_matches('"');
-    assert!(file.contains(&format!("rust:{version}")), "not built with Rust {version}");
+        toolchain.lines().find_map(|line| line.strip_prefix("channel = ")).unwrap().trim_matches('"');
+    assert!(file.contains(&format!("rust:{version}-")), "not built with Rust {version}");
+}
+
+#[test]
+fn a_container_is_built_from_what_the_repository_holds_and_from_nothing_that_was_built_before() {
+    let lines = |name: &str| fs::read_to_string(root().join(name)).unwrap();
+    let ignored = lines(".dockerignore");
+    let ignored: Vec<&str> = ignored.lines().filter(|line| !line.starts_with('#')).collect();
+    for path in lines(".gitignore").lines().filter(|line| line.starts_with('/')) {
+        assert!(ignored.contains(&path), "{path} goes into the container's build");
+    }
+    // What the workspace is made of is not left out.
+    for path in ["crates", "tests", "wit", "config", "Cargo.toml", "Cargo.lock", "rust-toolchain.toml"] {
+        assert!(root().join(path).exists() && !ignored.iter().any(|line| line.contains(path)), "{path}");
+    }
+}
+
+/// Whether the container's health check finds a process with this admin listener well.
+fn is_healthy(admin: std::net::SocketAddr) -> bool {
+    let file = example("Containerfile");
+    let (_, check) = file.split_once("\nHEALTHCHECK ").unwrap();
+    let (_, command) = check.split_once("CMD ").unwrap();
+    let command: Vec<String> = serde_json::from_str(command.lines().next().unwrap()).unwrap();
+    let [shell, flag, script] = command.try_into().unwrap();
+    assert!(script.contains("/dev/tcp/127.0.0.1/9090"), "{script}");
+    let script = script.replace("127.0.0.1/9090", &format!("{}/{}", admin.ip(), admin.port()));
+    Command::new(shell).args([flag, script]).output().unwrap().status.success()
+}
+
+#[tokio::test]
+async fn the_containers_health_check_tells_a_process_that_serves_from_one_that_drains_and_from_none() {
+    let (_fake, mut refrain) = crate::start_with(|config| config.runtime("shutdown_delay = \"3s\"")).await;
+    assert!(is_healthy(refrain.admin_address()));
+    refrain.sigterm();
+    refrain.logged(0, "draining").await;
+    assert!(!is_healthy(refrain.admin_address()));
+    refrain.ended().await;
+    assert!(!is_healthy(refrain.admin_address()));
 }
