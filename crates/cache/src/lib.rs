@@ -43,7 +43,7 @@ pub use entry::{
 };
 pub use error::{PurgeError, StoreError};
 pub use evidence::{Evidence, Lexical, compare};
-pub use flight::{FlightEnd, FlightLimits, Flights, Joined, Lead, Reader};
+pub use flight::{FlightEnd, FlightLimits, Flights, Joined, Lead, Reader, UnderWay};
 pub use insight::{
     Attribution, Cause, CauseKind, Insight, MISSES_MAX, MissReason, NotedMiss, Ring, SERVINGS_MAX,
     SHADOWED_MAX, ServedAs, Serving, Shadowed, attribute, differing,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
-use refrain_cache::{Claim, ClaimGuard, FlightEnd, Found, Joined, Lead, Reader, unix_ms};
+use refrain_cache::{Claim, ClaimGuard, FlightEnd, Found, Joined, Lead, Reader, UnderWay, unix_ms};
 use refrain_core::{Bypass, Code, Dialect};
 use refrain_llm::answer::Form;
 use refrain_upstream::Purpose;
@@ -208,6 +208,11 @@ fn join(
     }
     let (lead, reader) = flights.solo(key);
     (Some(lead), reader)
+}
+
+/// What joining would come to for a miss that may share its generation. Joins nothing.
+pub(crate) fn under_way(cache: &AnswerCache, miss: &Miss) -> Option<UnderWay> {
+    shares(miss).then(|| cache.flights.look(&cache.store.epoch().flight(&miss.keyed.key)))
 }
 
 /// Whether identical requests may have the same generation. Who wants a fresh answer can't have one that was begun before;

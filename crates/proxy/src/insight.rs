@@ -2,9 +2,9 @@
 //! a digest; only sampled misses, and answers served to somebody else, are noted.
 
 use refrain_cache::{
-    CacheKey, MissReason, NotedMiss, Part, Refusal, ServedAs, Serving, Shadowed, compare, unix_ms,
+    CacheKey, EntryMeta, MissReason, NotedMiss, Part, Refusal, ServedAs, Serving, Shadowed, compare, unix_ms,
 };
-use refrain_core::KeyPart;
+use refrain_core::{Identity, KeyPart};
 use refrain_llm::answer::{Answer, Encoded};
 
 use crate::cache_status::{CacheStatus, Tier};
@@ -59,12 +59,16 @@ pub(crate) fn question(cache: &AnswerCache, keyed: &Keyed) -> u64 {
     cache.question(&request.key_part(&last, "").unwrap_or_default())
 }
 
+/// Whether a caller is known to be who asked first. Two that nobody has verified as users may be anybody.
+pub(crate) fn is_asker(identity: &Identity, meta: &EntryMeta) -> bool {
+    identity.user.is_some() && meta.user == identity.user && meta.tenant == identity.tenant
+}
+
 /// Remembers whom an answer is served to, unless it is who asked first.
 pub(crate) fn note_hit(cache: &AnswerCache, admitted: &Admitted, hit: &Hit) {
-    let (identity, meta) = (&admitted.caller.identity, &hit.entry.meta);
-    let is_asker = meta.tenant == identity.tenant && meta.user == identity.user;
+    let meta = &hit.entry.meta;
     let served_as = match hit.tier {
-        Tier::Exact if is_asker => return,
+        Tier::Exact if is_asker(&admitted.caller.identity, meta) => return,
         Tier::Exact => ServedAs::Exact,
         Tier::Semantic => ServedAs::Semantic,
     };

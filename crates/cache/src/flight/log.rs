@@ -89,7 +89,8 @@ impl<H> Log<H> {
         (log, 0)
     }
 
-    pub(super) fn add_reader(&mut self) -> Result<usize, Closed> {
+    /// Whether one more may read it, from its start.
+    pub(super) fn room(&self) -> Result<(), Closed> {
         if self.abandoned {
             return Err(Closed::Abandoned);
         }
@@ -97,6 +98,11 @@ impl<H> Log<H> {
         if !self.whole || failed || self.readers() >= self.limits.waiters_max {
             return Err(Closed::ToNewReaders);
         }
+        Ok(())
+    }
+
+    pub(super) fn add_reader(&mut self) -> Result<usize, Closed> {
+        self.room()?;
         let slot = self.readers.iter().position(Option::is_none).unwrap_or_else(|| {
             self.readers.push(None);
             self.readers.len() - 1

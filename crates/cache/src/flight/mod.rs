@@ -72,6 +72,17 @@ struct Shard<H> {
 
 type Flight<H> = Mutex<Log<H>>;
 
+/// What [`Flights::join`] would do, as [`Flights::look`] sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnderWay {
+    /// Nobody asks this yet.
+    Nothing,
+    /// It is being generated, for so many clients.
+    Joinable(usize),
+    /// Generated apart: too many wait, too much of it has gone by, or its answers can't be stored.
+    Apart,
+}
+
 /// What to do with a request.
 pub enum Joined<H> {
     /// Nobody asks this yet: generate, feed the lead, answer the own client by the reader.
@@ -121,6 +132,21 @@ impl<H: Clone> Flights<H> {
         shard.flights.insert(key, flight.clone());
         let lead = Lead { flights: self.clone(), key, flight: flight.clone() };
         Joined::Lead(lead, Reader::new(flight, slot))
+    }
+
+    /// What joining would come to now. Changes nothing.
+    pub fn look(&self, key: &[u8; 32]) -> UnderWay {
+        let mut shard = self.shard(key).lock();
+        if shard.is_uncacheable(key) {
+            return UnderWay::Apart;
+        }
+        let Some(flight) = shard.flights.get(key) else { return UnderWay::Nothing };
+        let log = flight.lock();
+        match log.room() {
+            Ok(()) => UnderWay::Joinable(log.readers()),
+            Err(log::Closed::ToNewReaders) => UnderWay::Apart,
+            Err(log::Closed::Abandoned) => UnderWay::Nothing,
+        }
     }
 
     /// A flight that nobody else can join: for a request that wants an answer of its own.

@@ -358,3 +358,17 @@ async fn one_client(flights: &Arc<Flights<u16>>, generations: &AtomicUsize) -> V
     assert_eq!(read.1, None);
     read.0
 }
+
+#[tokio::test]
+async fn a_look_says_what_joining_would_come_to_and_joins_nothing() {
+    let flights = flights(1 << 20);
+    assert_eq!((flights.look(&KEY), flights.len()), (UnderWay::Nothing, 0));
+    let (lead, reader) = lead(&flights);
+    assert_eq!((flights.look(&KEY), flights.look(&KEY)), (UnderWay::Joinable(1), UnderWay::Joinable(1)));
+    let follower = follow(&flights);
+    assert_eq!(flights.look(&KEY), UnderWay::Joinable(2));
+    drop((lead, reader, follower));
+    assert_eq!(flights.look(&KEY), UnderWay::Nothing);
+    flights.mark_uncacheable(KEY, Instant::now() + Duration::from_secs(1));
+    assert_eq!(flights.look(&KEY), UnderWay::Apart);
+}

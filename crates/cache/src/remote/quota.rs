@@ -32,7 +32,7 @@ const ENDS_MAX: usize = 16_384;
 /// Ends that are told in one go.
 const BATCH: usize = 64;
 
-/// KEYS: meters, leases. ARGV: "take" or "end", places (0: any number), lease ("": none), its length in ms, number of rates;
+/// KEYS: meters, leases. ARGV: "take", "look" (the same, and nothing is taken) or "end", places (0: any number), lease ("": none), its length in ms, number of rates;
 /// for each rate: slot, limit, capacity, grain, length of a tick in ms, units. Answers: whether it was taken, the time in ms,
 /// requests under way, and the rates' levels.
 static COUNT: LazyLock<Script> = LazyLock::new(|| {
@@ -40,7 +40,7 @@ static COUNT: LazyLock<Script> = LazyLock::new(|| {
         r"
 local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-local takes, places, lease = ARGV[1] == 'take', tonumber(ARGV[2]), ARGV[3]
+local takes, looks, places, lease = ARGV[1] ~= 'end', ARGV[1] == 'look', tonumber(ARGV[2]), ARGV[3]
 local slots, rates = {}, {}
 for i = 1, tonumber(ARGV[5]) do
   local at = 6 * i
@@ -68,7 +68,7 @@ if lease ~= '' then
   under_way = redis.call('ZCARD', KEYS[2])
   if takes and places > 0 and under_way >= places then free = false end
 end
-if free then
+if free and not looks then
   local drained, changes = 0, {}
   for i, rate in ipairs(rates) do
     if rate.units ~= 0 then
@@ -130,11 +130,13 @@ pub struct QuotaRate {
 /// What a shared count said.
 #[derive(Clone, Debug)]
 pub struct QuotaTold {
-    /// A hold on what was taken; none: there was too little, and nothing was taken.
+    /// A hold on what was taken; none: there was too little, or it was only looked.
     pub held: Option<QuotaHold>,
+    /// Whether there was enough.
+    pub is_free: bool,
     /// The server's Unix time, in milliseconds.
     pub now_ms: u64,
-    /// Requests under way, this one included.
+    /// Requests under way, this one included if it was let in.
     pub in_flight: u32,
     /// Grains taken of each rate by now.
     pub levels: Vec<i64>,
@@ -208,12 +210,42 @@ impl Quotas {
         places: Option<u32>,
         patience: Duration,
     ) -> Result<QuotaTold, StoreTrouble> {
+        self.ask("take", subject, (rates, places), patience).await.map(|(told, lease)| {
+            let held = told.is_free.then(|| self.hold(subject, lease));
+            QuotaTold { held, ..told }
+        })
+    }
+
+    /// What [`Quotas::take`] would say now. Takes nothing.
+    ///
+    /// # Errors
+    /// Redis could not be asked.
+    ///
+    /// # Cancel safety
+    /// Safe.
+    pub async fn look(
+        &self,
+        subject: &[u8; 32],
+        rates: &[QuotaRate],
+        places: Option<u32>,
+        patience: Duration,
+    ) -> Result<QuotaTold, StoreTrouble> {
+        self.ask("look", subject, (rates, places), patience).await.map(|(told, _)| told)
+    }
+
+    async fn ask(
+        &self,
+        what: &str,
+        subject: &[u8; 32],
+        (rates, places): (&[QuotaRate], Option<u32>),
+        patience: Duration,
+    ) -> Result<(QuotaTold, Option<Lease>), StoreTrouble> {
         let Inner { link, .. } = &*self.store;
         if !link.is_up() {
             return Err(StoreTrouble::new(Trouble::Broken, "away"));
         }
         let lease = places.map(|_| rand::random::<Lease>());
-        let call = self.store.count("take", subject, places.unwrap_or(0), lease, rates);
+        let call = self.store.count(what, subject, places.unwrap_or(0), lease, rates);
         let answered = timeout(patience, link.call::<Vec<i64>>(&call)).await;
         let told = answered.unwrap_or_else(|_| {
             let trouble = StoreTrouble::timed_out();
@@ -223,13 +255,14 @@ impl Quotas {
         let [taken, now_ms, in_flight, levels @ ..] = told.as_slice() else {
             return Err(StoreTrouble::new(Trouble::Refused, "a shared count gave an odd answer"));
         };
-        let held = (*taken == 1).then(|| self.hold(subject, lease));
-        Ok(QuotaTold {
-            held,
+        let told = QuotaTold {
+            held: None,
+            is_free: *taken == 1,
             now_ms: u64::try_from(*now_ms).unwrap_or_default(),
             in_flight: u32::try_from(*in_flight).unwrap_or(u32::MAX),
             levels: levels.to_vec(),
-        })
+        };
+        Ok((told, lease))
     }
 
     fn hold(&self, subject: &[u8; 32], lease: Option<Lease>) -> QuotaHold {

@@ -3,13 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use refrain_cache::{Candidate, Decision, Entry, Evidence, Found, Place, Refusal, compare, decide, unix_ms};
-use refrain_core::{Code, SemanticPlan};
+use refrain_cache::{
+    Candidate, Decision, Entry, Evidence, Found, Place, Refusal, UnderWay, compare, decide, unix_ms,
+};
+use refrain_core::{Code, RouteId, SemanticPlan};
 
 use super::{Explanation, Outcome, Texts};
 use crate::cache_status::CacheStatus;
 use crate::failure::Failure;
+use crate::generate;
 use crate::key::Keyed;
+use crate::insight;
 use crate::lookup::{self, Hit, Lookup};
 use crate::note::Note;
 use crate::respond;
@@ -31,6 +35,17 @@ pub enum ExactFound {
         /// Whether the client's directives allow it.
         is_allowed: bool,
     },
+}
+
+/// A stored answer that would be served.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExplainedAnswer {
+    /// The key that it is stored under.
+    pub key: [u8; 32],
+    /// The route that stored it.
+    pub route: RouteId,
+    /// How similar its question is, where it isn't the same.
+    pub similarity: Option<f32>,
 }
 
 /// A stored question that is similar.
@@ -68,8 +83,15 @@ pub(super) async fn explain(
         }
     }
     let (status, fresh_for) = match lookup::find(cache, keyed, &mut note).await {
-        Lookup::Hit(hit) | Lookup::Stale(hit, _) => hit_status(&hit),
-        Lookup::Miss(miss) => (miss.status, None),
+        Lookup::Hit(hit) | Lookup::Stale(hit, _) => {
+            found.answer = Some(ExplainedAnswer::of(&hit));
+            hit_status(&hit)
+        }
+        Lookup::Miss(miss) => {
+            found.under_way = generate::under_way(cache, &miss);
+            let joins = matches!(found.under_way, Some(UnderWay::Joinable(_)));
+            (if joins { CacheStatus::Collapsed } else { miss.status }, None)
+        }
         Lookup::NotCached => {
             return Err(Failure::new(Code::NotCached, "nothing fresh is stored for this request"));
         }
@@ -82,6 +104,16 @@ pub(super) async fn explain(
         fresh_for,
     };
     Ok(())
+}
+
+impl ExplainedAnswer {
+    fn of(hit: &Hit) -> Self {
+        Self {
+            key: hit.entry.key.key,
+            route: hit.entry.meta.route.clone(),
+            similarity: hit.similar.map(|(similarity, _)| similarity),
+        }
+    }
 }
 
 fn hit_status(hit: &Hit) -> (CacheStatus, Option<Duration>) {
@@ -142,7 +174,7 @@ fn neighbour(
         Decision::Refuse { reason, .. } => Some(reason),
     };
     let identity = &keyed.admitted.caller.identity;
-    let is_own = entry.meta.tenant == identity.tenant && entry.meta.user == identity.user;
+    let is_own = insight::is_asker(identity, &entry.meta);
     Neighbour {
         key: entry.key.key,
         evidence: Evidence {

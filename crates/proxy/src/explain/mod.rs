@@ -1,8 +1,8 @@
 //! Why a request would hit or not: its way through the stages of [`crate::request`] by their own functions, without an upstream.
 //!
 //! Nothing is sent, stored or noted, and nothing is counted of the route; the store and the embedder are asked as by any
-//! request, and count that. Policies are rehearsed. Other requests that are under way are not seen: what would join one is a
-//! miss here.
+//! request, and count that. Policies are rehearsed. Limits are looked at and not charged; whom they would refuse is explained
+//! to the end all the same. What another proxy generates just now is not seen.
 
 mod lookup;
 mod stages;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
-use refrain_cache::{Part, Refusal};
+use refrain_cache::{Part, Refusal, UnderWay};
 use refrain_core::{Bypass, Code, ExactOnly, Identity, KeyId, ListenerId, Plan, PluginId, PoolId, RouteId};
 use refrain_plugin::verdict::{Decision, Failed};
 use refrain_upstream::Preview;
@@ -19,7 +19,8 @@ use refrain_upstream::Preview;
 use crate::failure::Failure;
 use crate::snapshot::Snapshot;
 
-pub use lookup::{ExactFound, Neighbour};
+pub use crate::limits::{ExplainedLimit, ExplainedRate};
+pub use lookup::{ExactFound, ExplainedAnswer, Neighbour};
 
 /// A request to be explained.
 #[derive(Clone, Debug)]
@@ -68,6 +69,8 @@ pub struct Explanation {
     pub routes: Vec<(RouteId, Option<&'static str>)>,
     /// Who asks.
     pub caller: Option<ExplainedCaller>,
+    /// What its limits have for it now, in the order in which they are asked.
+    pub limits: Vec<ExplainedLimit>,
     /// What each policy of the route says, on its own.
     pub policies: Vec<Said>,
     /// What is to be done about caching, policies and client included.
@@ -80,6 +83,10 @@ pub struct Explanation {
     pub exact_only: Option<ExactOnly>,
     /// Stored questions that are most similar, best first.
     pub neighbours: Vec<Neighbour>,
+    /// The stored answer that would be served.
+    pub answer: Option<ExplainedAnswer>,
+    /// Whether the same is being generated; only of what would be a miss that may share.
+    pub under_way: Option<UnderWay>,
     /// Where a miss would go.
     pub upstream: Option<ExplainedUpstream>,
     /// How it would end.
@@ -107,6 +114,10 @@ pub struct ExplainedCaller {
 pub struct ExplainedKey {
     /// The exact key.
     pub key: [u8; 32],
+    /// The same under the user alone, where policies may have kept an answer there.
+    pub narrow: Option<[u8; 32]>,
+    /// Digest of the question.
+    pub question: u64,
     /// What similar questions must share.
     pub partition: [u8; 32],
     /// Its parts; with what they hold, if that is told.
@@ -160,7 +171,12 @@ pub enum Outcome {
 /// Safe.
 pub async fn explain(snapshot: &Snapshot, request: ExplainedRequest) -> Explanation {
     let mut explanation = Explanation::default();
-    if let Err(failure) = Box::pin(stages::pass(snapshot, request, &mut explanation)).await {
+    let mut refused = None;
+    if let Err(failure) = Box::pin(stages::pass(snapshot, request, (&mut explanation, &mut refused))).await {
+        explanation.outcome = Outcome::from(failure);
+    }
+    // Limits are asked before all that may be wrong with a body.
+    if let Some(failure) = refused {
         explanation.outcome = Outcome::from(failure);
     }
     explanation

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use http::header::CONTENT_LENGTH;
 use http::request::Parts;
-use http::{Request, Version};
+use http::{HeaderValue, Request, Version};
 use refrain_cache::Part;
 use refrain_core::{Bypass, Code, ListenerId};
 use refrain_plugin::RequestView;
@@ -26,19 +27,19 @@ use crate::policy::Call;
 use crate::request::{Admitted, Entrance};
 use crate::route::{RouteState, Routed};
 use crate::snapshot::{AnswerCache, Snapshot};
-use crate::{affinity, cors, head, ingest, key, plan, request, route};
+use crate::{affinity, cors, head, ingest, insight, key, limits, plan, request, route};
 
 /// Longest text of a part that is told.
 const TEXT_BYTES_MAX: usize = 2 * 1024;
 
-/// Goes through the stages, and says what it finds.
+/// Goes through the stages, and says what it finds. `refused`: what limits would refuse it with, which ends nothing here.
 ///
 /// # Errors
 /// What a client would be refused with.
 pub(super) async fn pass(
     snapshot: &Snapshot,
     explained: ExplainedRequest,
-    found: &mut Explanation,
+    (found, refused): (&mut Explanation, &mut Option<Failure>),
 ) -> Result<(), Failure> {
     let ExplainedRequest { body, by, texts, .. } = &explained;
     let head = checked(snapshot, &explained)?;
@@ -57,18 +58,21 @@ pub(super) async fn pass(
     route::authorize(&routed, &caller)?;
     let priority = snapshot.priority(&routed, &caller);
     let admitted = Arc::new(Admitted { routed, caller, priority });
+    let mut look = limits::look(snapshot, &live, &admitted).await;
+    (found.limits, *refused) = (std::mem::take(&mut look.limits), look.refusal.take());
     if admitted.routed.head.class == PathClass::Models {
         return answered_here(found);
     }
     let Some(api) = admitted.reads() else {
         return past_the_cache(found, Bypass::CacheOff, &Note::default());
     };
-    let limits = &snapshot.settings.limits;
+    let bounds = &snapshot.settings.limits;
     ingest::refuse_encoding(&admitted.routed.head.parts.headers)?;
-    if body.len() > limits.body_bytes_max {
-        return Err(ingest::too_large(limits.body_bytes_max));
+    if body.len() > bounds.body_bytes_max {
+        return Err(ingest::too_large(bounds.body_bytes_max));
     }
-    let asked = ask::understand(api, body, &admitted, limits)?;
+    let asked = ask::understand(api, body, &admitted, bounds)?;
+    look.check_length(&asked.0.request)?;
     let mut note = Note::default();
     let (original, defaults) =
         (Arc::new(Asked { request: asked.0.request.clone() }), default_plan(snapshot, &admitted));
@@ -103,6 +107,8 @@ fn parts(explained: &ExplainedRequest) -> Result<Parts, Failure> {
     *http.headers_mut() = explained.headers.clone();
     *http.uri_mut() =
         explained.path.parse().map_err(|_| Failure::new(Code::BadRequest, "the path can't be read"))?;
+    // Limits on tokens go by it.
+    http.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(explained.body.len()));
     Ok(http.into_parts().0)
 }
 
@@ -210,7 +216,9 @@ fn taken_apart(cache: &AnswerCache, keyed: &Keyed, texts: Texts) -> ExplainedKey
     });
     // The key could be made, so that the scope is filled.
     debug_assert!(told.is_ok());
-    ExplainedKey { key: keyed.key.key, partition: keyed.key.partition, parts }
+    let narrow = keyed.narrow.map(|narrow| narrow.key);
+    let question = insight::question(cache, keyed);
+    ExplainedKey { key: keyed.key.key, narrow, question, partition: keyed.key.partition, parts }
 }
 
 /// A text's start.

@@ -60,10 +60,7 @@ impl Granted {
 
     /// The most tokens of a prompt that all limits can ever let through at once, and whether this one has more, about.
     pub(super) fn is_over_limit(&self) -> bool {
-        self.holds.iter().any(|hold| {
-            let mut rates = hold.terms.rates.iter().filter(|term| term.rate.measure == Measure::InputTokens);
-            rates.any(|term| hold.estimate.input_tokens > term.pace.units_max())
-        })
+        self.holds.iter().any(|hold| hold.terms.is_over(hold.estimate))
     }
 
     /// Its answer has ended, in whichever way: this is what it has cost.

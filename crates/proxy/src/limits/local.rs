@@ -101,6 +101,20 @@ pub(super) fn take(
     Taken { held: Held::Here(count), in_flight, readings, lack }
 }
 
+/// What [`take`] would say. Takes nothing.
+pub(super) fn look(
+    limit: &LimitState,
+    terms: &Terms,
+    subject: &Subject,
+    estimate: Estimate,
+    now_ms: u64,
+) -> Taken {
+    let mut counts = limit.table.look(subject);
+    let lack = lack(&mut counts, terms, estimate, now_ms);
+    let readings = read(&mut counts, terms, now_ms);
+    Taken { held: Held::Nowhere, in_flight: counts.in_flight, readings, lack }
+}
+
 /// The longest wait, or none.
 fn lack(counts: &mut Counts, terms: &Terms, estimate: Estimate, now_ms: u64) -> Option<Lack> {
     let mut longest: Option<Lack> = None;

@@ -7,6 +7,7 @@
 mod fields;
 mod granted;
 mod local;
+mod look;
 mod meter;
 mod shared;
 mod state;
@@ -36,6 +37,8 @@ use subject::Subject;
 
 pub(crate) use fields::Fields as LimitFields;
 pub(crate) use granted::Granted;
+pub use look::{ExplainedLimit, ExplainedRate};
+pub(crate) use look::look;
 pub(crate) use state::LimitState;
 pub use state::LimitStats;
 
@@ -113,11 +116,13 @@ async fn take(
     match on_error {
         OnLimitError::Local => Ok(here()),
         OnLimitError::Allow => Ok(Taken::uncounted()),
-        OnLimitError::Refuse => Err(Failure::new(
-            Code::LimitsUnavailable,
-            "your limits can't be looked up just now; try again after the time in Retry-After",
-        )),
+        OnLimitError::Refuse => Err(unavailable()),
     }
+}
+
+fn unavailable() -> Failure {
+    let message = "your limits can't be looked up just now; try again after the time in Retry-After";
+    Failure::new(Code::LimitsUnavailable, message)
 }
 
 /// About how many tokens a request's prompt has, by the length that its head announces; 0: unknown, and counted afterwards.
@@ -140,10 +145,13 @@ pub(crate) fn check_length(granted: Option<&mut Granted>, request: &ParsedReques
         return Ok(());
     };
     granted.take_back();
-    Err(Failure::new(
-        Code::OverLimit,
-        "this request alone has more input tokens than your limit lets through at once; send a shorter one",
-    ))
+    Err(over_limit())
+}
+
+fn over_limit() -> Failure {
+    let message =
+        "this request alone has more input tokens than your limit lets through at once; send a shorter one";
+    Failure::new(Code::OverLimit, message)
 }
 
 fn refused(terms: &Terms, lack: &Lack) -> Failure {

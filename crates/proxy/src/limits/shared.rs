@@ -34,6 +34,25 @@ pub(super) async fn take(
     Ok(Taken { held, in_flight: told.in_flight, readings, lack })
 }
 
+/// What [`take`] would say. Takes nothing.
+///
+/// # Errors
+/// The store could not be asked within `patience`.
+pub(super) async fn look(
+    quotas: &Quotas,
+    (limit, terms): (&LimitState, &Terms),
+    subject: &Subject,
+    estimate: Estimate,
+    patience: Duration,
+) -> Result<Taken, StoreTrouble> {
+    let digest = subject.digest(quotas.subject_key(), limit.config.id.as_str());
+    let rates: Vec<QuotaRate> = terms.rates.iter().map(|term| rate(term, wanted(term, estimate))).collect();
+    let told = quotas.look(&digest, &rates, terms.concurrency, patience).await?;
+    let (readings, longest) = read(terms, &told, estimate);
+    let lack = (!told.is_free).then(|| longest.unwrap_or_else(Lack::of_concurrency));
+    Ok(Taken { held: Held::Nowhere, in_flight: told.in_flight, readings, lack })
+}
+
 /// What came to light when a request had ended, in the order of the terms' rates.
 pub(super) fn settled(terms: &Terms, more: &dyn Fn(Measure, u64) -> i64) -> Vec<QuotaRate> {
     terms.rates.iter().map(|term| rate(term, more(term.rate.measure, term.pace.units_max()))).collect()

@@ -98,6 +98,17 @@ impl Table {
         (Count::Common, then(&mut self.common.lock()))
     }
 
+    /// What [`Table::with`] would show. Makes no room, and takes none.
+    pub(crate) fn look(&self, subject: &Subject) -> Counts {
+        let shard = self.shard(subject).lock();
+        let is_full = || shard.counts.len() >= (self.subjects_max.load(Relaxed) / SHARDS).max(1);
+        match shard.counts.get(subject) {
+            Some(counts) => counts.clone(),
+            None if is_full() => self.common.lock().clone(),
+            None => Counts::default(),
+        }
+    }
+
     /// The same of a count that [`Table::with`] gave before.
     pub(crate) fn again(&self, subject: &Subject, count: Count, then: impl FnOnce(&mut Counts)) {
         match count {
