@@ -4,6 +4,7 @@
 //! network. [`guard`] keeps web pages out, [`login`] everybody without a token.
 
 mod body;
+mod feedback;
 mod guard;
 mod login;
 mod pages;

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use super::login::{self, Need};
 use super::upstreams::{self, Service};
-use super::{Door, guard, purge, readiness, why};
+use super::{Door, feedback, guard, purge, readiness, why};
 use crate::control::{Control, Running};
 use crate::cost::Books;
 use crate::reload::{Refused, Report};
@@ -163,7 +163,7 @@ pub(crate) async fn answer(
         },
         Page::Shadow => with_running(control, why::shadow),
         Page::Feedback => match control.running() {
-            Some(running) => why::feedback(running, request.into_body()).await,
+            Some(running) => feedback::answer(running, request.into_body()).await,
             None => starting(),
         },
         Page::Service(service) => match control.running() {

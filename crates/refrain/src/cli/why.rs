@@ -29,18 +29,12 @@ pub struct ExplainArguments {
     /// Another one: say in which parts of their keys the two differ
     #[arg(long, value_name = "FILE")]
     pub against: Option<PathBuf>,
-    /// Where the requests go, unless their files say [default: /v1/chat/completions]
-    #[arg(long, value_name = "PATH")]
-    pub path: Option<String>,
-    /// Who asks, as if verified: TENANT/USER, or TENANT for somebody without a user [default: as the headers say]
-    #[arg(long = "as", value_name = "TENANT/USER", conflicts_with = "key")]
-    pub identity: Option<String>,
+    /// How they come.
+    #[command(flatten)]
+    pub asked: AskedArguments,
     /// Who asks: whoever has the API key of this name in the config
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", conflicts_with = "identity")]
     pub key: Option<String>,
-    /// Where it comes in [default: the first listener]
-    #[arg(long, value_name = "NAME")]
-    pub listener: Option<String>,
     /// Tell texts, and not only their hashes
     #[arg(long)]
     pub show_text: bool,
@@ -50,6 +44,20 @@ pub struct ExplainArguments {
     /// How to reach it
     #[command(flatten)]
     pub admin: AdminArguments,
+}
+
+/// How a request in a file comes.
+#[derive(Clone, Debug, Args)]
+pub struct AskedArguments {
+    /// Where the request goes, unless its file says [default: /v1/chat/completions]
+    #[arg(long, value_name = "PATH")]
+    pub path: Option<String>,
+    /// Who asks, as if verified: TENANT/USER, or TENANT for somebody without a user [default: as the headers say]
+    #[arg(long = "as", id = "identity", value_name = "TENANT/USER")]
+    pub identity: Option<String>,
+    /// Where it comes in [default: the first listener]
+    #[arg(long, value_name = "NAME")]
+    pub listener: Option<String>,
 }
 
 const MISSES_EXAMPLES: &str = "\
@@ -81,16 +89,18 @@ Examples:
   refrain feedback --id chatcmpl-7f3a            the answer with this id: is it stored, and who was served it?
   refrain feedback --id chatcmpl-7f3a --yes      it is wrong: remove it everywhere, and remember that
   refrain feedback --key 3f2a... --yes           the same by its key (`refrain-debug`, `refrain explain`)
+  refrain feedback --request req.json --as acme/ann    what ann is served for this request, by whatever way
   refrain feedback --key 3f2a... --verdict right --yes    it is right: keep it, and remember that
 
-Who was served is known of the last 16384 answers that this proxy served to others than who asked first; with several
-proxies ask each. What is remembered goes to labels.jsonl beside the store, for `refrain tune --log`.
+The file of --request is as that of `refrain explain`: a body, or an object that says more.
+Who was served is known of the last 16384 answers that this proxy stored, or served to others than who asked first; with
+several proxies ask each. What is remembered goes to labels.jsonl beside the store, for `refrain tune --log`.
 Exit: 0 done (also if nothing matched), 1 it could not be done, 2 the command line is wrong.";
 
 /// What somebody says of an answer.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = FEEDBACK_EXAMPLES)]
-#[command(group(ArgGroup::new("answer").required(true).args(["id", "key"])))]
+#[command(group(ArgGroup::new("answer").required(true).args(["id", "key", "request"])))]
 pub struct FeedbackArguments {
     /// The answer's id, as its readers see it (`chatcmpl-...`, `msg_...`)
     #[arg(long, value_name = "ID")]
@@ -98,6 +108,15 @@ pub struct FeedbackArguments {
     /// The answer's key
     #[arg(long, value_name = "HEX", value_parser = key)]
     pub key: Option<String>,
+    /// File with the request that it answered, or `-` for standard input
+    #[arg(long, value_name = "FILE")]
+    pub request: Option<PathBuf>,
+    /// With --request: how it came.
+    #[command(flatten)]
+    pub asked: AskedArguments,
+    /// With --request: who asks: whoever has the API key of this name in the config
+    #[arg(long, value_name = "NAME", conflicts_with = "identity")]
+    pub as_key: Option<String>,
     /// What is said of it
     #[arg(long, value_enum, default_value_t = Said::Wrong)]
     pub verdict: Said,

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use refrain_cache::{Evidence, Part, PartName};
+use refrain_cache::{Evidence, Part, PartName, UnderWay};
 use refrain_core::{Plan, Role, TenantId, UserId, Veto, hex};
 use refrain_plugin::verdict::{Decision, Planned, Upstream};
 use refrain_proxy::explain::{
-    ExactFound, ExplainedCaller, ExplainedKey, ExplainedUpstream, Explanation, Neighbour, Outcome,
+    ExactFound, ExplainedCaller, ExplainedKey, ExplainedLimit, ExplainedRate, ExplainedUpstream, Explanation,
+    Neighbour, Outcome,
 };
 use refrain_upstream::Preview;
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,9 @@ pub(crate) struct ExplainAnswer {
     /// The routes that were tried, the one that takes it last.
     pub(crate) routes: Vec<TriedRoute>,
     pub(crate) caller: Option<ToldCaller>,
+    /// What its limits have for it now.
+    #[serde(default)]
+    pub(crate) limits: Vec<ToldLimit>,
     /// What each policy says, on its own.
     pub(crate) policies: Vec<ToldPolicy>,
     /// What is to be done about caching in the end.
@@ -31,6 +35,10 @@ pub(crate) struct ExplainAnswer {
     pub(crate) exact_only: Option<String>,
     /// Similar stored questions, best first.
     pub(crate) neighbours: Vec<ToldNeighbour>,
+    /// Whether the same is being generated: `no`, `joinable`, or `apart` (too many wait, or it can't be shared); none: it is no
+    /// miss, or shares nothing.
+    #[serde(default)]
+    pub(crate) under_way: Option<String>,
     pub(crate) upstream: Option<ToldUpstream>,
     pub(crate) outcome: ToldOutcome,
 }
@@ -54,6 +62,28 @@ pub(crate) struct ToldCaller {
     pub(crate) models: Vec<String>,
     /// Empty: all.
     pub(crate) pools: Vec<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct ToldLimit {
+    pub(crate) limit: String,
+    /// Whether it would let the request in.
+    pub(crate) admits: bool,
+    /// Whether its counts could not be asked.
+    pub(crate) unavailable: bool,
+    pub(crate) rates: Vec<ToldRate>,
+    /// Requests under way, where they are limited.
+    pub(crate) under_way: Option<u32>,
+    pub(crate) under_way_max: Option<u32>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct ToldRate {
+    pub(crate) name: String,
+    pub(crate) limit: u64,
+    pub(crate) left: u64,
+    /// Until all of it is there again.
+    pub(crate) full_in_s: u64,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -141,12 +171,15 @@ impl From<Explanation> for ExplainAnswer {
         let Explanation {
             routes,
             caller,
+            limits,
             policies,
             plan,
             key,
             exact,
             exact_only,
             neighbours,
+            answer: _, // The outcome says it.
+            under_way,
             upstream,
             outcome,
         } = explanation;
@@ -157,6 +190,7 @@ impl From<Explanation> for ExplainAnswer {
         Self {
             routes: routes.into_iter().map(tried).collect(),
             caller: caller.map(told_caller),
+            limits: limits.into_iter().map(told_limit).collect(),
             policies: policies
                 .into_iter()
                 .map(|(policy, said)| ToldPolicy { policy: policy.to_string(), says: decision::of(&said) })
@@ -166,6 +200,7 @@ impl From<Explanation> for ExplainAnswer {
             exact: exact.map(told_exact),
             exact_only: exact_only.map(|reason| reason.as_str().to_owned()),
             neighbours: neighbours.into_iter().map(told_neighbour).collect(),
+            under_way: under_way.map(|seen| told_under_way(seen).to_owned()),
             upstream: upstream.map(told_upstream),
             outcome: told_outcome(outcome),
         }
@@ -189,6 +224,30 @@ fn told_caller(caller: ExplainedCaller) -> ToldCaller {
     }
 }
 
+fn told_limit(limit: ExplainedLimit) -> ToldLimit {
+    let ExplainedLimit { limit, rates, under_way, admits, is_unavailable } = limit;
+    let rate = |ExplainedRate { name, limit, left, full_in }: ExplainedRate| {
+        let full_in_s = u64::try_from(full_in.as_millis().div_ceil(1000)).unwrap_or(u64::MAX);
+        ToldRate { name, limit, left, full_in_s }
+    };
+    ToldLimit {
+        limit: limit.to_string(),
+        admits,
+        unavailable: is_unavailable,
+        rates: rates.into_iter().map(rate).collect(),
+        under_way: under_way.map(|(now, _)| now),
+        under_way_max: under_way.map(|(_, max)| max),
+    }
+}
+
+fn told_under_way(seen: UnderWay) -> &'static str {
+    match seen {
+        UnderWay::Nothing => "no",
+        UnderWay::Joinable(_) => "joinable",
+        UnderWay::Apart => "apart",
+    }
+}
+
 /// In the words of `refrain plugin run`.
 fn told_plan(plan: Plan) -> Map<String, Value> {
     let planned = Planned {
@@ -205,7 +264,7 @@ fn told_plan(plan: Plan) -> Map<String, Value> {
 }
 
 fn told_key(key: ExplainedKey) -> ToldKey {
-    let ExplainedKey { key, partition, parts } = key;
+    let ExplainedKey { key, partition, parts, narrow: _, question: _ } = key;
     let part = |(Part { name, digest }, text): (Part, Option<String>)| ToldPart {
         name: PartName::to_string(&name),
         hash: format!("{digest:016x}"),

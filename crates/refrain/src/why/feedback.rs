@@ -4,6 +4,7 @@ use refrain_core::unhex;
 use serde::{Deserialize, Serialize};
 
 use super::page::span;
+use super::request::ExplainRequest;
 use crate::columns::columns;
 
 /// What is said of which answer.
@@ -16,6 +17,9 @@ pub(crate) struct FeedbackRequest {
     /// Its key: 64 hexadecimal digits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) key: Option<String>,
+    /// The request that it answered: what would be served for it, by whatever way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) request: Option<ExplainRequest>,
     /// It is right: it stays, and that is remembered. Else it is wrong, and is removed.
     pub(crate) right: bool,
     /// It is only looked up.
@@ -29,8 +33,14 @@ pub(crate) struct FeedbackAnswer {
     pub(crate) matched: u64,
     /// Keys that are known to be meant.
     pub(crate) keys: Vec<String>,
-    /// Whom it was served to, as far as this proxy remembers; the latest first.
+    /// Named by a request that is answered by a similar question's answer: how similar.
+    #[serde(default)]
+    pub(crate) similarity: Option<f32>,
+    /// Whom it was served to, as far as this proxy remembers; the latest first, and not all if they are many.
     pub(crate) served: Vec<ServedTo>,
+    /// How many those are in all.
+    #[serde(default)]
+    pub(crate) served_in_all: usize,
     /// Labels that were written for `refrain tune`.
     pub(crate) labels: usize,
     /// Whether it was only looked up.
@@ -54,25 +64,40 @@ pub(crate) struct ServedTo {
 }
 
 impl FeedbackRequest {
-    /// The key that is meant, if one is named.
+    /// How the answer is named.
     ///
     /// # Errors
     /// What to say instead.
-    pub(crate) fn named(&self) -> Result<Option<[u8; 32]>, String> {
-        match (&self.id, &self.key) {
-            (Some(_), None) => Ok(None),
-            (None, Some(key)) => unhex(key.as_bytes())
-                .map(Some)
+    pub(crate) fn named(&self) -> Result<Named<'_>, String> {
+        match (&self.id, &self.key, &self.request) {
+            (Some(id), None, None) => Ok(Named::Id(id)),
+            (None, Some(key), None) => unhex(key.as_bytes())
+                .map(Named::Key)
                 .ok_or_else(|| "a key is 64 hexadecimal digits, as refrain-debug shows it".to_owned()),
-            _ => Err("name the answer by id or by key, one of them".to_owned()),
+            (None, None, Some(request)) => Ok(Named::Request(request)),
+            _ => Err("name the answer by id, key or request, one of them".to_owned()),
         }
     }
 }
 
+/// How somebody names an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Named<'r> {
+    /// As its readers do.
+    Id(&'r str),
+    /// As the store does.
+    Key([u8; 32]),
+    /// By what was asked.
+    Request(&'r ExplainRequest),
+}
+
 /// The same for people.
 pub(super) fn page(answer: &FeedbackAnswer) -> String {
-    let FeedbackAnswer { matched, served, labels, dry_run, right, .. } = answer;
+    let FeedbackAnswer { matched, served, served_in_all, similarity, labels, dry_run, right, .. } = answer;
     let mut out = String::new();
+    if let Some(similarity) = similarity {
+        out.push_str(&format!("This request is served the answer to a similar question ({similarity:.4}).\n\n"));
+    }
     if !served.is_empty() {
         let head = ["AGO", "TENANT", "USER", "AS", "SIMILARITY", "ROUTE", "KEY"].map(str::to_owned).to_vec();
         let rows = served.iter().map(|to| {
@@ -91,7 +116,8 @@ pub(super) fn page(answer: &FeedbackAnswer) -> String {
         });
         out.push_str("Served to, as far as this proxy remembers:\n");
         out.push_str(&columns(&std::iter::once(head).chain(rows).collect::<Vec<_>>()));
-        out.push('\n');
+        let more = served_in_all.saturating_sub(served.len());
+        out.push_str(&if more > 0 { format!("and {more} earlier\n\n") } else { "\n".to_owned() });
     }
     let is = |count: u64| {
         if count == 1 { "1 stored answer is".to_owned() } else { format!("{count} stored answers are") }
@@ -124,11 +150,10 @@ mod tests {
     fn an_answer_is_named_in_one_way() {
         let named = |id: Option<&str>, key: Option<&str>| {
             let own = |text: &str| text.to_owned();
-            FeedbackRequest { id: id.map(own), key: key.map(own), ..FeedbackRequest::default() }.named()
+            FeedbackRequest { id: id.map(own), key: key.map(own), ..FeedbackRequest::default() }.named().is_ok()
         };
-        assert_eq!(named(Some("chatcmpl-1"), None), Ok(None));
-        assert_eq!(named(None, Some(&"0a".repeat(32))), Ok(Some([10; 32])));
-        assert!(named(None, Some("0a")).is_err());
-        assert!(named(None, None).is_err() && named(Some("a"), Some(&"0a".repeat(32))).is_err());
+        assert!(named(Some("chatcmpl-1"), None) && named(None, Some(&"0a".repeat(32))));
+        assert!(!named(None, Some("0a")) && !named(None, None));
+        assert!(!named(Some("a"), Some(&"0a".repeat(32))));
     }
 }

@@ -5,6 +5,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use parking_lot::Mutex;
 use refrain_core::settings::Store;
 use serde::{Deserialize, Serialize};
 
@@ -48,6 +49,9 @@ impl Labels {
     /// # Errors
     /// What the system says.
     pub(crate) fn append(&self, labels: &[Label]) -> io::Result<()> {
+        /// Whoever shortens the file must not lose what another appends meanwhile.
+        static WRITING: Mutex<()> = Mutex::new(());
+        let _writing = WRITING.lock();
         let Self(path) = self;
         self.shorten()?;
         let mut file = OpenOptions::new().create(true).append(true).open(path)?;

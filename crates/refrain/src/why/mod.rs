@@ -10,11 +10,12 @@ mod request;
 mod tune;
 
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 pub(crate) use explained::ExplainAnswer;
-pub(crate) use feedback::{FeedbackAnswer, FeedbackRequest, ServedTo};
+pub(crate) use feedback::{FeedbackAnswer, FeedbackRequest, Named, ServedTo};
 pub(crate) use labels::{Label, Labels};
 pub(crate) use misses::MissesAnswer;
 pub(crate) use request::ExplainRequest;
@@ -34,7 +35,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) fn explain(arguments: &ExplainArguments) -> anyhow::Result<ExitCode> {
     let operator = Operator::new(&arguments.admin, PATIENCE)?;
     let ask = |file| -> anyhow::Result<ExplainAnswer> {
-        operator.post("/explain", &ExplainRequest::read(file, arguments)?)
+        let mut request = ExplainRequest::read(file, &arguments.asked, arguments.key.as_deref())?;
+        request.show_text |= arguments.show_text;
+        operator.post("/explain", &request)
     };
     let first = ask(&arguments.request)?;
     let text = match &arguments.against {
@@ -65,8 +68,10 @@ pub(crate) fn misses(arguments: &MissesArguments) -> anyhow::Result<ExitCode> {
 /// Refrain can't be reached, or refuses.
 pub(crate) fn feedback(arguments: &FeedbackArguments) -> anyhow::Result<ExitCode> {
     let operator = Operator::new(&arguments.admin, PURGE_PATIENCE)?;
-    let FeedbackArguments { id, key, verdict, yes, .. } = arguments.clone();
-    let request = FeedbackRequest { id, key, right: verdict == Said::Right, dry_run: !yes };
+    let FeedbackArguments { id, key, request, asked, as_key, verdict, yes, .. } = arguments.clone();
+    let read = |file: PathBuf| ExplainRequest::read(&file, &asked, as_key.as_deref());
+    let request = request.map(read).transpose()?;
+    let request = FeedbackRequest { id, key, request, right: verdict == Said::Right, dry_run: !yes };
     let answer: FeedbackAnswer = operator.post("/feedback", &request)?;
     crate::print(&if arguments.json { json(&answer)? } else { feedback::page(&answer) })
 }

@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::explained::{
-    ExplainAnswer, ToldCaller, ToldExact, ToldKey, ToldNeighbour, ToldOutcome, ToldServer, ToldUpstream,
+    ExplainAnswer, ToldCaller, ToldExact, ToldKey, ToldLimit, ToldNeighbour, ToldOutcome, ToldRate, ToldServer,
+    ToldUpstream,
 };
 use crate::columns::columns;
 use crate::plugin::decision;
@@ -19,12 +20,14 @@ pub(super) fn page(answer: &ExplainAnswer) -> String {
     let ExplainAnswer {
         routes,
         caller,
+        limits,
         policies,
         plan,
         key,
         exact,
         exact_only,
         neighbours,
+        under_way,
         upstream,
         outcome,
     } = answer;
@@ -41,6 +44,7 @@ pub(super) fn page(answer: &ExplainAnswer) -> String {
     });
     section("ROUTE", tried.collect());
     section("CALLER", caller.as_ref().map(caller_line).unwrap_or_default());
+    section("LIMITS, as they are now", columns(&limits.iter().flat_map(limit_rows).collect::<Vec<_>>()));
     let says = |policy: &super::explained::ToldPolicy| {
         format!("{}\n{}", policy.policy, indented(&columns(&decision::rows(&policy.says, &decision::KEYS))))
     };
@@ -53,6 +57,7 @@ pub(super) fn page(answer: &ExplainAnswer) -> String {
     section("STORED FOR THIS VERY REQUEST", exact.as_ref().map(exact_line).unwrap_or_default());
     let not_compared = exact_only.as_ref().map(|reason| format!("not looked for: {reason}\n"));
     section("SIMILAR QUESTIONS", not_compared.unwrap_or_else(|| neighbour_table(neighbours)));
+    section("BEING GENERATED NOW", under_way.as_deref().map(under_way_line).unwrap_or_default());
     section("A MISS WOULD GO TO", upstream.as_ref().map(upstream_table).unwrap_or_default());
     out
 }
@@ -71,6 +76,8 @@ fn verdict(outcome: &ToldOutcome, exact: Option<&ToldExact>) -> String {
         "HIT: answered from the cache.".to_owned()
     } else if let Some(reason) = bypass {
         format!("BYPASS ({reason}): neither looked up nor stored.")
+    } else if status.contains("collapsed") {
+        "JOINS: the same question is being answered, and this request gets that answer.".to_owned()
     } else if status.contains("fwd=stale") {
         "MISS: what is stored is past its time.".to_owned()
     } else if status.contains("fwd=request") {
@@ -110,6 +117,34 @@ fn caller_line(caller: &ToldCaller) -> String {
         row("pools", pools.join(", "));
     }
     columns(&rows)
+}
+
+fn limit_rows(limit: &ToldLimit) -> Vec<Vec<String>> {
+    let ToldLimit { limit, admits, unavailable, rates, under_way, under_way_max } = limit;
+    let verdict = match (admits, unavailable) {
+        (true, false) => "admits",
+        (true, true) => "admits: its counts can't be asked",
+        (false, false) => "refuses",
+        (false, true) => "refuses: its counts can't be asked",
+    };
+    let mut rows = vec![vec![limit.clone(), verdict.to_owned()]];
+    rows.extend(rates.iter().map(|ToldRate { name, limit, left, full_in_s }| {
+        let full = if left < limit { format!(", all of it in {}", span(*full_in_s)) } else { String::new() };
+        vec![format!("  {name}"), format!("{left} of {limit} left{full}")]
+    }));
+    rows.extend(under_way.zip(*under_way_max).map(|(now, max)| {
+        vec!["  under way".to_owned(), format!("{now} of {max}")]
+    }));
+    rows
+}
+
+fn under_way_line(seen: &str) -> String {
+    match seen {
+        "joinable" => "the same question: this request would join it\n",
+        "apart" => "apart: it can't be shared, or too many wait for it\n",
+        _ => "no\n",
+    }
+    .to_owned()
 }
 
 fn key_table(key: &ToldKey) -> String {

@@ -13,7 +13,7 @@ use refrain_llm::json;
 use refrain_proxy::explain::{AskedBy, ExplainedRequest, Texts};
 use serde::{Deserialize, Serialize};
 
-use crate::cli::ExplainArguments;
+use crate::cli::AskedArguments;
 
 /// Where a request goes that doesn't say.
 const PATH: &str = "/v1/chat/completions";
@@ -59,11 +59,11 @@ pub(crate) struct Caller {
 }
 
 impl ExplainRequest {
-    /// Reads a file, and puts the arguments of the command line over it.
+    /// Reads a file, and puts the arguments of the command line over it. `key`: the API key's name that it is asked with.
     ///
     /// # Errors
     /// It can't be read, or is no request.
-    pub(crate) fn read(file: &Path, arguments: &ExplainArguments) -> anyhow::Result<Self> {
+    pub(crate) fn read(file: &Path, asked: &AskedArguments, key: Option<&str>) -> anyhow::Result<Self> {
         let mut text = Vec::new();
         if file == Path::new("-") {
             std::io::stdin().read_to_end(&mut text)?;
@@ -71,7 +71,7 @@ impl ExplainRequest {
             text = fs::read(file).with_context(|| format!("can't read {}", file.display()))?;
         }
         let mut request = Self::of_text(&text).with_context(|| format!("{}", file.display()))?;
-        let ExplainArguments { path, identity, key, listener, show_text, .. } = arguments;
+        let AskedArguments { path, identity, listener } = asked;
         if request.path.is_empty() {
             request.path = path.clone().unwrap_or_default();
         }
@@ -79,10 +79,9 @@ impl ExplainRequest {
             (request.identity, request.key) = (Some(Caller::of(who, request.identity.take())), None);
         }
         if let Some(key) = key {
-            (request.identity, request.key) = (None, Some(key.clone()));
+            (request.identity, request.key) = (None, Some(key.to_owned()));
         }
         request.listener = listener.clone().or(request.listener);
-        request.show_text |= show_text;
         Ok(request)
     }
 
