@@ -38,6 +38,8 @@ pub enum PartName {
     Source,
     /// A piece of the body.
     Body(PieceName),
+    /// Of a request with very many parts, those that are remembered together.
+    Further,
     /// Several lines of the system prompt: only in summaries.
     SystemPrompt,
     /// Several earlier messages: only in summaries.
@@ -61,6 +63,7 @@ impl fmt::Display for PartName {
             Self::Added(name) => return write!(f, "policy's {name}"),
             Self::Source => "compared text",
             Self::Body(piece) => return piece.fmt(f),
+            Self::Further => "further parts",
             Self::SystemPrompt => "system prompt",
             Self::Conversation => "earlier messages",
             Self::Tools => "tools",
@@ -68,7 +71,7 @@ impl fmt::Display for PartName {
     }
 }
 
-/// A part's name with a keyed digest of what it holds. Who lacks the secret can't find out by trying what that is.
+/// A part's name with a digest of what it holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
     /// Which part.
@@ -77,16 +80,12 @@ pub struct Part {
     pub digest: u64,
 }
 
-/// Gives each part to `take`, with what it holds.
+/// Gives each part's name to `take`, with what it holds.
 pub(crate) fn dissect(
     secret: &KeySecret,
     (parts, request, source): (&KeyParts<'_>, &ParsedRequest, Option<&str>),
-    take: &mut dyn FnMut(Part, &[u8]),
+    tell: &mut dyn FnMut(PartName, &[u8]),
 ) {
-    let mut tell = |name: PartName, text: &[u8]| {
-        let digest = digest(secret, &name, text);
-        take(Part { name, digest }, text);
-    };
     // Without `..`, as where the key is made: a new part can't be forgotten here.
     let KeyParts {
         api,
@@ -139,7 +138,8 @@ fn grouped<'a>(pairs: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>) -> Vec<
     groups
 }
 
-/// A digest of something beside the parts, such as the question that a sample is drawn by.
+/// A digest that may be shown: who lacks the secret can't find out by trying what it is of. The same for all proxies that share
+/// the secret.
 pub(crate) fn digest(secret: &KeySecret, name: &PartName, text: &[u8]) -> u64 {
     let name = name.to_string();
     let mut hasher = Hasher::new_keyed(secret.part_key());

@@ -133,9 +133,15 @@ impl<H: Clone> Cache<H> {
     pub fn dissect(
         &self,
         (parts, request, source): (&KeyParts<'_>, &ParsedRequest, Option<&str>),
-        take: &mut dyn FnMut(Part, &[u8]),
+        take: &mut dyn FnMut(PartName, &[u8]),
     ) {
         anatomy::dissect(&self.secret, (parts, request, source), take);
+    }
+
+    /// A part as it may be shown: who lacks the secret can't find out by trying what it holds.
+    pub fn part(&self, name: PartName, text: &[u8]) -> Part {
+        let digest = anatomy::digest(&self.secret, &name, text);
+        Part { name, digest }
     }
 
     /// What stands for a question where none of it may be kept: the digest of its part.

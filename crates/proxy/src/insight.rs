@@ -16,28 +16,24 @@ use crate::snapshot::AnswerCache;
 /// Of two answers, what is compared.
 const COMPARED_BYTES_MAX: usize = 4 * 1024;
 
-/// Remembers a miss, if its question is of the sample: the same questions always are.
+/// Remembers a miss, if its question is of the sample: for a while, the same questions always are.
 pub(crate) fn note_miss(cache: &AnswerCache, miss: &Miss, refusal: Option<Refusal>) {
     let keyed = &miss.keyed;
     let state = keyed.admitted.state();
-    let sample = state.route.cache.miss_sample;
-    if sample <= 0.0 {
+    let (share, now_ms) = (state.route.cache.miss_sample, unix_ms());
+    if share <= 0.0 {
         return;
     }
-    let question = question(cache, keyed);
-    if !is_sampled(question, sample) {
+    let insight = &cache.insight;
+    let question = of_question(keyed, |text| insight.question(text));
+    if !insight.samples(question, share, now_ms) {
         return;
     }
-    let mut parts: Vec<Part> = Vec::with_capacity(16);
-    if keyed.dissect(cache, &mut |part, _| parts.push(part)).is_ok() {
-        let when = (state.route.id.clone(), unix_ms());
-        cache.insight.misses.note(NotedMiss::new(when, (reason(miss.status), refusal), (question, parts)));
+    let mut parts: Vec<Part> = Vec::with_capacity(32);
+    if keyed.dissect(cache, &mut |name, text| parts.push(insight.part(name, text))).is_ok() {
+        let when = (state.route.id.clone(), now_ms);
+        insight.misses.note(NotedMiss::new(when, (reason(miss.status), refusal), (question, parts)));
     }
-}
-
-/// Whether a question is of a sample of this size. Digests are spread evenly.
-fn is_sampled(question: u64, sample: f32) -> bool {
-    question as f64 <= f64::from(sample) * u64::MAX as f64
 }
 
 fn reason(status: CacheStatus) -> MissReason {
@@ -49,14 +45,19 @@ fn reason(status: CacheStatus) -> MissReason {
     }
 }
 
-/// Stands for what is asked: the text that is compared, else the last message whatever it is.
+/// Stands for what is asked, where that may be shown.
 pub(crate) fn question(cache: &AnswerCache, keyed: &Keyed) -> u64 {
+    of_question(keyed, |text| cache.question(text))
+}
+
+/// A digest of the text that is compared, else of the last message whatever it is.
+fn of_question(keyed: &Keyed, digest: impl FnOnce(&[u8]) -> u64) -> u64 {
     let request = &keyed.planned.asked.request;
     if let Ok(text) = &request.prompt.embed_text {
-        return cache.question(text.as_bytes());
+        return digest(text.as_bytes());
     }
     let last = KeyPart::Message(request.prompt.message_count.saturating_sub(1));
-    cache.question(&request.key_part(&last, "").unwrap_or_default())
+    digest(&request.key_part(&last, "").unwrap_or_default())
 }
 
 /// Whether a caller is known to be who asked first. Two that nobody has verified as users may be anybody.
@@ -150,18 +151,4 @@ fn alike(a: &Answer, b: &Answer) -> f32 {
     }
     let start = |text: &str| text[..text.floor_char_boundary(COMPARED_BYTES_MAX)].to_owned();
     compare(&start(&a), &start(&b)).jaccard.min(NEARLY)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_sample_takes_its_part_of_the_questions_and_the_same_ones_again() {
-        let digest = |nth: u64| nth.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let taken = |sample| (0..10_000).filter(|nth| is_sampled(digest(*nth), sample)).count();
-        assert_eq!(taken(1.0), 10_000);
-        assert!((900..1100).contains(&taken(0.1)), "{}", taken(0.1));
-        assert!(taken(0.0) <= 1);
-    }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use http::HeaderMap;
-use refrain_cache::{CacheKey, KeyParts, Part, ScopeId};
+use refrain_cache::{CacheKey, KeyParts, PartName, ScopeId};
 use refrain_core::{Bypass, EmbedSource, ExactOnly, Plan, Scope};
 use refrain_llm::request::Compared;
 
@@ -85,7 +85,7 @@ impl Keyed {
     pub(crate) fn dissect(
         &self,
         cache: &AnswerCache,
-        take: &mut dyn FnMut(Part, &[u8]),
+        take: &mut dyn FnMut(PartName, &[u8]),
     ) -> Result<(), Bypass> {
         let compared = self.plan.semantic.as_ref().filter(|_| matches!(self.compared, Some(Ok(_))));
         let source = compared.map(|semantic| format!("{:?}", semantic.source));

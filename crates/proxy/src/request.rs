@@ -204,7 +204,6 @@ async fn generate(
     let (admitted, planned) = (&miss.keyed.admitted, &miss.keyed.planned);
     note.status = Some(miss.status);
     note.key = Some(miss.keyed.key.key);
-    insight::note_miss(cache, &miss, note.refusal);
     note.passed(StageKind::Dispatch);
     let generated = generate::answer(worker, cache, &miss, note).await;
     let fallback = miss.fallback.as_ref().filter(|_| is_down(&generated));
@@ -221,6 +220,10 @@ async fn generate(
             }
             if pass::is_refused(&miss.keyed.planned.target.pool, flight.head.status) {
                 return Err(Failure::upstream(Code::Overloaded));
+            }
+            // Once a request, whichever pool answers it: who joined has missed nothing, and errors are never stored.
+            if flight.part == Part::Led && flight.head.status.is_success() {
+                insight::note_miss(cache, &miss, note.refusal);
             }
             respond::generated(flight, wanted).await
         }

@@ -1,7 +1,7 @@
 //! What keeps requests apart: for each miss the most similar earlier one of its route, and the parts in which alone they
 //! differ.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use refrain_core::RouteId;
 use refrain_llm::request::PieceName;
@@ -21,6 +21,8 @@ pub struct Attribution {
     pub route: RouteId,
     /// Misses that were noted.
     pub misses: usize,
+    /// How many different questions they asked: misses are sampled by question, so few of these say little of others.
+    pub questions: usize,
     /// When the first of them was, in ms since the Unix epoch.
     pub since_ms: u64,
     /// Why they missed, the most frequent first.
@@ -43,7 +45,7 @@ pub struct Cause {
 pub enum CauseKind {
     /// It differs from an earlier one in these parts alone.
     Differs(Vec<PartName>),
-    /// It equals an earlier one, whose answer is not there: never stored, purged, evicted, or under way still.
+    /// It equals an earlier one, whose answer is not there: never stored, past its time, purged, or evicted.
     Again,
     /// What was stored for it was past its time.
     Expired,
@@ -80,6 +82,7 @@ fn of_route(route: &RouteId, misses: &[&NotedMiss]) -> Attribution {
     Attribution {
         route: route.clone(),
         misses: misses.len(),
+        questions: misses.iter().map(|miss| miss.question).collect::<BTreeSet<_>>().len(),
         since_ms: misses.iter().map(|miss| miss.at_ms).min().unwrap_or_default(),
         causes,
     }
@@ -94,7 +97,7 @@ fn cause(miss: &NotedMiss, earlier: &[&NotedMiss]) -> CauseKind {
     }
     // Of equally similar ones the latest; and rather one with the same question, which should have been a hit.
     let nearest = earlier.iter().rev().min_by_key(|other| {
-        2 * distance(&miss.digests, &other.digests) + usize::from(miss.question != other.question)
+        2 * distance(&miss.parts, &other.parts) + usize::from(miss.question != other.question)
     });
     let Some(nearest) = nearest else { return CauseKind::Unlike };
     match summed_up(differing(&miss.parts, &nearest.parts)) {
@@ -104,11 +107,11 @@ fn cause(miss: &NotedMiss, earlier: &[&NotedMiss]) -> CauseKind {
     }
 }
 
-/// How many numbers only one of two ascending lists has.
-fn distance(a: &[u64], b: &[u64]) -> usize {
+/// How many parts only one of two lists has; both by ascending digests.
+fn distance(a: &[Part], b: &[Part]) -> usize {
     let (mut at, mut other, mut shared) = (0, 0, 0);
     while let (Some(one), Some(two)) = (a.get(at), b.get(other)) {
-        match one.cmp(two) {
+        match one.digest.cmp(&two.digest) {
             std::cmp::Ordering::Less => at += 1,
             std::cmp::Ordering::Greater => other += 1,
             std::cmp::Ordering::Equal => (at, other, shared) = (at + 1, other + 1, shared + 1),
@@ -177,6 +180,7 @@ mod tests {
     fn the_one_line_that_differs_is_found_among_other_questions() {
         // Ten questions again and again, and a clock in line 3: 82 of 92 misses would be hits without it.
         let misses: Vec<_> = (0..92).map(|nth| prompt(nth, [1, 2, 100 + nth], nth % 10)).collect();
+        assert_eq!(attribute(&misses)[0].questions, 10);
         let found = kinds(&misses);
         assert_eq!(found[0], (CauseKind::Differs(vec![LINE(3)]), 82));
         assert_eq!(found.iter().map(|(_, count)| count).sum::<usize>(), 92);
@@ -193,6 +197,15 @@ mod tests {
         assert!(kinds(&misses).contains(&(CauseKind::Differs(vec![PartName::SystemPrompt]), 1)));
         misses.last_mut().unwrap().reason = MissReason::Expired;
         assert!(kinds(&misses).contains(&(CauseKind::Expired, 1)));
+    }
+
+    #[test]
+    fn other_questions_under_very_long_prompts_are_never_the_same_again() {
+        let long = |question| {
+            let lines = (1..=300).map(|line| (LINE(line), u64::from(line)));
+            miss(question, &lines.chain([(QUESTION, question)]).collect::<Vec<_>>())
+        };
+        assert_eq!(kinds(&[long(1), long(2)])[0].0, CauseKind::Differs(vec![QUESTION]));
     }
 
     #[test]

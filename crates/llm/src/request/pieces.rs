@@ -10,6 +10,8 @@ use crate::json::{self, Cut, Kind, Value};
 
 /// Pieces of a kind that have a name of their own; what is beyond has one together.
 pub const PIECES_MAX: usize = 64;
+/// Longest name of a parameter that has a piece of its own: names come from clients, and are remembered.
+const NAME_BYTES_MAX: usize = 64;
 /// Where messages and prompts stand.
 const SAID: [&str; 3] = ["messages", "prompt", "input"];
 /// Where system prompts stand beside the messages.
@@ -34,7 +36,7 @@ pub enum PieceName {
     QuestionRest,
     /// A parameter: a top-level field, or `options.NAME`.
     Field(String),
-    /// Parameters beyond the bound.
+    /// Parameters beyond the bound, and those with very long names.
     OtherFields,
 }
 
@@ -47,7 +49,8 @@ impl fmt::Display for PieceName {
             Self::Turn(nth) => write!(f, "message {nth}"),
             Self::Question => f.write_str("last message"),
             Self::QuestionRest => f.write_str("last message beside its text"),
-            Self::Field(name) => f.write_str(name),
+            // As a client wrote it: it may hold anything, terminals' commands too.
+            Self::Field(name) => name.escape_debug().fmt(f),
             Self::OtherFields => f.write_str("further fields"),
         }
     }
@@ -98,7 +101,9 @@ impl ParsedRequest {
             }
         }
         fields.sort_unstable();
-        let others = fields.split_off(fields.len().min(PIECES_MAX));
+        let (mut fields, mut others): (Vec<_>, Vec<_>) =
+            fields.into_iter().partition(|(name, _)| name.len() <= NAME_BYTES_MAX);
+        others.extend(fields.split_off(fields.len().min(PIECES_MAX)));
         fields.into_iter().for_each(|(name, text)| take(PieceName::Field(name), &text));
         if !others.is_empty() {
             let framed = others.iter().map(|(name, text)| format!("{}:{name}={text};", name.len()));

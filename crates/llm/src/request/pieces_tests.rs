@@ -103,6 +103,20 @@ fn what_is_beyond_the_bounds_counts_still() {
     assert_eq!(differ(api, &lines("a"), &lines("b")), ["system prompt beside its lines"]);
 }
 
+#[test]
+fn names_that_a_client_chose_are_neither_long_nor_commands_for_terminals() {
+    let api = Api::ChatCompletions;
+    let with = |name: &str, value: u32| {
+        let mut body = chat("Be brief.", "Hi");
+        body[name] = json!(value);
+        body
+    };
+    let long = "x".repeat(1 << 20);
+    assert!(names(api, &with(&long, 1)).iter().all(|name| name.len() < 100));
+    assert_eq!(differ(api, &with(&long, 1), &with(&long, 2)), ["further fields"]);
+    assert_eq!(differ(api, &with("a\u{1b}[2J", 1), &with("a\u{1b}[2J", 2)), ["a\\u{1b}[2J"]);
+}
+
 fn text() -> impl Strategy<Value = String> {
     prop::collection::vec(prop::sample::select(vec!["a", "b", "\n", ",", ";", "=", "@", "\""]), 0..5)
         .prop_map(|all| all.concat())

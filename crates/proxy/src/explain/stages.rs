@@ -3,18 +3,19 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::request::Parts;
 use http::{HeaderValue, Request, Version};
-use refrain_cache::Part;
-use refrain_core::{Bypass, Code, ListenerId};
+use refrain_cache::{Part, PartName};
+use refrain_core::{Api, Bypass, Code, ListenerId};
 use refrain_plugin::RequestView;
 
 use super::lookup;
 use super::{
     AskedBy, ExplainedCaller, ExplainedKey, ExplainedRequest, ExplainedUpstream, Explanation, Outcome, Texts,
 };
-use crate::ask::{self, Asked};
+use crate::ask::{self, Asked, Target};
 use crate::auth::Caller;
 use crate::cache_status::CacheStatus;
 use crate::failure::Failure;
@@ -41,7 +42,6 @@ pub(super) async fn pass(
     explained: ExplainedRequest,
     (found, refused): (&mut Explanation, &mut Option<Failure>),
 ) -> Result<(), Failure> {
-    let ExplainedRequest { body, by, texts, .. } = &explained;
     let head = checked(snapshot, &explained)?;
     if head.class == PathClass::Root {
         return answered_here(found);
@@ -53,7 +53,7 @@ pub(super) async fn pass(
     if cors::preflight(&routed).is_some() {
         return answered_here(found);
     }
-    let caller = caller(snapshot, &routed, by).await?;
+    let caller = caller(snapshot, &routed, &explained.by).await?;
     found.caller = Some(ExplainedCaller::of(&caller));
     route::authorize(&routed, &caller)?;
     let priority = snapshot.priority(&routed, &caller);
@@ -66,27 +66,46 @@ pub(super) async fn pass(
     let Some(api) = admitted.reads() else {
         return past_the_cache(found, Bypass::CacheOff, &Note::default());
     };
+    let asked = understood(snapshot, (&admitted, api), &explained.body)?;
+    look.check_length(&asked.0.request)?;
+    planned(snapshot, (&admitted, &live), (asked, explained.texts), found).await
+}
+
+/// The body, as the path reads it.
+fn understood(
+    snapshot: &Snapshot,
+    (admitted, api): (&Admitted, Api),
+    body: &Bytes,
+) -> Result<(Asked, Target), Failure> {
     let bounds = &snapshot.settings.limits;
     ingest::refuse_encoding(&admitted.routed.head.parts.headers)?;
     if body.len() > bounds.body_bytes_max {
         return Err(ingest::too_large(bounds.body_bytes_max));
     }
-    let asked = ask::understand(api, body, &admitted, bounds)?;
-    look.check_length(&asked.0.request)?;
+    ask::understand(api, body, admitted, bounds)
+}
+
+/// From the plan on: policies, where a miss would go, and what is stored.
+async fn planned(
+    snapshot: &Snapshot,
+    (admitted, live): (&Arc<Admitted>, &RouteState),
+    (asked, texts): ((Asked, Target), Texts),
+    found: &mut Explanation,
+) -> Result<(), Failure> {
     let mut note = Note::default();
     let (original, defaults) =
-        (Arc::new(Asked { request: asked.0.request.clone() }), default_plan(snapshot, &admitted));
-    let (planned, meeting) = plan::decide(snapshot, &admitted, asked, &mut note).await?;
-    found.policies = said(snapshot, &admitted, (original, defaults)).await;
-    found.upstream = Some(upstream(&admitted, &planned));
+        (Arc::new(Asked { request: asked.0.request.clone() }), default_plan(snapshot, admitted));
+    let (planned, meeting) = plan::decide(snapshot, admitted, asked, &mut note).await?;
+    found.policies = said(snapshot, admitted, (original, defaults)).await;
+    found.upstream = Some(upstream(admitted, &planned));
     found.plan = meeting.clone().ok();
-    let (cache, keyed) = match named(snapshot, (&admitted, &live), (&planned, meeting)) {
+    let (cache, keyed) = match named(snapshot, (admitted, live), (&planned, meeting)) {
         Ok(named) => named,
         Err(reason) => return past_the_cache(found, reason, &note),
     };
     found.plan = Some(keyed.plan.clone());
-    found.key = Some(taken_apart(cache, &keyed, *texts));
-    lookup::explain(cache, keyed, (note, *texts), found).await
+    found.key = Some(taken_apart(cache, &keyed, texts));
+    lookup::explain(cache, keyed, (note, texts), found).await
 }
 
 /// The head as a client would have sent it.
@@ -209,10 +228,10 @@ fn named<'s>(
 
 fn taken_apart(cache: &AnswerCache, keyed: &Keyed, texts: Texts) -> ExplainedKey {
     let mut parts: Vec<(Part, Option<String>)> = Vec::new();
-    let told = keyed.dissect(cache, &mut |part, text| {
-        let is_text = !matches!(part.name, refrain_cache::PartName::Scope | refrain_cache::PartName::Policy);
-        let text = (texts == Texts::Shown && is_text).then(|| shown(text));
-        parts.push((part, text));
+    let told = keyed.dissect(cache, &mut |name, text| {
+        let is_text = !matches!(name, PartName::Scope | PartName::Policy);
+        let told = (texts == Texts::Shown && is_text).then(|| shown(text));
+        parts.push((cache.part(name, text), told));
     });
     // The key could be made, so that the scope is filled.
     debug_assert!(told.is_ok());

@@ -37,8 +37,8 @@ use subject::Subject;
 
 pub(crate) use fields::Fields as LimitFields;
 pub(crate) use granted::Granted;
-pub use look::{ExplainedLimit, ExplainedRate};
 pub(crate) use look::look;
+pub use look::{ExplainedLimit, ExplainedRate};
 pub(crate) use state::LimitState;
 pub use state::LimitStats;
 

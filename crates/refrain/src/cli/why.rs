@@ -50,13 +50,13 @@ pub struct ExplainArguments {
 #[derive(Clone, Debug, Args)]
 pub struct AskedArguments {
     /// Where the request goes, unless its file says [default: /v1/chat/completions]
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", requires = "request")]
     pub path: Option<String>,
     /// Who asks, as if verified: TENANT/USER, or TENANT for somebody without a user [default: as the headers say]
-    #[arg(long = "as", id = "identity", value_name = "TENANT/USER")]
+    #[arg(long = "as", id = "identity", value_name = "TENANT/USER", requires = "request")]
     pub identity: Option<String>,
     /// Where it comes in [default: the first listener]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", requires = "request")]
     pub listener: Option<String>,
 }
 
@@ -115,7 +115,7 @@ pub struct FeedbackArguments {
     #[command(flatten)]
     pub asked: AskedArguments,
     /// With --request: who asks: whoever has the API key of this name in the config
-    #[arg(long, value_name = "NAME", conflicts_with = "identity")]
+    #[arg(long, value_name = "NAME", conflicts_with = "identity", requires = "request")]
     pub as_key: Option<String>,
     /// What is said of it
     #[arg(long, value_enum, default_value_t = Said::Wrong)]

@@ -10,6 +10,10 @@ use super::page::span;
 
 /// Fewer misses than this tell nothing.
 const TELLING_MIN: usize = 10;
+/// Misses of fewer questions than this tell little of others: misses are sampled by question.
+const QUESTIONS_TELLING_MIN: usize = 20;
+/// Causes of a route on the page.
+const CAUSES_SHOWN: usize = 8;
 
 /// What keeps requests apart, by route.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -23,6 +27,9 @@ pub(crate) struct RouteMisses {
     pub(crate) route: String,
     /// Misses that were noted.
     pub(crate) misses: usize,
+    /// How many different questions they asked.
+    #[serde(default)]
+    pub(crate) questions: usize,
     /// How long ago the first of them was, in seconds.
     pub(crate) since_s: u64,
     /// The most frequent first.
@@ -54,7 +61,7 @@ impl MissesAnswer {
 }
 
 fn of_route(attribution: Attribution) -> RouteMisses {
-    let Attribution { route, misses, since_ms, causes } = attribution;
+    let Attribution { route, misses, questions, since_ms, causes } = attribution;
     let told = |cause: Cause| {
         let Cause { kind, count, refusals } = cause;
         let percent = 100.0 * count as f64 / misses.max(1) as f64;
@@ -71,16 +78,26 @@ fn of_route(attribution: Attribution) -> RouteMisses {
             count,
             percent: (percent * 10.0).round() / 10.0,
             refusals: refusals.into_iter().map(|(reason, count)| (reason.to_owned(), count)).collect(),
-            says: format!("{percent:.0} % of misses on `{route}` {}", says(&kind, &parts)),
+            says: format!("{} of misses on `{route}` {}", share(count, misses), says(&kind, &parts)),
             advice: advice(&kind).to_owned(),
             parts,
         }
     };
     RouteMisses {
         misses,
+        questions,
         since_s: unix_ms().saturating_sub(since_ms) / 1000,
         causes: causes.into_iter().map(told).collect(),
         route: route.as_str().to_owned(),
+    }
+}
+
+/// In whole percent, but neither all nor nothing where it isn't.
+fn share(count: usize, of: usize) -> String {
+    match 100.0 * count as f64 / of.max(1) as f64 {
+        percent if percent < 1.0 => "less than 1 %".to_owned(),
+        percent if percent > 99.0 && count < of => "over 99 %".to_owned(),
+        percent => format!("{percent:.0} %"),
     }
 }
 
@@ -115,7 +132,7 @@ fn advice(kind: &CauseKind) -> &'static str {
     let parts = match kind {
         CauseKind::Differs(parts) => parts,
         CauseKind::Again => {
-            return "look at refrain_cache_skips_total (never stored), refrain_store_evictions_total (no room) and at purges";
+            return "past cache.ttl, or look at refrain_cache_skips_total (never stored), refrain_store_evictions_total (no room) and at purges";
         }
         CauseKind::Expired => return "raise cache.ttl, or set cache.stale_while_revalidate",
         CauseKind::Forbidden => {
@@ -124,7 +141,7 @@ fn advice(kind: &CauseKind) -> &'static str {
         CauseKind::HeldBack => {
             return "refrain explain says which policy; shadow mode is off with semantic.shadow = false";
         }
-        CauseKind::Unlike => return "these are new questions: nothing to gain",
+        CauseKind::Unlike => return "new questions, as far as was noted: nothing to gain",
     };
     let has = |wanted: fn(&PartName) -> bool| parts.iter().any(wanted);
     if has(|part| matches!(part, PartName::Body(PieceName::Turn(_)) | PartName::Conversation)) {
@@ -163,9 +180,9 @@ pub(super) fn page(answer: &MissesAnswer) -> String {
 }
 
 fn route_page(route: &RouteMisses) -> String {
-    let RouteMisses { route, misses, since_s, causes } = route;
-    let mut out = format!("{route}: {misses} misses noted in {}\n", span(*since_s));
-    for ToldCause { count, refusals, says, advice, .. } in causes {
+    let RouteMisses { route, misses, questions, since_s, causes } = route;
+    let mut out = format!("{route}: {misses} misses of {questions} questions noted in {}\n", span(*since_s));
+    for ToldCause { count, refusals, says, advice, .. } in causes.iter().take(CAUSES_SHOWN) {
         out.push_str(&format!("\n  {says} ({count})\n"));
         if !refusals.is_empty() {
             let refused = refusals.iter().map(|(reason, count)| format!("{reason} {count}"));
@@ -173,8 +190,14 @@ fn route_page(route: &RouteMisses) -> String {
         }
         out.push_str(&format!("    {advice}\n"));
     }
+    let more: usize = causes.iter().skip(CAUSES_SHOWN).map(|cause| cause.count).sum();
+    if more > 0 {
+        out.push_str(&format!("\n  and {more} for {} other reasons: --json\n", causes.len() - CAUSES_SHOWN));
+    }
     if *misses < TELLING_MIN {
         out.push_str("\n  These are too few to conclude from.\n");
+    } else if *questions < QUESTIONS_TELLING_MIN {
+        out.push_str("\n  Only so few questions are noted (cache.miss_sample is a part of the questions): others may miss for other reasons.\n");
     }
     out
 }
@@ -187,8 +210,13 @@ mod tests {
     fn the_cause_is_said_as_people_say_it_with_what_to_do() {
         let kind = CauseKind::Differs(vec![PartName::Body(PieceName::SystemLine(3))]);
         let cause = Cause { kind, count: 82, refusals: BTreeMap::new() };
-        let attribution =
-            Attribution { route: "chat".into(), misses: 100, since_ms: unix_ms(), causes: vec![cause] };
+        let attribution = Attribution {
+            route: "chat".into(),
+            misses: 100,
+            questions: 30,
+            since_ms: unix_ms(),
+            causes: vec![cause],
+        };
         let route = of_route(attribution);
         assert_eq!(
             route.causes[0].says,

@@ -1,7 +1,8 @@
 //! An explanation says what then happens, changes nothing, and tells no text of others.
 
-use refrain_tests::fake::FakeUpstream;
-use refrain_tests::{Ask, Config, Person, Policy, Refrain};
+use refrain_tests::fake::{Answer, FakeUpstream, Gate, openai};
+use refrain_tests::redis::{Flavour, RedisServer};
+use refrain_tests::{Ask, Config, Person, Policy, Refrain, eventually};
 use serde_json::{Value, json};
 
 use super::{PARAPHRASE, QUESTION, chat, explained, run, to_explain};
@@ -71,6 +72,89 @@ async fn what_is_explained_is_what_then_happens() {
             check(&refrain, ask).await;
         }
     }
+}
+
+/// A limit of two requests a minute and person, wherever it is counted.
+async fn check_limits(config: Config, ann: &Person) {
+    let fake = FakeUpstream::start().await;
+    let limited = config.upstream(&fake.url()).people(&[ann]).route("limits = [\"few\"]");
+    let refrain = Refrain::start(&limited).await;
+    let ask = Ask::chat(QUESTION).by(ann);
+    let looked = async || explained(&refrain, to_explain(&ask)).await["limits"][0].clone();
+    for _ in 0..3 {
+        // Looking takes nothing: it says the same as often as it is asked.
+        let limit = looked().await;
+        assert_eq!((&limit["limit"], &limit["admits"]), (&json!("few"), &json!(true)), "{limit:#}");
+        assert_eq!(limit["rates"][0]["left"], 2, "{limit:#}");
+    }
+    check(&refrain, &ask).await;
+    assert_eq!(looked().await["rates"][0]["left"], 1);
+    check(&refrain, &ask).await;
+    check(&refrain, &ask).await;
+    let refused = explained(&refrain, to_explain(&ask)).await;
+    assert_eq!(refused["outcome"]["error"], "rate_limit_exceeded", "{refused:#}");
+    assert!(
+        refused["key"]["key"].is_string() && refused["limits"][0]["admits"] == json!(false),
+        "{refused:#}"
+    );
+}
+
+#[tokio::test]
+async fn limits_are_looked_at_and_not_charged() {
+    let ann = Person::new("ann", "acme");
+    let table = "[limit.few]\nby = [\"user\"]\nrequests_per_minute = 2\n";
+    check_limits(Config::new("http://127.0.0.1:9").tables(table), &ann).await;
+}
+
+#[tokio::test]
+async fn limits_that_proxies_share_are_looked_at_and_not_charged() {
+    let ann = Person::new("ann", "acme");
+    let (redis, dir) = (RedisServer::start(Flavour::Plain).await, tempfile::tempdir().unwrap());
+    let lines =
+        format!("url = {:?}\ntimeout = \"2s\"\nconnect_timeout = \"5s\"\nrequire_store = true", redis.url());
+    let table = "[limit.few]\nby = [\"user\"]\nshared = true\ntimeout = \"2s\"\nrequests_per_minute = 2\nconcurrency = 9\n";
+    let config =
+        Config::new("http://127.0.0.1:9").redis(&dir.path().join("cache.secret"), &lines).tables(table);
+    check_limits(config, &ann).await;
+}
+
+#[tokio::test]
+async fn what_would_join_a_generation_is_said_to_join_it() {
+    let (fake, refrain) = start_with(|config| config).await;
+    let gate = Gate::default();
+    let events = openai::chat_events(&["a".into()], "stop", true);
+    fake.next(Answer::stream("text/event-stream", events).gate(3, &gate));
+    let ask = Ask::chat(QUESTION).streamed();
+    assert_eq!(explained(&refrain, to_explain(&ask)).await["under_way"], "no");
+    let mut first = refrain.open(&ask).await;
+    first.until("\"a\"").await;
+    let seen = explained(&refrain, to_explain(&ask)).await;
+    assert_eq!(seen["under_way"], "joinable", "{seen:#}");
+    let mut second = refrain.open(&ask).await;
+    second.until("\"a\"").await;
+    let told = second.headers["cache-status"].to_str().unwrap().to_owned();
+    assert_eq!(seen["outcome"]["cache_status"], told);
+    gate.open();
+    first.whole().await;
+    second.whole().await;
+    let over = async || {
+        (explained(&refrain, to_explain(&ask)).await["exact"]["stored"] == json!(true)).then_some(())
+    };
+    eventually("the end of the generation", over).await;
+}
+
+#[tokio::test]
+async fn two_whom_nobody_has_verified_are_not_told_each_others_texts() {
+    let web = Person::service("web", "acme");
+    let (_fake, refrain) =
+        start_with(|config| config.people(&[&web]).semantic("threshold = 0.85").cache("scope = \"tenant\""))
+            .await;
+    refrain.send(&Ask::chat(QUESTION).by(&web)).await;
+    let mut what = to_explain(&Ask::chat(PARAPHRASE).by(&web));
+    what["show_text"] = true.into();
+    let seen = explained(&refrain, what).await;
+    assert_eq!(seen["neighbours"].as_array().unwrap().len(), 1);
+    assert!(!seen.to_string().contains(QUESTION), "{seen:#}");
 }
 
 #[tokio::test]

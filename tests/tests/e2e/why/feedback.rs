@@ -5,7 +5,7 @@ use refrain_tests::redis::{Flavour, RedisServer};
 use refrain_tests::{Ask, Config, Person, Refrain, eventually};
 use serde_json::{Value, json};
 
-use super::{PARAPHRASE, QUESTION, run};
+use super::{PARAPHRASE, QUESTION, run, to_explain};
 use crate::start_with;
 
 async fn feedback(refrain: &Refrain, what: Value) -> Value {
@@ -55,6 +55,67 @@ async fn a_wrong_answer_is_removed_and_those_who_were_served_it_are_named() {
     let label: Value = serde_json::from_str(labels.trim()).unwrap();
     assert_eq!((&label["same"], label["similarity"].as_f64().unwrap() > 0.85), (&json!(false), true));
     assert!(!labels.contains("password"), "{labels}");
+}
+
+/// What is said of the answer to a request.
+fn of_request(ask: &Ask, right: bool) -> Value {
+    json!({"request": to_explain(ask), "right": right})
+}
+
+#[tokio::test]
+async fn who_has_only_the_question_names_the_answer_by_it() {
+    let people = [Person::new("ann", "acme"), Person::new("bob", "acme"), Person::new("eve", "umbrella")];
+    let [ann, bob, eve] = &people;
+    let (_fake, refrain) = start_with(|config| {
+        config.people(&people.each_ref()).semantic("threshold = 0.85").cache("scope = \"tenant\"").on_disk()
+    })
+    .await;
+    let question = Ask::chat(QUESTION);
+    refrain.send(&question.clone().by(ann)).await;
+    refrain.send(&question.clone().by(bob)).await;
+    refrain.send(&Ask::chat(PARAPHRASE).by(bob)).await;
+    refrain.send(&question.clone().by(eve)).await;
+    // Right for the similar question: one label, of that question alone.
+    let right = feedback(&refrain, of_request(&Ask::chat(PARAPHRASE).by(bob), true)).await;
+    assert_eq!((&right["matched"], &right["labels"]), (&json!(1), &json!(1)), "{right:#}");
+    assert!(right["similarity"].as_f64().unwrap() > 0.85, "{right:#}");
+    // Wrong for the question itself: nothing is said of what is similar.
+    let wrong = feedback(&refrain, of_request(&question.clone().by(bob), false)).await;
+    assert_eq!((&wrong["matched"], &wrong["labels"]), (&json!(1), &json!(0)), "{wrong:#}");
+    assert_eq!(wrong["served"].as_array().unwrap().len(), 3, "{wrong:#}");
+    assert!(!is_stored(&refrain, &question.clone().by(ann)).await);
+    assert!(is_stored(&refrain, &question.clone().by(eve)).await, "another tenant's answer stays");
+    let nobody = json!({"request": to_explain(&Ask::chat(QUESTION)), "dry_run": true});
+    let reply = refrain.admin(&Ask::post("/feedback", nobody)).await;
+    assert!(reply.status == 400 && reply.text().contains("it is refused (unauthorized"), "{}", reply.text());
+}
+
+#[tokio::test]
+async fn the_command_takes_a_request_from_a_file() {
+    let (_fake, refrain) = start_with(|config| config).await;
+    let (ask, admin) = (Ask::chat("Hello"), refrain.admin_address().to_string());
+    refrain.send(&ask).await;
+    let file = refrain.dir().join("req.json");
+    std::fs::write(&file, ask.body()).unwrap();
+    let fixed =
+        ["feedback", "--admin", &admin, "--request", file.to_str().unwrap(), "--as", "anonymous/anonymous"];
+    let (has_succeeded, page) = run(&fixed).await;
+    assert!(has_succeeded && page.contains("1 stored answer is meant."), "{page}");
+    let (_, page) = run(&[&fixed[..], &["--yes"]].concat()).await;
+    assert!(page.contains("1 stored answer is removed"), "{page}");
+    assert!(!is_stored(&refrain, &ask).await);
+}
+
+#[tokio::test]
+async fn callers_whom_nobody_has_verified_are_counted_among_those_who_were_served() {
+    let web = Person::service("web", "acme");
+    let (_fake, refrain) = start_with(|config| config.people(&[&web]).cache("scope = \"tenant\"")).await;
+    let wrong = id(&refrain.send(&Ask::chat("Hello").by(&web)).await.json());
+    refrain.send(&Ask::chat("Hello").by(&web)).await;
+    let looked = feedback(&refrain, json!({"id": wrong, "dry_run": true})).await;
+    let served: Vec<&str> =
+        looked["served"].as_array().unwrap().iter().map(|to| to["served_as"].as_str().unwrap()).collect();
+    assert_eq!(served, ["exact", "generated"], "{looked:#}");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! What keeps requests apart is found, without a word of them.
 
-use refrain_tests::{Ask, Refrain};
+use refrain_tests::fake::{Answer, FakeUpstream, Gate, openai};
+use refrain_tests::{Ask, Config, Refrain, eventually};
 use serde_json::Value;
 
 use super::{chat, run};
@@ -49,4 +50,35 @@ async fn nothing_is_noted_where_nothing_is_sampled_and_hits_never_are() {
     let kinds: Vec<&str> =
         found["causes"].as_array().unwrap().iter().map(|cause| cause["kind"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["forbidden", "unlike"], "{found:#}");
+}
+
+#[tokio::test]
+async fn a_request_that_falls_back_is_one_miss() {
+    let second = FakeUpstream::start().await;
+    let tables = format!("[pool.second]\nendpoints = [{:?}]\n", second.url());
+    let config = Config::new("http://127.0.0.1:1")
+        .pool("fallback = \"second\"")
+        .tables(&tables)
+        .cache("miss_sample = 1.0");
+    let refrain = Refrain::start(&config).await;
+    assert_eq!(refrain.send(&Ask::chat("Hello")).await.status, 200);
+    assert_eq!(route(&refrain).await["misses"], 1);
+}
+
+#[tokio::test]
+async fn who_joins_a_generation_has_missed_nothing() {
+    let (fake, refrain) = start_with(|config| config.cache("miss_sample = 1.0")).await;
+    let gate = Gate::default();
+    let events = openai::chat_events(&["a".into()], "stop", true);
+    fake.next(Answer::stream("text/event-stream", events).gate(3, &gate));
+    let ask = Ask::chat("Hello").streamed();
+    let mut first = refrain.open(&ask).await;
+    first.until("\"a\"").await;
+    let mut second = refrain.open(&ask).await;
+    second.until("\"a\"").await;
+    gate.open();
+    first.whole().await;
+    second.whole().await;
+    eventually("the noted miss", async || (route(&refrain).await != Value::Null).then_some(())).await;
+    assert_eq!(route(&refrain).await["misses"], 1);
 }
