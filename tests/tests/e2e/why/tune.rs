@@ -51,9 +51,10 @@ async fn what_shadow_mode_saw_can_be_tuned_by() {
     assert_eq!((&line["would_serve"], &line["route"]), (&true.into(), &"all".into()), "{line}");
     assert!(line["similarity"].as_f64().unwrap() > 0.85 && !seen.contains("password"), "{seen}");
     let file = refrain.dir().join("shadow.jsonl");
-    let label =
-        |nth: usize| format!("{{\"similarity\":0.9,\"same\":true,\"key\":\"k\",\"question\":\"{nth}\"}}\n");
+    let label = |nth: usize| {
+        format!("{{\"similarity\":0.9,\"same\":true,\"key\":\"k{nth}\",\"question\":\"{nth}\"}}\n")
+    };
     std::fs::write(&file, (0..300).map(label).collect::<String>()).unwrap();
     let (is_proposed, page) = run(&["tune", "--log", file.to_str().unwrap(), "--route", "chat"]).await;
-    assert!(is_proposed && page.contains("[route.chat.cache.semantic]\nthreshold = 0.50"), "{page}");
+    assert!(is_proposed && page.contains("[route.chat.cache.semantic]\nthreshold = 0.90"), "{page}");
 }

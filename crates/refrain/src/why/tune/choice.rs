@@ -1,9 +1,11 @@
 //! The threshold that labels speak for.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 use statrs::distribution::{Beta, ContinuousCDF as _};
 
-use super::data::{Half, Judged};
+use super::halves::{Half, Judged};
 
 /// Thresholds that are tried, in hundredths: below, everything is similar.
 const TRIED: std::ops::RangeInclusive<u32> = 50..=99;
@@ -38,9 +40,13 @@ pub(super) struct Tuned {
     pub(super) aim: Aim,
     pub(super) labels: usize,
     pub(super) right_labels: usize,
+    /// Groups of labels that have no question and no answer in common.
+    pub(super) groups: usize,
+    /// Labels of the largest of them.
+    pub(super) largest_group: usize,
     /// Of the choosing half.
     pub(super) rows: Vec<Row>,
-    /// The loosest threshold that meets the aim on the choosing half.
+    /// The loosest threshold that meets the aim on the choosing half, no looser than the labels that speak for it.
     pub(super) proposed: Option<f64>,
     /// What the half that had no part in the choice says of it.
     pub(super) expected: Option<Expected>,
@@ -63,15 +69,18 @@ pub(super) fn tuned(judged: &[Judged], aim: Aim) -> Tuned {
     let half = |half: Half| judged.iter().filter(move |one| one.half == half).collect::<Vec<_>>();
     let (choosing, held_out) = (half(Half::Choosing), half(Half::HeldOut));
     let rows: Vec<Row> = TRIED.map(|hundredths| row(&choosing, f64::from(hundredths) / 100.0, aim)).collect();
-    let proposed =
-        rows.iter().find(|row| row.hits > 0 && row.at_least >= aim.precision).map(|row| row.threshold);
+    let proposed = proposed(&rows, aim);
     let expected = proposed.map(|threshold| {
         let row = row(&held_out, threshold, aim);
         let interval = interval(row.right, row.hits, aim.confidence);
         Expected { row, interval, is_confirmed: row.hits > 0 && row.at_least >= aim.precision }
     });
+    let mut groups: BTreeMap<usize, usize> = BTreeMap::new();
+    judged.iter().for_each(|one| *groups.entry(one.group).or_default() += 1);
     Tuned {
         aim,
+        groups: groups.len(),
+        largest_group: groups.values().copied().max().unwrap_or_default(),
         labels: judged.len(),
         right_labels: judged.iter().filter(|one| one.same).count(),
         rows,
@@ -79,6 +88,13 @@ pub(super) fn tuned(judged: &[Judged], aim: Aim) -> Tuned {
         expected,
         labels_wanted: labels_wanted(aim),
     }
+}
+
+/// Of thresholds with the same hits the tightest: what lies between it and the next label below, nobody has looked at.
+fn proposed(rows: &[Row], aim: Aim) -> Option<f64> {
+    let loosest = rows.iter().position(|row| row.hits > 0 && row.at_least >= aim.precision)?;
+    let same = rows[loosest..].iter().take_while(|row| row.hits == rows[loosest].hits);
+    same.last().map(|row| row.threshold)
 }
 
 fn row(judged: &[&Judged], threshold: f64, aim: Aim) -> Row {
@@ -135,7 +151,7 @@ mod tests {
     fn judged(pairs: &[(f32, bool, usize)]) -> Vec<Judged> {
         let halves = |(similarity, same, count): (f32, bool, usize)| {
             [Half::Choosing, Half::HeldOut].into_iter().flat_map(move |half| {
-                std::iter::repeat_n(Judged { similarity: Some(similarity), same, half }, count)
+                std::iter::repeat_n(Judged { similarity: Some(similarity), same, half, group: 0 }, count)
             })
         };
         pairs.iter().copied().flat_map(halves).collect()
@@ -159,10 +175,17 @@ mod tests {
     #[test]
     fn the_loosest_threshold_that_meets_the_aim_is_proposed() {
         let tuned = tuned(&judged(&[(0.95, true, 300), (0.85, true, 50), (0.852, false, 20)]), AIM);
-        assert_eq!(tuned.proposed, Some(0.86));
+        // Nobody has looked at what lies between 0.86 and 0.95.
+        assert_eq!(tuned.proposed, Some(0.95));
         let expected = tuned.expected.unwrap();
         assert_eq!((expected.row.hits, expected.row.right, expected.is_confirmed), (300, 300, true));
         assert!((expected.row.kept - 300.0 / 350.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn no_threshold_is_proposed_below_the_labels_that_speak_for_it() {
+        assert_eq!(tuned(&judged(&[(0.9, true, 300)]), AIM).proposed, Some(0.9));
+        assert_eq!(tuned(&judged(&[(0.9, true, 300), (0.731, true, 1)]), AIM).proposed, Some(0.73));
     }
 
     #[test]
@@ -175,6 +198,6 @@ mod tests {
     fn what_vetoes_forbid_is_no_hit_at_any_threshold() {
         let mut labels = judged(&[(0.95, true, 200)]);
         labels.extend(labels.clone().into_iter().map(|one| Judged { similarity: None, same: false, ..one }));
-        assert_eq!(tuned(&labels, AIM).proposed, Some(0.5));
+        assert_eq!(tuned(&labels, AIM).proposed, Some(0.95));
     }
 }

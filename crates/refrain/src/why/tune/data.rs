@@ -1,6 +1,6 @@
 //! Labels as files hold them: pairs of questions, or what was logged of similar ones.
 
-use std::collections::HashMap;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -12,34 +12,20 @@ use refrain_core::{EmbedSource, SemanticPlan, Settings};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::halves::Said;
+
 /// For one vector: nobody waits for the command but who started it.
 const EMBED_BUDGET: Duration = Duration::from_secs(60);
 
-/// A pair of questions that somebody judged.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Judged {
-    /// How similar they are; none: the answer of one is never served to the other, however low the threshold.
-    pub(super) similarity: Option<f32>,
-    /// Whether one answer serves both.
-    pub(super) same: bool,
-    /// Which half it belongs to: the same in every run.
-    pub(super) half: Half,
-}
-
-/// One of two halves of the labels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Half {
-    /// Chooses the threshold.
-    Choosing,
-    /// Says what to expect of it.
-    HeldOut,
-}
-
-impl Half {
-    /// By something that stands for the pair.
-    fn of(name: &str) -> Self {
-        if blake3::hash(name.as_bytes()).as_bytes()[0] & 1 == 0 { Self::Choosing } else { Self::HeldOut }
-    }
+/// What a file says.
+#[derive(Debug, Default)]
+pub(super) struct Labelled {
+    /// What is sure.
+    pub(super) said: Vec<Said>,
+    /// Lines of which nobody can say whether they are right or wrong.
+    pub(super) unsure: usize,
+    /// Whether people said it, of answers that somebody looked at.
+    pub(super) is_by_people: bool,
 }
 
 /// Reads labelled pairs and compares them as the route would.
@@ -50,12 +36,12 @@ pub(super) async fn of_pairs(
     file: &Path,
     settings: &Settings,
     semantic: &RouteSemantic,
-) -> anyhow::Result<Vec<Judged>> {
+) -> anyhow::Result<Labelled> {
     let text = fs::read_to_string(file).with_context(|| format!("can't read {}", file.display()))?;
     let pairs = pairs(&text).with_context(|| format!("{}", file.display()))?;
     let embedder = settings.embedder.clone().context("the config has no [embedder]")?;
     let embedder = Embedder::open(&refrain_core::settings::Embedder { budget: EMBED_BUDGET, ..embedder })?;
-    let mut judged = Vec::with_capacity(pairs.len());
+    let mut said = Vec::with_capacity(pairs.len());
     for Pair { asked, stored, same } in pairs {
         let vectors = (embedder.embed(asked.to_owned()).await, embedder.embed(stored.to_owned()).await);
         // What can't be embedded is looked up exactly only.
@@ -64,9 +50,9 @@ pub(super) async fn of_pairs(
             _ => None,
         };
         let similarity = cosine.filter(|cosine| is_served(asked, stored, (*cosine, semantic)));
-        judged.push(Judged { similarity, same, half: Half::of(&format!("{asked}\t{stored}")) });
+        said.push(Said { similarity, same, names: [asked.to_owned(), stored.to_owned()] });
     }
-    Ok(judged)
+    Ok(Labelled { said, ..Labelled::default() })
 }
 
 /// Whether nothing but the threshold stands between a question and a stored answer.
@@ -126,46 +112,47 @@ struct Line {
     question: Option<String>,
 }
 
-/// Reads a log of shadow mode, or labels. A question counts once with an answer: what is said of it last.
+/// Reads a log of shadow mode, or labels.
 ///
 /// # Errors
-/// The file can't be read, or holds no such line.
-pub(super) fn of_log(file: &Path, route: Option<&str>, alike: f64) -> anyhow::Result<Vec<Judged>> {
+/// The file can't be read, holds no such line, or is of several routes.
+pub(super) fn of_log(file: &Path, route: Option<&str>, alike: f64) -> anyhow::Result<Labelled> {
     let text = fs::read_to_string(file).with_context(|| format!("can't read {}", file.display()))?;
-    let judged = lines(&text, route, alike);
-    if judged.is_empty() {
+    let labelled = lines(&text, route, alike).with_context(|| format!("{}", file.display()))?;
+    if labelled.said.is_empty() {
         bail!(
-            "{}: no line has similarity, and same or answers_alike{}",
+            "{}: no line has similarity, and same or answers_alike that say something{}",
             file.display(),
             route.map(|route| format!(", of route {route:?}")).unwrap_or_default()
         );
     }
-    Ok(judged)
+    Ok(labelled)
 }
 
-fn lines(text: &str, route: Option<&str>, alike: f64) -> Vec<Judged> {
-    let mut places: HashMap<String, usize> = HashMap::new();
-    let mut judged: Vec<Judged> = Vec::new();
+fn lines(text: &str, route: Option<&str>, alike: f64) -> anyhow::Result<Labelled> {
+    let mut labelled = Labelled::default();
+    let mut routes = BTreeSet::new();
     for (nth, line) in text.lines().enumerate() {
         let Some(line) = read_line(line) else { continue };
         let of_other = route.is_some_and(|wanted| line.route.as_deref().is_some_and(|route| route != wanted));
-        let (Some(similarity), Some(same), false) = (line.similarity, verdict(&line, alike), of_other) else {
+        let (Some(similarity), false) = (line.similarity, of_other) else { continue };
+        let Some(same) = verdict(&line, alike) else {
+            labelled.unsure += usize::from(line.answers_alike.is_some());
             continue;
         };
-        let name = match (&line.key, &line.question) {
-            (Some(key), Some(question)) => format!("{key} {question}"),
-            _ => format!("line {nth}"),
+        labelled.is_by_people |= line.same.is_some();
+        let names = match (line.question, line.key) {
+            (Some(question), Some(key)) => [format!("question {question}"), format!("key {key}")],
+            _ => [format!("line {nth}"), format!("line {nth}")],
         };
-        let one = Judged { similarity: Some(similarity), same, half: Half::of(&name) };
-        match places.get(&name) {
-            Some(at) => judged[*at] = one,
-            None => {
-                places.insert(name, judged.len());
-                judged.push(one);
-            }
-        }
+        routes.extend(line.route);
+        labelled.said.push(Said { similarity: Some(similarity), same, names });
     }
-    judged
+    if routes.len() > 1 {
+        let routes: Vec<String> = routes.into_iter().collect();
+        bail!("it has lines of routes {}: say which is meant, with --route", routes.join(", "));
+    }
+    Ok(labelled)
 }
 
 /// A JSON object, or one of the log with its fields within.
@@ -223,9 +210,13 @@ mod tests {
             r#"{"similarity":0.91,"same":true,"route":"chat","key":"k","question":"q"}"#,
             "\n",
         );
+        let read = |route, alike| lines(text, route, alike).unwrap();
         let found: Vec<(Option<f32>, bool)> =
-            lines(text, Some("chat"), 0.3).iter().map(|one| (one.similarity, one.same)).collect();
-        assert_eq!(found, [(Some(0.91), true), (Some(0.95), true)]);
-        assert_eq!(lines(text, None, 0.6).len(), 4);
+            read(Some("chat"), 0.3).said.iter().map(|one| (one.similarity, one.same)).collect();
+        assert_eq!(found, [(Some(0.91), false), (Some(0.95), true), (Some(0.91), true)]);
+        assert_eq!((read(Some("chat"), 0.3).unsure, read(Some("chat"), 0.6).unsure), (1, 0));
+        assert!(read(Some("chat"), 0.3).is_by_people);
+        let mixed = lines(text, None, 0.3).unwrap_err().to_string();
+        assert!(mixed.contains("routes chat, other"), "{mixed}");
     }
 }

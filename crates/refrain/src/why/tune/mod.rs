@@ -5,6 +5,7 @@
 
 mod choice;
 mod data;
+mod halves;
 mod page;
 
 use std::process::ExitCode;
@@ -16,7 +17,8 @@ use refrain_core::{RouteId, Settings};
 use crate::cli::TuneArguments;
 use crate::origin::Origin;
 use choice::{Aim, tuned};
-use data::Judged;
+use data::Labelled;
+use halves::halved;
 
 /// Proposes a threshold.
 ///
@@ -28,11 +30,11 @@ pub(crate) fn run(arguments: &TuneArguments) -> anyhow::Result<ExitCode> {
         Some(file) => Some(Origin::file(file.clone()).load()?.settings),
         None => None,
     };
-    let chosen = match &settings {
-        Some(settings) => Some(semantic_route(settings, route.as_deref())?),
-        None => None,
-    };
-    let judged: Vec<Judged> = match (labels, log, &settings) {
+    let chosen = settings.as_ref().map(|settings| semantic_route(settings, route.as_deref())).transpose();
+    // A log says itself which route it is of.
+    let chosen = if log.is_some() && route.is_none() { chosen.unwrap_or_default() } else { chosen? };
+    let route = route.clone().or_else(|| chosen.as_ref().map(|(id, _)| id.as_str().to_owned()));
+    let labelled: Labelled = match (labels, log, &settings) {
         (Some(file), _, Some(settings)) => {
             let semantic = chosen.as_ref().map(|(_, semantic)| semantic.clone()).unwrap_or_default();
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -41,16 +43,21 @@ pub(crate) fn run(arguments: &TuneArguments) -> anyhow::Result<ExitCode> {
         (_, Some(file), _) => data::of_log(file, route.as_deref(), *alike)?,
         _ => bail!("--labels needs --config, for the embedder"),
     };
-    if judged.is_empty() {
+    if labelled.said.is_empty() {
         bail!("there is no label in it");
     }
-    let tuned = tuned(&judged, Aim { precision: *precision, confidence: *confidence });
-    let named = match (&chosen, route) {
+    let Labelled { said, unsure, is_by_people } = labelled;
+    let tuned = tuned(&halved(said), Aim { precision: *precision, confidence: *confidence });
+    let named = match (&chosen, &route) {
         (Some((id, semantic)), _) => Some((id.as_str(), Some(semantic))),
         (None, Some(name)) => Some((name.as_str(), None)),
         (None, None) => None,
     };
-    crate::print(&if *json { super::json(&tuned)? } else { page::page(&tuned, named) })?;
+    crate::print(&if *json {
+        super::json(&tuned)?
+    } else {
+        page::page(&tuned, named) + &page::remarks(&tuned, (unsure, is_by_people))
+    })?;
     Ok(if tuned.proposed.is_some() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

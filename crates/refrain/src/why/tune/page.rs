@@ -10,9 +10,11 @@ const SHOWN_FROM: f64 = 0.75;
 
 /// The page.
 pub(super) fn page(tuned: &Tuned, route: Option<(&str, Option<&RouteSemantic>)>) -> String {
-    let Tuned { aim, labels, right_labels, rows, proposed, expected, labels_wanted } = tuned;
+    let Tuned { aim, labels, right_labels, groups, rows, proposed, expected, labels_wanted, .. } = tuned;
     let (precision, sure) = (percent(aim.precision), percent(aim.confidence));
-    let mut out = format!("{labels} labels, {right_labels} of them of pairs with one answer\n\n");
+    let mut out = format!(
+        "{labels} labels, {right_labels} of them of pairs with one answer; {groups} groups without a question in common\n\n"
+    );
     out.push_str(&table(rows, *proposed));
     match (proposed, expected) {
         (Some(threshold), Some(expected)) => {
@@ -26,6 +28,32 @@ pub(super) fn page(tuned: &Tuned, route: Option<(&str, Option<&RouteSemantic>)>)
         )),
     }
     out
+}
+
+/// What makes this worth less than it looks.
+pub(super) fn remarks(tuned: &Tuned, (unsure, is_by_people): (usize, bool)) -> String {
+    let Tuned { labels, groups, largest_group, .. } = tuned;
+    let mut remarks = Vec::new();
+    if *groups > 1 && largest_group * 4 > *labels || *groups == 1 && *labels > 1 {
+        remarks.push(format!(
+            "{largest_group} of the labels hang together by their questions: they say much the same, and all this is less \
+             sure than it looks."
+        ));
+    }
+    if unsure > 0 {
+        remarks.push(format!(
+            "{unsure} lines were left out: their answers are neither alike nor unlike. What is said here holds for the others."
+        ));
+    }
+    if is_by_people {
+        remarks.push(
+            "Labels that people gave are of answers that somebody looked at: no random part of all hits, and none below the \
+             threshold that was in force."
+                .to_owned(),
+        );
+    }
+    remarks.iter().map(|remark| format!("\n! {remark}")).collect::<String>()
+        + if remarks.is_empty() { "" } else { "\n" }
 }
 
 fn table(rows: &[Row], proposed: Option<f64>) -> String {
