@@ -15,7 +15,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::outcome::Outcome;
@@ -87,7 +87,7 @@ pub(crate) async fn drive<A: Asker>(
 ) -> Undone {
     let start = Instant::now();
     let room = Arc::new(Semaphore::new(extent.in_flight));
-    let launch = Launch { asker, room, done, extent, stop, sent: Arc::default(), ended: Arc::default() };
+    let launch = Launch { asker, room, done, extent, stop, under_way: Arc::default() };
     match how {
         Loop::Closed(users) => launch.closed(workload, users).await,
         Loop::Open(schedule, width) => launch.open(start, schedule, Flow::new(workload, width)).await,
@@ -100,22 +100,37 @@ struct Sessions {
     next: u64,
     /// Requests.
     left: u64,
+    /// Requests of sessions that were handed out, and are not sent yet.
+    waiting: u64,
+    /// Raised when nothing is left to be sent.
+    all_sent: CancellationToken,
 }
 
 impl Sessions {
     /// The next one; the last one is cut so that no more requests are sent than shall be.
     fn take(&mut self) -> Option<Session> {
-        if self.left == 0 {
+        let session = if self.left == 0 { None } else { self.workload.session(self.next) };
+        let Some(mut session) = session else {
+            self.left = 0;
+            self.sent(0);
             return None;
-        }
-        let mut session = self.workload.session(self.next)?;
+        };
         self.next += 1;
         for wave in &mut session.waves {
             wave.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
             self.left -= wave.len() as u64;
+            self.waiting += wave.len() as u64;
         }
         session.waves.retain(|wave| !wave.is_empty());
         Some(session)
+    }
+
+    /// So many of what was handed out are sent.
+    fn sent(&mut self, count: u64) {
+        self.waiting -= count;
+        if self.left == 0 && self.waiting == 0 {
+            self.all_sent.cancel();
+        }
     }
 }
 
@@ -127,8 +142,8 @@ struct Launch<A> {
     done: mpsc::Sender<Done>,
     extent: Extent,
     stop: CancellationToken,
-    sent: Arc<AtomicU64>,
-    ended: Arc<AtomicU64>,
+    /// Requests that were sent, are measured and have no outcome yet.
+    under_way: Arc<AtomicU64>,
 }
 
 impl<A: Asker> Launch<A> {
@@ -152,17 +167,29 @@ impl<A: Asker> Launch<A> {
                 None => unsent += u64::from(due >= self.extent.from),
             }
         }
-        let unfinished = self.finish(requests).await;
+        let until = self.extent.until;
+        let unfinished =
+            self.finish(requests, async { sleep_until(until.unwrap_or_else(Instant::now)).await }).await;
         Undone { unsent, unfinished }
     }
 
     async fn closed(self, workload: Arc<Workload>, users: usize) -> Undone {
-        let sessions = Arc::new(Mutex::new(Sessions { workload, next: 0, left: self.extent.requests }));
+        let all_sent = CancellationToken::new();
+        let (left, all) = (self.extent.requests, all_sent.clone());
+        let sessions = Sessions { workload, next: 0, left, waiting: 0, all_sent: all };
+        let sessions = Arc::new(Mutex::new(sessions));
         let mut asking = JoinSet::new();
         for _ in 0..users {
             asking.spawn(self.clone().user(sessions.clone()));
         }
-        Undone { unsent: 0, unfinished: self.finish(asking).await }
+        let launch = self.clone();
+        let end = async move {
+            tokio::select! {
+                () = launch.end() => {}
+                () = all_sent.cancelled() => {}
+            }
+        };
+        Undone { unsent: 0, unfinished: self.finish(asking, end).await }
     }
 
     /// One session after the other.
@@ -175,9 +202,11 @@ impl<A: Asker> Launch<A> {
                     return;
                 }
                 let mut requests = JoinSet::new();
+                let count = wave.len() as u64;
                 for ask in wave {
                     requests.spawn(self.clone().one_of_a_wave(ask, due));
                 }
+                sessions.lock().sent(count);
                 while requests.join_next().await.is_some() {}
             }
         }
@@ -211,23 +240,28 @@ impl<A: Asker> Launch<A> {
     }
 
     async fn one(self, ask: Ask, due: Instant, _permit: OwnedSemaphorePermit) {
-        self.sent.fetch_add(1, Ordering::Relaxed);
+        let measured = u64::from(due >= self.extent.from);
+        self.under_way.fetch_add(measured, Ordering::Relaxed);
         let outcome = self.asker.ask(ask).await;
-        self.ended.fetch_add(1, Ordering::Relaxed);
         // Nobody counts any more if the receiver is gone.
         let _ = self.done.send(Done { due, outcome }).await;
+        self.under_way.fetch_sub(measured, Ordering::Relaxed);
     }
 
-    /// Waits for what is under way; how many answers did not come.
-    async fn finish(self, mut requests: JoinSet<()>) -> u64 {
-        let deadline = Instant::now().max(self.extent.until.unwrap_or_else(Instant::now)) + self.extent.grace;
+    /// Waits for what is under way, no longer than the grace after `end`; how many answers did not come.
+    async fn finish(self, mut requests: JoinSet<()>, end: impl Future<Output = ()>) -> u64 {
         let all = async { while requests.join_next().await.is_some() {} };
+        let grace_over = async {
+            end.await;
+            sleep(self.extent.grace).await;
+        };
         tokio::select! {
-            _ = timeout_at(deadline, all) => {}
+            () = all => {}
+            () = grace_over => {}
             () = self.stop.cancelled() => {}
         }
         requests.shutdown().await;
-        self.sent.load(Ordering::Relaxed) - self.ended.load(Ordering::Relaxed)
+        self.under_way.load(Ordering::Relaxed)
     }
 
     fn is_over(&self) -> bool {

@@ -32,8 +32,10 @@ pub(crate) struct Report {
     pub(crate) late_ms: Spread,
     /// The same from when it was sent: what the server alone took.
     pub(crate) from_sending: Times2,
-    /// Answers that were not generated for their request, from sending.
+    /// Stored answers, from sending.
     pub(crate) cached: Times2,
+    /// Answers that another request had generated just then, from sending.
+    pub(crate) joined: Times2,
     /// The others, from sending.
     pub(crate) generated: Times2,
     /// Tokens.
@@ -137,8 +139,10 @@ pub(crate) struct TokenCounts {
     pub(crate) answers_counted_by_chunks: u64,
     /// Of all answers.
     pub(crate) output_per_second: f64,
-    /// Of each generated answer, from sending to the end.
+    /// Of each generated answer, from sending to the end: the higher percentiles are of the quicker ones.
     pub(crate) per_request_per_second: Spread,
+    /// Milliseconds for each token of a generated answer, from sending to the end: the higher percentiles are of the slower ones.
+    pub(crate) ms_per_token: Spread,
 }
 
 /// How many were good enough.
@@ -212,6 +216,7 @@ impl Report {
             late_ms: spread(&tally.late),
             from_sending: class(&tally.from_sending),
             cached: class(&tally.cached),
+            joined: class(&tally.joined),
             generated: class(&tally.generated),
             tokens: tokens(tally, seconds),
             goodput,
@@ -234,12 +239,13 @@ fn tokens(tally: &Tally, seconds: f64) -> TokenCounts {
         output_per_second: ratio(tokens.output, seconds),
         // Thousandths, as milliseconds are of microseconds.
         per_request_per_second: spread(&tally.speed),
+        ms_per_token: spread(&tally.per_token),
     }
 }
 
 fn cache(tally: &Tally) -> Cache {
     let count = |served: Served| tally.served.get(&served).copied().unwrap_or_default();
-    let hits = tally.cached.e2e.0.len();
+    let hits = tally.cached.e2e.0.len() + tally.joined.e2e.0.len();
     Cache {
         served: Served::ALL.into_iter().map(|served| (served.as_str(), count(served))).collect(),
         hit_share: ratio(hits, float(tally.answered)),
@@ -267,6 +273,20 @@ fn spread(Times(times): &Times) -> Spread {
         p95: at(95.0),
         p99: at(99.0),
         max: rounded(float(times.max()) / 1000.0),
+    }
+}
+
+impl Spread {
+    /// A percentile beyond which at least one of those counted lies; of fewer it would be the longest by another name.
+    pub(crate) fn known(&self, percentile: f64) -> Option<f64> {
+        let (value, beyond) = match percentile {
+            p if p <= 50.0 => (self.p50, 0.5),
+            p if p <= 90.0 => (self.p90, 0.1),
+            p if p <= 95.0 => (self.p95, 0.05),
+            _ => (self.p99, 0.01),
+        };
+        let least = if beyond < 0.5 { 1.0 / beyond } else { 1.0 };
+        (float(self.count) >= least - 1e-9).then_some(value)
     }
 }
 

@@ -40,17 +40,23 @@ fn times(report: &Report) -> String {
     let all = [
         ("time to first token, ms", &report.ttft_ms),
         ("  of hits, from sending", &report.cached.ttft_ms),
+        ("  of joined, from sending", &report.joined.ttft_ms),
         ("  generated, from sending", &report.generated.ttft_ms),
         ("gap between chunks, ms", &report.gap_ms),
         ("end to end, ms", &report.e2e_ms),
         ("  of hits, from sending", &report.cached.e2e_ms),
+        ("  of joined, from sending", &report.joined.e2e_ms),
         ("  generated, from sending", &report.generated.e2e_ms),
         ("sent late, ms", &report.late_ms),
-        ("tokens/s of a generated answer", &report.tokens.per_request_per_second),
+        ("ms a token, of a generated answer", &report.tokens.ms_per_token),
     ];
-    // Without hits the two kinds would say the same twice.
-    let has_both = report.cached.e2e_ms.count > 0 && report.generated.e2e_ms.count > 0;
-    let shown = all.iter().filter(|(name, _)| has_both || !name.starts_with(' '));
+    // Of one kind alone the same would be said twice.
+    let kinds = [&report.cached, &report.joined, &report.generated]
+        .iter()
+        .filter(|kind| kind.e2e_ms.count > 0)
+        .count();
+    let is_shown = |name: &str, spread: &Spread| !name.starts_with(' ') || (kinds > 1 && spread.count > 0);
+    let shown = all.iter().filter(|(name, spread)| is_shown(name, spread));
     rows.extend(shown.map(|(name, spread)| row(name, spread)));
     columns(&rows)
 }
@@ -59,8 +65,9 @@ fn row(name: &str, spread: &Spread) -> Vec<String> {
     if spread.count == 0 {
         return vec![name.to_owned(), "0".to_owned(), "-".to_owned()];
     }
-    let numbers = [spread.mean, spread.p50, spread.p90, spread.p95, spread.p99, spread.max];
-    let cells = numbers.iter().map(|number| format!("{number:.1}"));
+    let percentiles = [50.0, 90.0, 95.0, 99.0].map(|percentile| spread.known(percentile));
+    let numbers = [Some(spread.mean)].into_iter().chain(percentiles).chain([Some(spread.max)]);
+    let cells = numbers.map(|number| number.map_or_else(|| "-".to_owned(), |number| format!("{number:.1}")));
     [name.to_owned(), spread.count.to_string()].into_iter().chain(cells).collect()
 }
 
@@ -85,7 +92,11 @@ fn counts(report: &Report) -> String {
         ),
         (
             "cache".to_owned(),
-            format!("{:.1} % hits: {}", report.cache.hit_share * 100.0, listed(&report.cache.served)),
+            format!(
+                "{:.1} % hits or joined: {}",
+                report.cache.hit_share * 100.0,
+                listed(&report.cache.served)
+            ),
         ),
         ("ended by".to_owned(), listed(&report.finish)),
     ];
@@ -127,6 +138,14 @@ pub(super) fn remarks(report: &Report) -> Vec<String> {
     if let Some(cpu) = report.client_cpu.filter(|cpu| *cpu > CLIENT_CPU_HIGH) {
         remarks
             .push(format!("refrain bench itself took {:.0} % of a core: it may be the limit", cpu * 100.0));
+    }
+    let requests = &report.requests;
+    let lost = requests.failed + requests.unfinished + requests.unsent;
+    if lost > 0 {
+        remarks.push(format!(
+            "{lost} of {} requests have no answer: the times are those of the others, and would be longer with them",
+            requests.due
+        ));
     }
     if report.late_ms.p99 > LATE_HIGH_MS {
         remarks.push(

@@ -59,12 +59,17 @@ pub(crate) struct Tally {
     pub(super) met: u64,
     pub(super) all: Class,
     pub(super) from_sending: Class,
+    /// Answers that were stored.
     pub(super) cached: Class,
+    /// Answers that others had generated just then: they wait as long as those.
+    pub(super) joined: Class,
     pub(super) generated: Class,
     pub(super) gaps: Times,
     pub(super) late: Times,
     /// Tokens a second of generated answers, in thousandths.
     pub(super) speed: Times,
+    /// Time for each token of generated answers.
+    pub(super) per_token: Times,
     pub(super) tokens: Tokens,
     pub(super) served: BTreeMap<Served, u64>,
     pub(super) bypasses: BTreeMap<String, u64>,
@@ -88,10 +93,12 @@ impl Tally {
             all: Class::default(),
             from_sending: Class::default(),
             cached: Class::default(),
+            joined: Class::default(),
             generated: Class::default(),
             gaps: Times::default(),
             late: Times::default(),
             speed: Times::default(),
+            per_token: Times::default(),
             tokens: Tokens::default(),
             served: BTreeMap::new(),
             bypasses: BTreeMap::new(),
@@ -144,7 +151,11 @@ impl Tally {
         let (ttft, e2e) = since(outcome.sent);
         self.from_sending.add(ttft, e2e);
         let is_cached = outcome.is_from_cache();
-        let class = if is_cached { &mut self.cached } else { &mut self.generated };
+        let class = match outcome.cache.served {
+            Served::Collapsed => &mut self.joined,
+            _ if is_cached => &mut self.cached,
+            _ => &mut self.generated,
+        };
         class.add(ttft, e2e);
         answered.gaps.iter().for_each(|gap| self.gaps.add(*gap));
         *self.finishes.entry(answered.finish).or_default() += 1;
@@ -152,6 +163,7 @@ impl Tally {
         if !is_cached && output > 0 {
             let thousandths = u128::from(output) * 1_000_000_000 / e2e.as_micros().max(1);
             self.speed.0.saturating_record(u64::try_from(thousandths).unwrap_or(u64::MAX));
+            self.per_token.add(e2e / u32::try_from(output).unwrap_or(u32::MAX));
         }
     }
 

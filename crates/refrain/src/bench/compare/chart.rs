@@ -18,8 +18,15 @@ const BARS_WIDTH: f64 = 0.76;
 /// One bar of each set-up.
 pub(super) struct Series {
     pub(super) name: &'static str,
-    /// Median, least and greatest over the rounds, a set-up each.
-    pub(super) values: Vec<[f64; 3]>,
+    /// Median, least and greatest over the rounds, a set-up each; none where nothing was measured.
+    pub(super) values: Vec<Option<[f64; 3]>>,
+}
+
+impl Series {
+    /// What was measured, with the places of the set-ups.
+    fn known(&self) -> impl Iterator<Item = (usize, [f64; 3])> {
+        self.values.iter().enumerate().filter_map(|(at, values)| Some((at, (*values)?)))
+    }
 }
 
 /// What a chart shows.
@@ -90,13 +97,13 @@ impl Chart<'_> {
             .x_label_style((FONT, 17))
             .y_label_style((FONT, 15))
             .axis_desc_style((FONT, 17))
-            .y_label_formatter(&|value| format!("{value}"))
+            .y_label_formatter(&|value| format!("{}", (value * 1e6).round() / 1e6))
             .draw()?;
         for (place, series) in self.series.iter().enumerate() {
             let colour = COLOURS[place % COLOURS.len()];
-            let bars = series.values.iter().enumerate().map(|(at, [median, ..])| {
+            let bars = series.known().map(|(at, [median, ..])| {
                 let (left, right) = self.sides(at, place);
-                Rectangle::new([(left, 0.0), (right, *median)], colour.filled())
+                Rectangle::new([(left, 0.0), (right, median)], colour.filled())
             });
             let drawn = chart.draw_series(bars)?;
             drawn
@@ -123,10 +130,10 @@ impl Chart<'_> {
         place: usize,
         series: &'s Series,
     ) -> impl Iterator<Item = PathElement<(f64, f64)>> + 's {
-        series.values.iter().enumerate().map(move |(at, [_, least, greatest])| {
+        series.known().map(move |(at, [_, least, greatest])| {
             let (left, right) = self.sides(at, place);
             let middle = f64::midpoint(left, right);
-            PathElement::new(vec![(middle, *least), (middle, *greatest)], BLACK.mix(0.7).stroke_width(2))
+            PathElement::new(vec![(middle, least), (middle, greatest)], BLACK.mix(0.7).stroke_width(2))
         })
     }
 
@@ -137,10 +144,10 @@ impl Chart<'_> {
         series: &'s Series,
     ) -> impl Iterator<Item = Text<'s, (f64, f64), String>> + 's {
         let style = TextStyle::from((FONT, 15).into_font()).pos(Pos::new(HPos::Center, VPos::Bottom));
-        series.values.iter().enumerate().map(move |(at, [median, _, greatest])| {
+        series.known().map(move |(at, [median, _, greatest])| {
             let (left, right) = self.sides(at, place);
-            let above = greatest.max(*median) + self.top() * 0.012;
-            Text::new(figure(*median), (f64::midpoint(left, right), above), style.clone())
+            let above = greatest.max(median) + self.top() * 0.012;
+            Text::new(figure(median), (f64::midpoint(left, right), above), style.clone())
         })
     }
 
@@ -154,8 +161,8 @@ impl Chart<'_> {
     /// Above the greatest value, with room for figures and for the legend.
     fn top(&self) -> f64 {
         let room = if self.series.len() > 1 { 1.3 } else { 1.15 };
-        let values = self.series.iter().flat_map(|series| series.values.iter().flatten());
-        values.copied().fold(f64::EPSILON, f64::max) * room
+        let values = self.series.iter().flat_map(Series::known).flat_map(|(_, values)| values);
+        values.fold(f64::EPSILON, f64::max) * room
     }
 }
 

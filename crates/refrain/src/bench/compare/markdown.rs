@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::chart::figure;
 use super::machine::Machine;
-use super::summary::{FIGURES, Range, Row};
+use super::summary::{FIGURES, Latency, Range, Row, latency_chart};
 use crate::cli::{CompareArguments, LoadArguments, WorkloadKind};
 
 /// The whole page.
@@ -19,12 +19,16 @@ pub(super) fn report(
     let asking = &arguments.asking;
     let rounds = rows.iter().map(|row| row.round + 1).max().unwrap_or_default();
     let mut page = format!(
-        "# Comparison: {} on {}\n\n{}\n\
+        "# Comparison: {} on `{}`\n\n{}\n\
          Medians of {rounds} rounds, with the least and the greatest. [All measurements](results.csv).\n\n\
-         ![time to first token](ttft.svg)\n\n![throughput](throughput.svg)\n",
+         {}\n\n![throughput](throughput.svg)\n",
         arguments.workload.workload.as_str(),
-        asking.model.as_deref().unwrap_or_default(),
-        table(names, rows)
+        asking.model.as_deref().unwrap_or_default().replace('`', "'"),
+        table(names, rows),
+        match latency_chart(rows) {
+            Latency::FirstToken => "![time to first token](ttft.svg)",
+            Latency::Whole => "![end to end](e2e.svg)",
+        }
     );
     // Writing to a `String` can't fail.
     let _ = write!(page, "\n## Left out\n\n{}", list(left_out.iter().map(ToString::to_string)));
@@ -81,6 +85,7 @@ fn method(arguments: &CompareArguments, load: &LoadArguments, rows: &[Row]) -> V
         ),
         "fresh proxies and an empty store for every measurement; the set-ups take turns, and each round begins with another one"
             .to_owned(),
+        "before the first round each upstream was asked once: it may have had to load the model".to_owned(),
         "set-ups without prefix affinity ask the upstreams in turns (`balance = \"round-robin\"`)".to_owned(),
         format!(
             "{}, seed {}{}",
@@ -91,7 +96,7 @@ fn method(arguments: &CompareArguments, load: &LoadArguments, rows: &[Row]) -> V
         "latency counts from when a request was due; percentiles of HDR histograms, three digits".to_owned(),
     ];
     lines.extend(setup.map(|setup| format!("{} `POST {}`", setup.started, setup.path)));
-    lines.push(format!("repeat it: `{}`", command(arguments)));
+    lines.push(format!("repeat it:\n\n  ```sh\n  {}\n  ```", command(arguments)));
     lines
 }
 
@@ -109,7 +114,18 @@ fn command(arguments: &CompareArguments) -> String {
         None => word,
     };
     let words = std::env::args_os().skip(1).map(|word| hidden(word.to_string_lossy().into_owned()));
-    std::iter::once("refrain".to_owned()).chain(words).collect::<Vec<_>>().join(" ")
+    std::iter::once("refrain".to_owned()).chain(words.map(|word| quoted(&word))).collect::<Vec<_>>().join(" ")
+}
+
+/// A word as a shell reads it.
+fn quoted(word: &str) -> String {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_./:=,@%+".contains(letter);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return word.to_owned();
+    }
+    // Nothing ends the block that it stands in.
+    let line: String = word.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
+    format!("'{}'", line.replace('\'', r"'\''"))
 }
 
 fn notes(arguments: &CompareArguments, rows: &[Row]) -> Vec<String> {
@@ -150,4 +166,23 @@ fn notes(arguments: &CompareArguments, rows: &[Row]) -> Vec<String> {
 
 fn list(lines: impl IntoIterator<Item = String>) -> String {
     lines.into_iter().map(|line| format!("- {line}\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_of_the_command_line_are_quoted_where_a_shell_would_read_them_otherwise() {
+        let cases = [
+            ("--model", "--model"),
+            ("a b", "'a b'"),
+            ("it's", r"'it'\''s'"),
+            ("$HOME", "'$HOME'"),
+            ("", "''"),
+        ];
+        for (word, expected) in cases {
+            assert_eq!(quoted(word), expected);
+        }
+    }
 }

@@ -16,8 +16,9 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, anyhow};
 use http::Uri;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -43,25 +44,16 @@ pub(super) async fn run(arguments: &CompareArguments, stop: CancellationToken) -
     let (arms, left_out) = arm::arms(arguments.redis.is_some(), arguments.upstream.len());
     let comparison = Comparison::prepare(arguments, stop)?;
     let machine = Machine::here(comparison.servers(&arms).await?);
-    let mut rows = Vec::new();
-    for round in 0..usize::from(arguments.rounds) {
-        // Each begins a round in turn: what comes first is not always the same.
-        for at in 0..arms.len() {
-            let arm = &arms[(at + round) % arms.len()];
-            comparison.tell(round, arm);
-            rows.push(comparison.measure(round, arm).await?);
-            if comparison.stop.is_cancelled() {
-                break;
-            }
-        }
-        if comparison.stop.is_cancelled() {
-            // Half a round would compare what was not measured alike.
-            rows.retain(|row| row.round < round);
-            break;
-        }
+    comparison.wake().await?;
+    let (rows, trouble) = comparison.rounds(&arms).await;
+    if rows.is_empty() {
+        let stopped = || anyhow!("stopped before the first round was over: there is nothing to report");
+        return Err(trouble.unwrap_or_else(stopped));
     }
-    anyhow::ensure!(!rows.is_empty(), "stopped before the first round was over: there is nothing to report");
     comparison.write(&arms, &rows, &left_out, &machine)?;
+    if let Some(trouble) = trouble {
+        return Err(trouble.context("a measurement failed; the report has the rounds before it"));
+    }
     let answered = rows.iter().all(|row| row.report.requests.answered > 0);
     Ok(if answered { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -94,6 +86,42 @@ impl<'a> Comparison<'a> {
             fs::write(authorization_file(&dir), format!("Bearer {key}"))?;
         }
         Ok(Self { arguments, load, key, stop, dir, logs, run: rand::random() })
+    }
+
+    /// Asks each upstream once, so that no set-up pays for the loading of a model.
+    async fn wake(&self) -> anyhow::Result<()> {
+        let upstreams = &self.arguments.upstream;
+        let requests = Some(u64::try_from(upstreams.len())?);
+        // One after the other: they take turns.
+        let load = LoadArguments {
+            concurrency: Some(1),
+            rate: None,
+            duration: None,
+            requests,
+            warm_up: Duration::ZERO,
+            ..self.load.clone()
+        };
+        self.ask(upstreams, "wake", (&load, self.key.as_deref())).await.map(drop)
+    }
+
+    /// Measures everything. What was measured of whole rounds, and what went wrong, if anything did.
+    async fn rounds(&self, arms: &[Arm]) -> (Vec<Row>, Option<anyhow::Error>) {
+        let mut rows = Vec::new();
+        for round in 0..usize::from(self.arguments.rounds) {
+            // Each begins a round in turn: what comes first is not always the same.
+            for at in 0..arms.len() {
+                let arm = &arms[(at + round) % arms.len()];
+                self.tell(round, arm);
+                let measured = self.measure(round, arm).await;
+                if measured.is_err() || self.stop.is_cancelled() {
+                    // Half a round would compare what was not measured alike.
+                    rows.retain(|row: &Row| row.round < round);
+                    return (rows, measured.err());
+                }
+                rows.extend(measured);
+            }
+        }
+        (rows, None)
     }
 
     fn tell(&self, round: usize, arm: &Arm) {
@@ -147,7 +175,8 @@ impl<'a> Comparison<'a> {
         }
         let urls = proxies.iter().map(Proxy::url).collect::<Result<Vec<Uri>, _>>()?;
         let before: Vec<_> = proxies.iter().map(Proxy::usage).collect();
-        let report = self.ask(&urls, name).await?;
+        // On loopback the proxies ask for no key, and send the upstream its own.
+        let report = self.ask(&urls, name, (&self.load, None)).await?;
         let used = proxies.iter().zip(before).map(|(proxy, before)| used(before, proxy.usage())).collect();
         for proxy in proxies {
             proxy.end().await?;
@@ -160,7 +189,12 @@ impl<'a> Comparison<'a> {
     }
 
     /// The workload, with words of this measurement's own.
-    async fn ask(&self, urls: &[Uri], name: &str) -> anyhow::Result<Report> {
+    async fn ask(
+        &self,
+        urls: &[Uri],
+        name: &str,
+        (load, key): (&LoadArguments, Option<&str>),
+    ) -> anyhow::Result<Report> {
         let salt = blake3::hash(name.as_bytes());
         let salt = u64::from_le_bytes(*salt.as_bytes().first_chunk().unwrap_or(&[0; 8]));
         let workload = Workload::read(&self.arguments.asking, &self.arguments.workload)?.reworded(salt);
@@ -168,9 +202,8 @@ impl<'a> Comparison<'a> {
             urls,
             asking: &self.arguments.asking,
             arguments: &self.arguments.workload,
-            load: &self.load,
-            // On loopback the proxies ask for none, and send the upstream its own.
-            key: None,
+            load,
+            key,
             log: None,
             stop: self.stop.clone(),
         };

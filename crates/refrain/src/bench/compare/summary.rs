@@ -4,6 +4,9 @@ use super::chart::{Chart, Series, figure};
 use super::proxy::Usage;
 use crate::bench::report::Report;
 
+/// The kernel counts CPU time in steps of 10 ms: less than this is mostly rounding.
+const CPU_US_TELLING_MIN: f64 = 200_000.0;
+
 /// One measurement.
 pub(super) struct Row {
     pub(super) arm: &'static str,
@@ -27,13 +30,13 @@ pub(super) struct Figure {
 pub(super) const FIGURES: [Figure; 15] = [
     Figure { name: "answered per second", value: |row| Some(row.report.requests.per_second) },
     Figure { name: "output tokens per second", value: |row| Some(row.report.tokens.output_per_second) },
-    Figure { name: "time to first token, p50, ms", value: |row| some(row, row.report.ttft_ms.p50) },
-    Figure { name: "time to first token, p95, ms", value: |row| some(row, row.report.ttft_ms.p95) },
-    Figure { name: "time to first token, p99, ms", value: |row| some(row, row.report.ttft_ms.p99) },
-    Figure { name: "end to end, p50, ms", value: |row| Some(row.report.e2e_ms.p50) },
-    Figure { name: "end to end, p95, ms", value: |row| Some(row.report.e2e_ms.p95) },
-    Figure { name: "gap between chunks, p99, ms", value: |row| some(row, row.report.gap_ms.p99) },
-    Figure { name: "hits, %", value: |row| Some(row.report.cache.hit_share * 100.0) },
+    Figure { name: "time to first token, p50, ms", value: |row| row.report.ttft_ms.known(50.0) },
+    Figure { name: "time to first token, p95, ms", value: |row| row.report.ttft_ms.known(95.0) },
+    Figure { name: "time to first token, p99, ms", value: |row| row.report.ttft_ms.known(99.0) },
+    Figure { name: "end to end, p50, ms", value: |row| row.report.e2e_ms.known(50.0) },
+    Figure { name: "end to end, p95, ms", value: |row| row.report.e2e_ms.known(95.0) },
+    Figure { name: "gap between chunks, p99, ms", value: |row| row.report.gap_ms.known(99.0) },
+    Figure { name: "hits or joined, %", value: |row| Some(row.report.cache.hit_share * 100.0) },
     Figure {
         name: "output tokens generated, of 100 delivered",
         value: |row| share(row.report.tokens.output_generated, row.report.tokens.output),
@@ -80,6 +83,9 @@ impl Row {
 
     fn cpu_us(&self) -> Option<f64> {
         let micros: f64 = self.used.as_ref()?.iter().map(|used| used.cpu.as_secs_f64() * 1e6).sum();
+        if micros < CPU_US_TELLING_MIN {
+            return None;
+        }
         let requests = &self.report.requests;
         let asked = requests.answered + requests.failed + requests.warm_up;
         (asked > 0).then(|| micros / float(asked))
@@ -103,23 +109,42 @@ impl Drawing {
     }
 }
 
+/// Which latency the chart shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Latency {
+    /// To the first token.
+    FirstToken,
+    /// To the end: nothing was streamed.
+    Whole,
+}
+
+/// Which latency there is to be shown.
+pub(super) fn latency_chart(rows: &[Row]) -> Latency {
+    let is_streamed = rows.iter().any(|row| row.report.ttft_ms.count > 0);
+    if is_streamed { Latency::FirstToken } else { Latency::Whole }
+}
+
 /// The report's charts and their files.
 pub(super) fn charts(arms: &[&str], rows: &[Row]) -> [(&'static str, Drawing); 2] {
     let series = |name, value| {
         let figure = Figure { name, value };
-        let values = arms.iter().map(|arm| figure.over_rounds(arm, rows).unwrap_or_default());
-        Series { name, values: values.collect() }
+        Series { name, values: arms.iter().map(|arm| figure.over_rounds(arm, rows)).collect() }
     };
-    let ttft = vec![
-        series("p50", |row: &Row| some(row, row.report.ttft_ms.p50)),
-        series("p95", |row: &Row| some(row, row.report.ttft_ms.p95)),
-    ];
+    let (file, latency, title) = match latency_chart(rows) {
+        Latency::FirstToken => {
+            let p50 = series("p50", |row: &Row| row.report.ttft_ms.known(50.0));
+            let p95 = series("p95", |row: &Row| row.report.ttft_ms.known(95.0));
+            ("ttft.svg", vec![p50, p95], "Time to first token (less is better)")
+        }
+        Latency::Whole => {
+            let p50 = series("p50", |row: &Row| row.report.e2e_ms.known(50.0));
+            let p95 = series("p95", |row: &Row| row.report.e2e_ms.known(95.0));
+            ("e2e.svg", vec![p50, p95], "End to end (less is better)")
+        }
+    };
     let throughput = vec![series("tokens", |row: &Row| Some(row.report.tokens.output_per_second))];
     [
-        (
-            "ttft.svg",
-            Drawing { title: "Time to first token (less is better)", unit: "milliseconds", series: ttft },
-        ),
+        (file, Drawing { title, unit: "milliseconds", series: latency }),
         (
             "throughput.svg",
             Drawing {
@@ -129,11 +154,6 @@ pub(super) fn charts(arms: &[&str], rows: &[Row]) -> [(&'static str, Drawing); 2
             },
         ),
     ]
-}
-
-/// Nothing was streamed: there is no first token.
-fn some(row: &Row, value: f64) -> Option<f64> {
-    (row.report.ttft_ms.count > 0).then_some(value)
 }
 
 fn share(part: u64, of: u64) -> Option<f64> {

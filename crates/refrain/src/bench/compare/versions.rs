@@ -19,6 +19,8 @@ use crate::bench::connect::Connector;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Longest answer that is read.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
+/// Longest version that is told on.
+const TOLD_CHARS_MAX: usize = 80;
 /// Where servers tell their version: Ollama, vLLM and SGLang.
 const PATHS: [&str; 2] = ["/api/version", "/version"];
 
@@ -41,14 +43,19 @@ pub(super) async fn of_upstream(url: &Uri, ca: Option<&Path>) -> anyhow::Result<
     Ok(header.unwrap_or_else(|| "version not told".to_owned()))
 }
 
+/// What a server says of itself, for a line of a report.
+fn line(told: &str) -> String {
+    told.chars().filter(|letter| !letter.is_control() && *letter != '`').take(TOLD_CHARS_MAX).collect()
+}
+
 async fn ask(connector: &Connector, url: &Uri, path: &str) -> Option<(Option<String>, Option<String>)> {
     let mut sender = connector.connect(url).await.ok()?;
     let request = Request::get(path).header(HOST, url.authority()?.as_str()).body(Full::<Bytes>::default());
     let response = sender.send_request(request.ok()?).await.ok()?;
-    let server = response.headers().get(SERVER).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let server = response.headers().get(SERVER).and_then(|value| value.to_str().ok()).map(line);
     let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.ok()?.to_bytes();
     let told: Option<serde_json::Value> = serde_json::from_slice(&body).ok();
-    let version = told.and_then(|told| Some(format!("version {}", told.get("version")?.as_str()?)));
+    let version = told.and_then(|told| Some(format!("version {}", line(told.get("version")?.as_str()?))));
     Some((version, server))
 }
 

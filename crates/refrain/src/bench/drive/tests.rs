@@ -32,6 +32,19 @@ impl Asker for Stalling {
     }
 }
 
+/// Takes as long for every answer.
+#[derive(Clone)]
+struct Slow(Duration);
+
+impl Asker for Slow {
+    async fn ask(&self, _ask: Ask) -> Outcome {
+        let sent = Instant::now();
+        sleep(self.0).await;
+        let result = Ok(Answered::default());
+        Outcome { sent, first_text: None, ended: Instant::now(), cache: CacheStatus::default(), result }
+    }
+}
+
 fn workload() -> Arc<Workload> {
     let line = "refrain bench --url http://127.0.0.1:1 --model m --turns 2";
     let Some(Command::Bench(arguments)) = Cli::parse_from(line.split(' ')).command else {
@@ -46,7 +59,7 @@ fn extent(seconds: u64, in_flight: usize) -> Extent {
     Extent { from: now, until, requests: u64::MAX, in_flight, grace: Duration::from_secs(60) }
 }
 
-async fn run(asker: Stalling, how: Loop, extent: Extent) -> (Vec<Done>, Undone) {
+async fn run<A: Asker>(asker: A, how: Loop, extent: Extent) -> (Vec<Done>, Undone) {
     let (sender, mut outcomes) = mpsc::channel(100_000);
     let undone = drive(asker, workload(), how, extent, sender, CancellationToken::new()).await;
     let mut all = Vec::new();
@@ -153,11 +166,31 @@ async fn a_stop_ends_everything_at_once() {
     let asker = Stalling::new(Duration::ZERO, 1000 * SECOND);
     let driving = drive(asker, workload(), per_second(10), extent(100, 10), sender, stop.clone());
     let stopping = async {
-        tokio::time::sleep(5 * SECOND).await;
+        sleep(5 * SECOND).await;
         stop.cancel();
     };
     let began = Instant::now();
     let (undone, ()) = tokio::join!(driving, stopping);
     assert_eq!(undone, Undone { unsent: 0, unfinished: 10 });
     assert!(began.elapsed() < 6 * SECOND && outcomes.recv().await.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_grace_of_a_closed_loop_begins_when_all_is_sent() {
+    let extent = Extent { until: None, requests: 40, grace: 30 * SECOND, ..extent(1, 1000) };
+    let (all, undone) = run(Slow(20 * SECOND), Loop::Closed(2), extent.clone()).await;
+    assert_eq!((all.len(), undone), (40, Undone::default()), "two users take 400 s");
+    let (all, undone) = run(Slow(1000 * SECOND), Loop::Closed(40), extent).await;
+    assert_eq!(
+        (all.len(), undone.unfinished),
+        (20, 20),
+        "the second turns of 20 conversations are sent late"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_warm_up_left_unfinished_is_not_measured() {
+    let extent = Extent { from: Instant::now() + 2 * SECOND, ..extent(10, 1000) };
+    let (_, undone) = run(Slow(1000 * SECOND), per_second(10), extent).await;
+    assert_eq!(undone, Undone { unsent: 0, unfinished: 80 });
 }

@@ -45,6 +45,9 @@ pub(super) fn read(file: &Path) -> anyhow::Result<Vec<Request>> {
     }
     anyhow::ensure!(!requests.is_empty(), "{}: no requests in it", file.display());
     requests.sort_by_key(|request| request.timestamp);
+    // A piece of a trace begins at once, too.
+    let first = requests.first().map_or(0, |request| request.timestamp);
+    requests.iter_mut().for_each(|request| request.timestamp -= first);
     Ok(requests)
 }
 

@@ -33,8 +33,20 @@ pub(super) fn read(file: &Path) -> anyhow::Result<Vec<Request>> {
         requests.push(request(&text).with_context(wrong)?);
     }
     anyhow::ensure!(!requests.is_empty(), "{}: no requests in it", file.display());
-    requests.sort_by_key(|request| request.at);
+    timed(&mut requests);
     Ok(requests)
+}
+
+/// Where any line says when it comes, one that doesn't comes with the one before it.
+fn timed(requests: &mut [Request]) {
+    if requests.iter().all(|request| request.at.is_none()) {
+        return;
+    }
+    let mut last = Duration::ZERO;
+    for request in &mut *requests {
+        last = *request.at.get_or_insert(last);
+    }
+    requests.sort_by_key(|request| request.at);
 }
 
 fn request(text: &str) -> anyhow::Result<Request> {

@@ -187,3 +187,35 @@ fn sessions_take_turns_in_a_flow() {
     let expected = [of(0, 0), of(1, 0), of(2, 0), of(0, 1), of(1, 1), of(2, 1), of(3, 0)];
     assert_eq!(flow, expected);
 }
+
+#[test]
+fn a_line_without_a_time_comes_with_the_one_before_it() {
+    let line = |text: &str| format!(r#"{{"messages":[{{"role":"user","content":"{text}"}}]}}"#);
+    let text = format!(
+        "{}\n{{\"at\": 2, \"body\": {}}}\n{}\n{{\"at\": 1, \"body\": {}}}\n",
+        line("first"),
+        line("second"),
+        line("with the second"),
+        line("third")
+    );
+    let (_dir, path) = file("own.jsonl", &text);
+    let workload = workload(&format!("--workload file --trace {path}")).unwrap();
+    let sessions = (0..4).map(|number| workload.session(number).unwrap());
+    let order: Vec<(u64, String)> = sessions
+        .map(|session| {
+            let said = body(&session.waves[0][0])["messages"][0]["content"].as_str().unwrap().to_owned();
+            (session.at.unwrap().as_secs(), said)
+        })
+        .collect();
+    let expected = [(0, "first"), (1, "third"), (2, "second"), (2, "with the second")];
+    assert_eq!(order, expected.map(|(at, said)| (at, said.to_owned())));
+}
+
+#[test]
+fn a_piece_of_a_mooncake_trace_begins_at_once() {
+    let line = |at: u32| format!(r#"{{"timestamp":{at},"input_length":5,"output_length":5,"hash_ids":[1]}}"#);
+    let (_dir, path) = file("m.jsonl", &format!("{}\n{}\n", line(3_000_500), line(3_000_000)));
+    let workload = workload(&format!("--workload mooncake --trace {path}")).unwrap();
+    let at = |number| workload.session(number).unwrap().at.unwrap();
+    assert_eq!((at(0), at(1)), (Duration::ZERO, Duration::from_millis(500)));
+}
