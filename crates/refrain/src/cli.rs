@@ -29,7 +29,9 @@ pub(crate) use plugin::{
 pub(crate) use purge::PurgeArguments;
 pub(crate) use store::{CollectStoreArguments, DropStoreArguments, StoreCommand};
 pub(crate) use upstreams::{EndpointName, UpstreamsArguments, UpstreamsCommand};
-pub(crate) use why::{AskedArguments, ExplainArguments, FeedbackArguments, MissesArguments, Said, TuneArguments};
+pub(crate) use why::{
+    AskedArguments, ExplainArguments, FeedbackArguments, MissesArguments, Said, TuneArguments,
+};
 
 const EXAMPLES: &str = "\
 Examples:

@@ -65,7 +65,13 @@ pub(super) async fn answer(running: &Running, body: Incoming) -> Response<Full<B
     let labels = if request.dry_run { Vec::new() } else { labels(&meant, &served, request.right) };
     if !request.dry_run {
         let what: Vec<String> = meant.selects.iter().map(ToString::to_string).collect();
-        tracing::info!(what = what.join(" or "), right = request.right, entries = matched, served = served.len(), "feedback");
+        tracing::info!(
+            what = what.join(" or "),
+            right = request.right,
+            entries = matched,
+            served = served.len(),
+            "feedback"
+        );
     }
     let labels = written(&snapshot.settings.store, labels).await;
     json_page(StatusCode::OK, &json!(told(&request, &meant, (matched, labels), &served)))
@@ -117,7 +123,9 @@ fn asked(explanation: &Explanation) -> Result<(Vec<[u8; 32]>, Asked), String> {
 fn without_key(outcome: &Outcome) -> String {
     let why = match outcome {
         Outcome::Refused { code, message } => format!("it is refused ({}: {message})", code.as_str()),
-        Outcome::Answered { bypass: Some(reason), .. } => format!("it goes past the cache ({})", reason.as_str()),
+        Outcome::Answered { bypass: Some(reason), .. } => {
+            format!("it goes past the cache ({})", reason.as_str())
+        }
         Outcome::Answered { .. } | Outcome::Unknown => "no cache is concerned".to_owned(),
     };
     format!("nothing is ever stored for this request: {why}; refrain explain says more")

@@ -96,7 +96,9 @@ pub(super) fn page(answer: &FeedbackAnswer) -> String {
     let FeedbackAnswer { matched, served, served_in_all, similarity, labels, dry_run, right, .. } = answer;
     let mut out = String::new();
     if let Some(similarity) = similarity {
-        out.push_str(&format!("This request is served the answer to a similar question ({similarity:.4}).\n\n"));
+        out.push_str(&format!(
+            "This request is served the answer to a similar question ({similarity:.4}).\n\n"
+        ));
     }
     if !served.is_empty() {
         let head = ["AGO", "TENANT", "USER", "AS", "SIMILARITY", "ROUTE", "KEY"].map(str::to_owned).to_vec();
@@ -150,7 +152,9 @@ mod tests {
     fn an_answer_is_named_in_one_way() {
         let named = |id: Option<&str>, key: Option<&str>| {
             let own = |text: &str| text.to_owned();
-            FeedbackRequest { id: id.map(own), key: key.map(own), ..FeedbackRequest::default() }.named().is_ok()
+            FeedbackRequest { id: id.map(own), key: key.map(own), ..FeedbackRequest::default() }
+                .named()
+                .is_ok()
         };
         assert!(named(Some("chatcmpl-1"), None) && named(None, Some(&"0a".repeat(32))));
         assert!(!named(None, Some("0a")) && !named(None, None));

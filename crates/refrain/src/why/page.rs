@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::explained::{
-    ExplainAnswer, ToldCaller, ToldExact, ToldKey, ToldLimit, ToldNeighbour, ToldOutcome, ToldRate, ToldServer,
-    ToldUpstream,
+    ExplainAnswer, ToldCaller, ToldExact, ToldKey, ToldLimit, ToldNeighbour, ToldOutcome, ToldRate,
+    ToldServer, ToldUpstream,
 };
 use crate::columns::columns;
 use crate::plugin::decision;
@@ -132,9 +132,11 @@ fn limit_rows(limit: &ToldLimit) -> Vec<Vec<String>> {
         let full = if left < limit { format!(", all of it in {}", span(*full_in_s)) } else { String::new() };
         vec![format!("  {name}"), format!("{left} of {limit} left{full}")]
     }));
-    rows.extend(under_way.zip(*under_way_max).map(|(now, max)| {
-        vec!["  under way".to_owned(), format!("{now} of {max}")]
-    }));
+    rows.extend(
+        under_way
+            .zip(*under_way_max)
+            .map(|(now, max)| vec!["  under way".to_owned(), format!("{now} of {max}")]),
+    );
     rows
 }
 
