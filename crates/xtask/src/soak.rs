@@ -30,6 +30,8 @@ const CALIBRATION: &str = "10s";
 const CALIBRATION_USERS: &str = "32";
 /// Memory may grow by this much from the second quarter of the time to the last: allocators are not exact.
 const GROWTH_MAX: f64 = 1.1;
+/// Requests that may wait for an answer: more than are due in a third of a second.
+const IN_FLIGHT: &str = "4096";
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Arguments of `cargo xtask soak`.
@@ -232,7 +234,8 @@ fn stamped(component: &[u8], step: u32) -> Vec<u8> {
     [component, &section].concat()
 }
 
-/// Each step has other keys, another lifetime and another number of connections.
+/// Each step has other keys, another lifetime and another number of connections. The upstream has room for all that the load
+/// may have in flight: it is one that answers at once, and what a full pool does is tested elsewhere.
 fn config(dir: &Path, [upstream, data, admin]: [u16; 3], step: u32) -> String {
     format!(
         "# Written by `cargo xtask soak`.\n\
@@ -242,6 +245,7 @@ fn config(dir: &Path, [upstream, data, admin]: [u16; 3], step: u32) -> String {
          [log]\naccess_sample = 0\n\
          [store]\nmemory = \"32 MiB\"\n\
          [pool.up]\nendpoints = [\"http://127.0.0.1:{upstream}\"]\nrevision = \"{step}\"\nidle_connections = {idle}\n\
+         concurrency = 4096\nqueue = 4096\n\
          [plugin.soak]\nfile = {policy:?}\nconfig = {RUST_CONFIG}\n\
          [route.all]\npool = \"up\"\nplugins = [\"soak\"]\n[route.all.cache]\nttl = \"{ttl}s\"\n",
         idle = 64 + step % 64,
