@@ -65,7 +65,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         "--duration",
         &duration,
         "--in-flight",
-        "4096",
+        IN_FLIGHT,
     ])?;
     let memory = stage.change(Duration::from_secs(args.minutes * 60))?;
     let answered = load.finish()?;
