@@ -4,14 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use refrain_cache::Entry;
-use refrain_upstream::{Account, Charge, Holder, PoolState, Purpose};
+use refrain_upstream::{Account, Holder, PoolState};
 
 use crate::request::Admitted;
-
-/// Where the cost of asking this pool is put down.
-pub(crate) fn charge(admitted: &Admitted, pool: &PoolState, purpose: Purpose) -> Option<Charge> {
-    Some(Charge { account: account(admitted, pool), purpose })
-}
 
 /// The account of the route and tenant at a pool.
 pub(crate) fn account(admitted: &Admitted, pool: &PoolState) -> Arc<Account> {

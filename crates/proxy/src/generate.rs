@@ -11,7 +11,7 @@ use http::{HeaderMap, StatusCode};
 use refrain_cache::{Claim, ClaimGuard, FlightEnd, Found, Joined, Lead, Reader, UnderWay, unix_ms};
 use refrain_core::{Bypass, Code, Dialect};
 use refrain_llm::answer::Form;
-use refrain_upstream::Purpose;
+use refrain_upstream::{Charge, Purpose};
 use tokio::time::{Instant, sleep};
 
 use crate::affinity;
@@ -92,8 +92,18 @@ pub(crate) async fn answer(
     miss: &Arc<Miss>,
     note: &mut Note,
 ) -> Result<Generated, Failure> {
+    let mut has_waited = !may_turn_up(miss);
     for _ in 0..LEADERS_MAX {
-        let (lead, reader) = join(cache, miss, note);
+        let (lead, mut reader) = join(cache, miss, note);
+        if lead.is_none() && !has_waited && reader.is_whole() {
+            // It is being stored.
+            has_waited = true;
+            reader.skip_to_end().await;
+            match stored_meanwhile(cache, miss) {
+                Some(hit) => return Ok(Generated::Stored(hit)),
+                None => continue,
+            }
+        }
         let part = if lead.is_some() { Part::Led } else { Part::Joined };
         let mut reading = match lead {
             None => Reading::following(reader),
@@ -153,10 +163,15 @@ async fn turn(cache: &AnswerCache, miss: &Miss) -> Turn {
 /// An entry is stored before its flight ends, so who leads after a miss looks once more: embedding takes longer than some
 /// generations.
 fn stored_meanwhile(cache: &AnswerCache, miss: &Miss) -> Option<Hit> {
-    if miss.takes == Takes::Nothing || asks_policies(miss) {
+    if !may_turn_up(miss) {
         return None;
     }
     usable(cache.store.find_in_memory(&miss.keyed.key, unix_ms()), miss)
+}
+
+/// Whether an entry that was stored since the look-up may be served.
+fn may_turn_up(miss: &Miss) -> bool {
+    miss.takes == Takes::Stored && !asks_policies(miss)
 }
 
 /// Whether policies have a word about what is served: nobody has asked them about what turns up meanwhile.
@@ -238,8 +253,9 @@ pub(crate) fn generation(
     let body = outgoing::body(admitted, planned, Usage::Wanted);
     let mut request = upstream_headers::request(admitted, Encoding::Identity, body)?;
     request.demand = affinity::demand(admitted, planned);
-    request.charge = cost::charge(admitted, &planned.target.pool, purpose);
-    let keeper = Keeper::new(cache.clone(), miss.clone(), claim);
+    let account = cost::account(admitted, &planned.target.pool);
+    request.charge = Some(Charge { account: account.clone(), purpose });
+    let keeper = Keeper::new(cache.clone(), miss.clone(), (account, claim));
     Ok(Generation { client: worker.client.clone(), request, keeper })
 }
 

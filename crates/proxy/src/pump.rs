@@ -1,13 +1,13 @@
 //! What reads one upstream answer: to the flight at once, along to a reader, and to the store at its end.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::StatusCode;
 use refrain_cache::Lead;
 use refrain_core::{Api, Dialect, Skip};
-use refrain_llm::answer::{AnswerReader, Encoded};
+use refrain_llm::answer::{AnswerReader, Encoded, Form};
 use refrain_upstream::{Client, UpstreamError, UpstreamRequest, UpstreamResponse, UpstreamStream};
 
 use crate::generate::{FlightHead, form_of};
@@ -61,28 +61,79 @@ async fn run(
     let api = keeper.miss.keyed.planned.asked.request.prompt.api;
     let (from, mut body) = provenance(response, api.dialect());
     lead.head(from.head.clone());
-    let mut tee = Tee::new(&from.head, api, keeper.miss.keyed.plan.entry_bytes_max);
+    let mut passing = Passing::new((keeper, from, begun), api);
     while let Some(chunk) = body.chunk().await {
-        let chunk = match chunk {
-            Ok(chunk) => chunk,
+        match chunk {
+            Ok(chunk) => passing.pass(chunk, lead),
             // What comes after the dialect's terminator is of no meaning.
-            Err(_) if tee.is_settled() => return Ok(()),
+            Err(_) if passing.tee.is_settled() => break,
             Err(error) => {
                 keeper.state().metrics.skip(Skip::Incomplete);
                 return Err(error);
             }
-        };
-        // Before the client sees the end: its next request must find the entry.
-        if let Some(answer) = tee.feed(&chunk) {
-            keeper.settle(answer, &from, begun.elapsed());
         }
-        lead.push(chunk);
         lead.room().await;
     }
-    if let Some(answer) = tee.finish() {
-        keeper.settle(answer, &from, begun.elapsed());
-    }
+    // Its place at the server is free.
+    drop(body);
+    passing.end(lead).await;
     Ok(())
+}
+
+/// An answer on its way to its flight, and to the store.
+struct Passing<'k> {
+    keeper: &'k Keeper,
+    from: Provenance,
+    begun: Instant,
+    tee: Tee,
+    /// What is stored once the client has it.
+    kept_back: Option<Ended>,
+}
+
+/// An answer that has ended, and how long it took.
+type Ended = (Result<Encoded, Skip>, Duration);
+
+impl<'k> Passing<'k> {
+    fn new((keeper, from, begun): (&'k Keeper, Provenance, Instant), api: Api) -> Self {
+        let tee = Tee::new(&from.head, api, keeper.miss.keyed.plan.entry_bytes_max);
+        Self { keeper, from, begun, tee, kept_back: None }
+    }
+
+    fn pass(&mut self, chunk: Bytes, lead: &Lead<Arc<FlightHead>>) {
+        let Some(answer) = self.tee.feed(&chunk) else { return lead.push(chunk) };
+        let ended = self.ended(answer);
+        if self.from.head.form == Some(Form::Whole) && !self.keeper.asks_policies() {
+            // Storing takes longer than such an answer's last bytes. Who asks the same meanwhile waits for the entry.
+            lead.push_last(chunk);
+            self.kept_back = Some(ended);
+        } else {
+            // Before the client sees the end: its next request must find the entry.
+            self.settle(ended);
+            lead.push(chunk);
+        }
+    }
+
+    async fn end(mut self, lead: &Lead<Arc<FlightHead>>) {
+        if let Some(ended) = self.kept_back.take() {
+            lead.taken().await;
+            self.settle(ended);
+        }
+        if let Some(answer) = self.tee.finish() {
+            self.settle(self.ended(answer));
+        }
+    }
+
+    /// Notes what an answer used that has just ended.
+    fn ended(&self, answer: Result<Encoded, Skip>) -> Ended {
+        if let Ok(answer) = &answer {
+            self.keeper.note_usage(answer.usage(), &self.from);
+        }
+        (answer, self.begun.elapsed())
+    }
+
+    fn settle(&self, (answer, took): Ended) {
+        self.keeper.settle(answer, &self.from, took);
+    }
 }
 
 /// Reads an answer along while it passes.

@@ -205,7 +205,11 @@ async fn generate(
     note.status = Some(miss.status);
     note.key = Some(miss.keyed.key.key);
     note.passed(StageKind::Dispatch);
-    let generated = generate::answer(worker, cache, &miss, note).await;
+    let refusal = note.refusal;
+    let generating = generate::answer(worker, cache, &miss, note);
+    // What is remembered of it is made while the upstream works.
+    let (generated, ()) =
+        tokio::join!(biased; generating, async { insight::note_miss(cache, &miss, refusal) });
     let fallback = miss.fallback.as_ref().filter(|_| is_down(&generated));
     // The upstream may have taken long to fail: what was purged meanwhile is no answer.
     if let Some(stale) = fallback.filter(|stale| cache.store.admits(&stale.entry)) {

@@ -11,8 +11,8 @@ use refrain_core::{EndpointId, Freshness, Skip};
 use refrain_llm::answer::Encoded;
 use refrain_plugin::ResponseView;
 use refrain_plugin::verdict::{Keep, Outcome};
+use refrain_upstream::Account;
 
-use crate::cost;
 use crate::generate::FlightHead;
 use crate::insight;
 use crate::lookup::Miss;
@@ -32,6 +32,8 @@ pub(crate) struct Keeper {
     pub(crate) miss: Arc<Miss>,
     /// The newest purge when the generation began.
     seen: Epoch,
+    /// Where its cost is put down.
+    account: Arc<Account>,
     /// Other proxies wait a moment for the answer while it is there.
     _claim: Option<ClaimGuard>,
     /// Whether it is decided: what the clients do from then on changes nothing.
@@ -51,12 +53,17 @@ pub(crate) struct Provenance {
 
 impl Keeper {
     /// A keeper of the answer to a miss, whose generation begins now.
-    pub(crate) fn new(cache: Arc<AnswerCache>, miss: Arc<Miss>, claim: Option<ClaimGuard>) -> Self {
+    pub(crate) fn new(
+        cache: Arc<AnswerCache>,
+        miss: Arc<Miss>,
+        (account, claim): (Arc<Account>, Option<ClaimGuard>),
+    ) -> Self {
         let seen = cache.store.epoch();
         Self {
             cache,
             miss,
             seen,
+            account,
             _claim: claim,
             is_settled: AtomicBool::new(false),
             pending: Mutex::new(None),
@@ -68,17 +75,18 @@ impl Keeper {
         self.miss.keyed.admitted.state()
     }
 
+    /// Notes what an answer used, before its reader sees the end.
+    pub(crate) fn note_usage(&self, usage: Usage, from: &Provenance) {
+        from.head.dispatched.used(usage);
+        self.miss.keyed.planned.target.pool.add_output_tokens(usage.output_tokens.unwrap_or_default());
+        self.state().metrics.generated(usage);
+        self.account.note_answer(usage);
+    }
+
     /// Stores the answer if it may be; counts what became of it. Where policies have a word about it, it waits for
     /// [`Keeper::conclude`]. `took`: how long the upstream took, without the wait for it.
     pub(crate) fn settle(&self, answer: Result<Encoded, Skip>, from: &Provenance, took: Duration) {
         self.is_settled.store(true, Ordering::Relaxed);
-        if let Ok(answer) = &answer {
-            from.head.dispatched.used(answer.usage());
-            let pool = &self.miss.keyed.planned.target.pool;
-            pool.add_output_tokens(answer.usage().output_tokens.unwrap_or_default());
-            self.state().metrics.generated(answer.usage());
-            cost::account(&self.miss.keyed.admitted, pool).note_answer(answer.usage());
-        }
         if let (Ok(answer), Some(in_shadow)) = (&answer, &self.miss.in_shadow) {
             insight::note_shadowed(&self.cache, &self.miss.keyed, (in_shadow, answer));
         }
@@ -120,6 +128,11 @@ impl Keeper {
         }
     }
 
+    /// Whether policies have a word about the answer.
+    pub(crate) fn asks_policies(&self) -> bool {
+        self.judging().is_some()
+    }
+
     /// The policies, if they have a word about answers.
     fn judging(&self) -> Option<&Policed> {
         self.miss.keyed.planned.policed.as_deref().filter(|policed| policed.chain.judges())
@@ -128,7 +141,7 @@ impl Keeper {
     fn keep(&self, answer: Encoded, from: &Provenance, took: Duration, said: Option<Keep>) {
         let kept = self.judge(&answer, from).and_then(|()| {
             let exact_only = said.as_ref().is_some_and(|said| said.exact_only);
-            let id = answer.id();
+            let id = answer.id().map(str::to_owned);
             let entry = self.entry(answer, (from, took), (said, id.as_deref()))?;
             let key = entry.key.key;
             let embedding = self.miss.embedding.clone().filter(|_| !exact_only);

@@ -6,13 +6,15 @@
 //! Works across threads and runtimes; no lock is held over an await.
 //!
 //! Order at the end, so that a late comer finds either the flight or the entry: insert into the store, and only then drop
-//! the [`Lead`], which removes the flight. [`Lead::finish`] may come before or after the insertion.
+//! the [`Lead`], which removes the flight. [`Lead::finish`] may come before or after the insertion. Who joins between the
+//! last bytes and the insertion sees [`Reader::is_whole`], and may wait for the entry instead.
 
 mod log;
 mod reader;
 
 use std::collections::HashMap;
 use std::future::poll_fn;
+use std::hash::BuildHasherDefault;
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -21,6 +23,7 @@ use parking_lot::Mutex;
 use refrain_core::Code;
 use tokio::time::Instant;
 
+use crate::memory::KeyHasher;
 use log::Log;
 pub use reader::Reader;
 
@@ -66,8 +69,8 @@ pub struct Flights<H> {
 }
 
 struct Shard<H> {
-    flights: HashMap<[u8; 32], Arc<Flight<H>>>,
-    uncacheable: HashMap<[u8; 32], Instant>,
+    flights: HashMap<[u8; 32], Arc<Flight<H>>, BuildHasherDefault<KeyHasher>>,
+    uncacheable: HashMap<[u8; 32], Instant, BuildHasherDefault<KeyHasher>>,
 }
 
 type Flight<H> = Mutex<Log<H>>;
@@ -97,7 +100,7 @@ impl<H: Clone> Flights<H> {
     /// No flights yet.
     pub fn new(limits: FlightLimits) -> Arc<Self> {
         let window_bytes = limits.window_bytes.min(limits.buffer_bytes_max / 2);
-        let shard = || Mutex::new(Shard { flights: HashMap::new(), uncacheable: HashMap::new() });
+        let shard = || Mutex::new(Shard { flights: HashMap::default(), uncacheable: HashMap::default() });
         Arc::new(Self {
             shards: (0..SHARDS).map(|_| shard()).collect(),
             limits: FlightLimits { window_bytes, ..limits },
@@ -185,7 +188,7 @@ impl<H: Clone> Flights<H> {
 
 impl<H> Flights<H> {
     fn shard(&self, key: &[u8; 32]) -> &Mutex<Shard<H>> {
-        &self.shards[usize::from(key[0]) % SHARDS]
+        &self.shards[usize::from(key[31]) % SHARDS]
     }
 }
 
@@ -250,6 +253,20 @@ impl<H> Lead<H> {
         }
         let woken = self.flight.lock().push(chunk);
         woken.wake();
+    }
+
+    /// As [`Lead::push`], and nothing will follow.
+    pub fn push_last(&self, chunk: Bytes) {
+        self.flight.lock().note_last();
+        self.push(chunk);
+    }
+
+    /// Waits until the leader's own client has taken all that was pushed, or left; not at all where others read.
+    ///
+    /// # Cancel safety
+    /// Safe: dropping the future forgets nothing.
+    pub async fn taken(&self) {
+        poll_fn(|cx| self.flight.lock().poll_taken(cx)).await;
     }
 
     /// The body is whole. Late comers still join and get it all until the lead is dropped: insert into the store first.

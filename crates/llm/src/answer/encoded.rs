@@ -14,8 +14,6 @@ use super::record::Answer;
 pub struct Encoded {
     bytes: Bytes,
     judged: Judged,
-    /// The answer's id, where the record was at hand; else the bytes say.
-    id: Option<String>,
 }
 
 impl Encoded {
@@ -23,7 +21,7 @@ impl Encoded {
     pub(super) fn of_whole(bytes: &mut Vec<u8>) -> Option<Self> {
         let judged = split_whole(bytes).and_then(|(api, text)| plain::judge(api, text))?;
         // Without room that nobody would count.
-        Some(Self { bytes: std::mem::take(bytes).into_boxed_slice().into(), judged, id: None })
+        Some(Self { bytes: std::mem::take(bytes).into_boxed_slice().into(), judged })
     }
 
     /// Of what was stored.
@@ -31,15 +29,12 @@ impl Encoded {
     /// # Errors
     /// It is not an answer of a version that this program knows.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let (judged, id) = match split_whole(bytes) {
+        let judged = match split_whole(bytes) {
             // Nothing else was stored so.
-            Some((api, text)) => (plain::judge(api, text).ok_or(DecodeError::Damaged)?, None),
-            None => {
-                let answer = Answer::decode(bytes)?;
-                (judged(&answer), answer.id())
-            }
+            Some((api, text)) => plain::judge(api, text).ok_or(DecodeError::Damaged)?,
+            None => judged(&Answer::decode(bytes)?),
         };
-        Ok(Self { bytes: Bytes::copy_from_slice(bytes), judged, id })
+        Ok(Self { bytes: Bytes::copy_from_slice(bytes), judged })
     }
 
     /// What is stored.
@@ -66,11 +61,8 @@ impl Encoded {
     }
 
     /// As [`Answer::id`].
-    pub fn id(&self) -> Option<String> {
-        match split_whole(&self.bytes) {
-            Some((_, text)) => plain::id(text),
-            None => self.id.clone(),
-        }
+    pub fn id(&self) -> Option<&str> {
+        self.judged.id.as_deref()
     }
 
     /// The answer.
@@ -90,10 +82,10 @@ pub fn as_it_came(encoded: &Bytes, rendering: Rendering) -> Option<Bytes> {
 
 impl From<&Answer> for Encoded {
     fn from(answer: &Answer) -> Self {
-        Self { bytes: answer.encode().into(), judged: judged(answer), id: answer.id() }
+        Self { bytes: answer.encode().into(), judged: judged(answer) }
     }
 }
 
 fn judged(answer: &Answer) -> Judged {
-    Judged { usage: answer.usage(), storable: answer.storable() }
+    Judged { usage: answer.usage(), storable: answer.storable(), id: answer.id() }
 }

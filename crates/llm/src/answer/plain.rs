@@ -21,12 +21,14 @@ const NODES_MAX: usize = 240;
 const _: () = assert!(NODES_MAX < FIELDS_MAX && NODES_MAX < PARTS_MAX);
 
 /// What is asked of an answer before it is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Judged {
     /// See [`super::Answer::usage`].
     pub(super) usage: Usage,
     /// See [`super::Answer::storable`].
     pub(super) storable: Result<(), Skip>,
+    /// See [`super::Answer::id`].
+    pub(super) id: Option<String>,
 }
 
 /// Judges one whole answer; none: the builder must.
@@ -47,9 +49,8 @@ pub(super) fn judge(api: Api, text: &[u8]) -> Option<Judged> {
 }
 
 /// The id that an answer carries.
-pub(super) fn id(whole: &[u8]) -> Option<String> {
-    let limits = json::Limits { depth_max: DEPTH_MAX, nodes_max: NODES_MAX };
-    text(json::read(whole, limits).ok()?.root(), "id").map(Cow::into_owned)
+fn id(root: Value<'_>) -> Option<String> {
+    text(root, "id").map(Cow::into_owned)
 }
 
 fn openai(api: Api, root: Value<'_>) -> Option<Judged> {
@@ -61,7 +62,7 @@ fn openai(api: Api, root: Value<'_>) -> Option<Judged> {
     for (at, choice) in choices.elements().enumerate() {
         storable = storable.and(openai_choice(at, choice)?);
     }
-    Some(Judged { usage: counts(api, root.member("usage"))?, storable })
+    Some(Judged { usage: counts(api, root.member("usage"))?, storable, id: id(root) })
 }
 
 fn openai_choice(at: usize, choice: Value<'_>) -> Option<Result<(), Skip>> {
@@ -79,14 +80,14 @@ fn anthropic(root: Value<'_>) -> Option<Judged> {
         return None;
     }
     let storable = storable_finish(text(root, "stop_reason").as_deref());
-    Some(Judged { usage: counts(Api::Messages, root.member("usage"))?, storable })
+    Some(Judged { usage: counts(Api::Messages, root.member("usage"))?, storable, id: id(root) })
 }
 
 fn ollama(api: Api, root: Value<'_>) -> Option<Judged> {
     root.member("done").and_then(Value::as_bool).filter(|done| *done)?;
     let is_plain = calls_nothing(root) && root.member("message").is_none_or(calls_nothing);
     let storable = storable_finish(text(root, "done_reason").as_deref());
-    is_plain.then_some(Judged { usage: counts(api, Some(root))?, storable })
+    is_plain.then_some(Judged { usage: counts(api, Some(root))?, storable, id: id(root) })
 }
 
 /// Whether nothing in an object can be a tool call.
