@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::StatusCode;
 use parking_lot::Mutex;
 use refrain_cache::{CacheKey, ClaimGuard, Entry, EntryMeta, Epoch, answer_tag, unix_ms};
-use refrain_core::{EndpointId, Freshness, Skip};
+use refrain_core::{EndpointId, Freshness, Skip, Usage};
 use refrain_llm::answer::Encoded;
 use refrain_plugin::ResponseView;
 use refrain_plugin::verdict::{Keep, Outcome};
