@@ -111,11 +111,10 @@ impl Series {
         }
     }
 
-    /// The first byte is the first token's where tokens come as they are generated, or all are there; an error has none.
+    /// A stream's first byte is its first token's. What comes whole doesn't show when its first token came.
     fn first_byte(&self, tally: &Tally, seconds: f64) {
         self.first_byte.record(seconds);
-        let has_tokens = tally.is_stream || matches!(tally.origin, Origin::Stored(_));
-        if has_tokens && tally.answered.is_some_and(|head| head.status.is_success()) {
+        if tally.is_stream && tally.answered.is_some_and(|head| head.status.is_success()) {
             self.first_token.record(seconds);
         }
     }

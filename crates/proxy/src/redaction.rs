@@ -12,12 +12,13 @@ const READ_BYTES_MAX: usize = 4096;
 const SHOWN_BYTES_MAX: usize = 1024;
 const LEFT_OUT: &str = "[redacted]";
 
-/// Mail addresses; words of keys and tokens; what begins like a known kind of key; digits of phones, cards and accounts.
+/// Credentials in URLs; mail addresses; words of keys and tokens, quoted or not; what begins like a known kind of key; digits of phones, cards and accounts.
 static BUILT_IN: LazyLock<Vec<Regex>> = LazyLock::new(|| {
     let patterns = [
+        r"://[^\s/@]+@",
         r"[\w.+-]+@[\w-]+(\.[\w-]+)+",
         r"(?i)\b(bearer|basic)\s+\S+",
-        r"(?i)\b(password|passwd|secret|token|api[_-]?key)\s*[:=]\s*\S+",
+        r#"(?i)\b(password|passwd|secret|token|api[_-]?key)["']?\s*[:=]\s*("(\\.|[^"\\])*"?|'[^']*'?|\S+)"#,
         r"\b(sk|pk|rk|ghp|gho|ghs|glpat|hf|xox[abprs]|AKIA|ASIA|eyJ)[\w-]{8,}(\.[\w-]+)*",
         r"\b[A-Za-z0-9+/_-]{32,}={0,2}",
         r"\+?\d[\d ()./-]{6,}\d",
@@ -77,13 +78,17 @@ mod tests {
             ("use sk-proj_abcdefgh12345678", "abcdefgh"),
             ("Authorization: Bearer abc.def", "abc.def"),
             ("password = hunter2!", "hunter2"),
+            (r#"{"password": "hunter2 and more", "a": 1}"#, "hunter2"),
+            (r#"{"password": "hunter2 and more", "a": 1}"#, "more"),
+            ("'api_key':'short'", "short"),
+            ("psql postgres://ann:hunter2@localhost/db", "hunter2"),
             ("jwt eyJhbGciOiJI.eyJzdWIiOiIx.sig", "sdWI"),
             ("hash 0123456789abcdef0123456789abcdef", "0123456789"),
         ] {
             let text = shown(prompt, &[]);
             assert!(text.contains(LEFT_OUT) && !text.contains(secret), "{text}");
         }
-        assert_eq!(BUILT_IN.len(), 6);
+        assert_eq!(BUILT_IN.len(), 7);
         assert_eq!(shown("In 2026, 12 apples cost 30 cents?", &[]), "In 2026, 12 apples cost 30 cents?");
     }
 

@@ -18,7 +18,6 @@ use refrain_upstream::Upstreams;
 
 use crate::ask::{self, Asked};
 use crate::auth::Caller;
-use crate::crowds::Crowds;
 use crate::failure::Failure;
 use crate::key::Keyed;
 use crate::metrics::RouteMetrics;
@@ -195,7 +194,7 @@ impl Rehearsal {
             repeats: Repeats::new(self.route.cache.regenerate),
             limits: Vec::new(),
             redaction: None,
-            crowds: Crowds::default(),
+            crowds: Arc::default(),
             salts: Salts::new(Some(self.cache.salt_key())),
             metrics: RouteMetrics::new(&self.route.id, None),
         };

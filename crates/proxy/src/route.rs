@@ -39,7 +39,7 @@ pub struct RouteState {
     /// Leaves out of prompts what must not be logged; none: prompts are not.
     pub(crate) redaction: Option<Redaction>,
     /// How many questions its stored answers served by likeness.
-    pub(crate) crowds: Crowds,
+    pub(crate) crowds: Arc<Crowds>,
     /// Keeps tenants apart behind it.
     pub(crate) salts: Salts,
     /// Its counters.
@@ -57,7 +57,7 @@ impl RouteState {
             repeats: Repeats::new(self.route.cache.regenerate),
             limits: Vec::new(),
             redaction: None,
-            crowds: Crowds::default(),
+            crowds: Arc::default(),
             salts: self.salts,
             metrics: RouteMetrics::mute(&self.route.id),
         }

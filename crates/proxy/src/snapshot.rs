@@ -11,7 +11,6 @@ use refrain_upstream::Upstreams;
 
 use crate::access::Sampler;
 use crate::auth::{Auth, Caller, SigningKeysError};
-use crate::crowds::Crowds;
 use crate::generate::FlightHead;
 use crate::limits::{LimitState, LimitStats};
 use crate::metrics::RouteMetrics;
@@ -114,7 +113,7 @@ impl Snapshot {
                 repeats,
                 limits,
                 redaction,
-                crowds: Crowds::default(),
+                crowds: before.map(|before| before.crowds.clone()).unwrap_or_default(),
                 salts,
                 metrics,
             }))

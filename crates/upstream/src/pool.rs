@@ -25,6 +25,9 @@ use crate::scaling::{Load, Scale};
 use crate::tls::TlsAccess;
 use crate::{Demand, Discoveries, Listed, Millis, UpstreamError, identity};
 
+/// Dollars an hour that a source may ask at most, as config may: nonsense would make bills overflow.
+const PRICE_MAX: f64 = 1_000_000.0;
+
 /// Every pool of one configuration. Part of the live snapshot; shared by all workers.
 #[derive(Debug)]
 pub struct Upstreams {
@@ -302,7 +305,7 @@ impl PoolState {
     pub(crate) fn price_discovered(&self, listed: &[Listed]) {
         for Listed { endpoint, price_per_hour, .. } in listed {
             if let Some(known) = self.endpoint(&endpoint.id).filter(|_| !self.lists(&endpoint.id)) {
-                let told = price_per_hour.map(MicroDollars::of_dollars);
+                let told = price_per_hour.filter(|price| *price <= PRICE_MAX).map(MicroDollars::of_dollars);
                 known.set_price(told.or_else(|| self.config.cost.of(&endpoint.id)));
             }
         }
@@ -550,6 +553,24 @@ pub(crate) mod tests {
 
     fn pools(pools: &[&Arc<Pool>]) -> BTreeMap<PoolId, Arc<Pool>> {
         pools.iter().map(|&pool| (pool.id.clone(), pool.clone())).collect()
+    }
+
+    #[test]
+    fn cost_of_a_discovered_endpoint_is_what_config_says_where_its_source_talks_nonsense() {
+        let mut config = (*pool("p", PoolKind::Generic, &[])).clone();
+        config.cost.per_hour = Some(MicroDollars::of_dollars(2.0));
+        let upstreams = Upstreams::new(&pools(&[&Arc::new(config)])).unwrap();
+        let pool = upstreams.pool(&"p".into()).unwrap();
+        pool.replace_discovered(&[endpoint("found")]);
+        let price = |told| {
+            pool.price_discovered(&[Listed {
+                endpoint: endpoint("found"),
+                price_per_hour: Some(told),
+                started: None,
+            }]);
+            pool.endpoints()[0].price().map(MicroDollars::dollars)
+        };
+        assert_eq!([0.5, 1e300, f64::INFINITY, f64::NAN].map(price), [0.5, 2.0, 2.0, 2.0].map(Some));
     }
 
     #[test]

@@ -43,10 +43,7 @@ const HISTOGRAMS: &[(&str, &str)] = &[
     ("refrain_policy_call_seconds", "Time of a policy's calls, by hook."),
     ("refrain_policy_observed", "What a policy measures itself, by its name for it."),
     ("refrain_response_first_byte_seconds", "Time from a request's head to its answer's first byte."),
-    (
-        "refrain_response_first_token_seconds",
-        "The same of streams and stored answers, which begin with a token.",
-    ),
+    ("refrain_response_first_token_seconds", "The same of streams from servers, which begin with a token."),
     ("refrain_response_head_seconds", "Time from a request's head to its answer's head."),
     ("refrain_response_seconds", "Time from a request's head to its answer's end."),
     ("refrain_response_stall_seconds", "The longest silence within a stream."),

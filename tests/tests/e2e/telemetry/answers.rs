@@ -115,3 +115,14 @@ async fn a_request_past_the_cache_is_one_though_another_pool_stands_in() {
     assert_eq!(metrics.sum("refrain_upstream_fallbacks_total", &[]), 1.0);
     assert_eq!(metrics.sum("refrain_cache_bypasses_total", &[]), 1.0);
 }
+
+#[tokio::test]
+async fn questions_of_one_answer_are_counted_on_over_a_reload() {
+    let (_fake, refrain) = start_with(|config| config.semantic("threshold = 0.8")).await;
+    refrain.send(&Ask::chat("How do I reset my password?")).await;
+    assert!(refrain.send(&Ask::chat("How can I reset my password?")).await.is_hit());
+    let crowd = async || refrain.metrics().await.sum("refrain_semantic_questions_of_one_answer", &[]);
+    assert_eq!(crowd().await, 1.0);
+    assert_eq!(refrain.reload().await.status, 200);
+    assert_eq!(crowd().await, 1.0);
+}

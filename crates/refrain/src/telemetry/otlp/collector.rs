@@ -9,6 +9,9 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceResponse;
+use prost::Message as _;
 use refrain_core::settings::{Endpoint, Otlp, Pool, Timeouts};
 use refrain_upstream::{
     Client, Demand, EndpointState, PoolState, UpstreamBody, UpstreamError, UpstreamRequest, Upstreams,
@@ -17,6 +20,8 @@ use tokio::time::sleep;
 
 /// Longest answer that is read, in bytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// What of its words is logged, in bytes.
+const MESSAGE_BYTES_MAX: usize = 200;
 /// Waits before further tries; what comes meanwhile waits in its bounded queue.
 const WAITS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
 /// How long an answer may take.
@@ -109,9 +114,12 @@ impl Collector {
             Err(error) => Sent::Later(error.to_string()),
             Ok(response) => {
                 let status = response.status;
-                // So that the connection can be used again.
-                let _ = response.body.collect(ANSWER_BYTES_MAX).await;
-                Sent::of(status)
+                // Read to its end, the connection can be used again.
+                let answer = response.body.collect(ANSWER_BYTES_MAX).await.unwrap_or_default();
+                match Sent::of(status) {
+                    Sent::Done => signal.rejected(&answer).map_or(Sent::Done, Sent::Refused),
+                    sent => sent,
+                }
             }
         }
     }
@@ -178,10 +186,46 @@ impl Signal {
         }
     }
 
+    /// What a collector that took the rest says of what it did not take (OTLP specification, "Partial Success").
+    fn rejected(self, answer: &[u8]) -> Option<String> {
+        let (count, message) = match self {
+            Self::Traces => {
+                let partial = ExportTraceServiceResponse::decode(answer).ok()?.partial_success?;
+                (partial.rejected_spans, partial.error_message)
+            }
+            Self::Metrics => {
+                let partial = ExportMetricsServiceResponse::decode(answer).ok()?.partial_success?;
+                (partial.rejected_data_points, partial.error_message)
+            }
+        };
+        let message = &message[..message.floor_char_boundary(MESSAGE_BYTES_MAX)];
+        (count > 0).then(|| format!("{count} refused: {message}"))
+    }
+
     fn path(self) -> &'static str {
         match self {
             Self::Traces => "/v1/traces",
             Self::Metrics => "/v1/metrics",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_proto::tonic::collector::trace::v1::ExportTracePartialSuccess;
+
+    use super::*;
+
+    #[test]
+    fn what_a_collector_refuses_of_a_batch_is_told() {
+        let answer = |rejected_spans| {
+            let partial = ExportTracePartialSuccess { rejected_spans, error_message: "too old".into() };
+            ExportTraceServiceResponse { partial_success: Some(partial) }.encode_to_vec()
+        };
+        assert_eq!(Signal::Traces.rejected(&answer(3)).as_deref(), Some("3 refused: too old"));
+        // A warning, and answers of those that say nothing in Protocol Buffers.
+        for fine in [&answer(0)[..], b"", b"{}"] {
+            assert_eq!(Signal::Traces.rejected(fine), None);
         }
     }
 }
