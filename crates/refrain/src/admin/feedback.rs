@@ -153,6 +153,9 @@ async fn purged(cache: &AnswerCache, request: &FeedbackRequest, meant: &Meant) -
         let purge = Purge { select: select.clone(), how: PurgeHow::Hard, at_ms: unix_ms() };
         matched += cache.store.purge(&purge, mode).await?.matched;
     }
+    if is_removed {
+        super::purge::count(PurgeHow::Hard, matched);
+    }
     Ok(matched)
 }
 

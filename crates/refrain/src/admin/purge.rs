@@ -5,7 +5,7 @@ use http::{Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use metrics::counter;
-use refrain_cache::{Purge, PurgeError, PurgeMode, PurgeReport, unix_ms};
+use refrain_cache::{Purge, PurgeError, PurgeHow, PurgeMode, PurgeReport, unix_ms};
 
 use super::body;
 use super::pages::{json_page, text};
@@ -38,14 +38,19 @@ fn done(purge: &Purge, mode: PurgeMode, report: PurgeReport) -> Response<Full<By
     let PurgeReport { matched, bytes, by_route } = report;
     let how = purge.how.as_str();
     if mode == PurgeMode::Real {
-        counter!("refrain_purges_total", "how" => how).increment(1);
-        counter!("refrain_purged_entries_total", "how" => how).increment(matched);
+        count(purge.how, matched);
         tracing::info!(how, entries = matched, bytes, what = %purge.select, "purged");
     }
     let by_route = by_route.into_iter().map(|(route, count)| (route.as_str().to_owned(), count)).collect();
     let dry_run = mode == PurgeMode::DryRun;
     let answer = PurgeAnswer { matched, bytes, by_route, dry_run, how: how.to_owned() };
     json_page(StatusCode::OK, &serde_json::json!(answer))
+}
+
+/// Counts a purge, and what it removed.
+pub(super) fn count(how: PurgeHow, entries: u64) {
+    counter!("refrain_purges_total", "how" => how.as_str()).increment(1);
+    counter!("refrain_purged_entries_total", "how" => how.as_str()).increment(entries);
 }
 
 fn failed(purge: &Purge, error: PurgeError) -> Response<Full<Bytes>> {

@@ -48,6 +48,7 @@ async fn a_wrong_answer_is_removed_and_those_who_were_served_it_are_named() {
     assert!(is_stored(&refrain, &Ask::chat(QUESTION).by(ann)).await, "a look removes nothing");
     let done = feedback(&refrain, json!({"id": wrong})).await;
     assert_eq!((&done["matched"], &done["labels"]), (&json!(1), &json!(1)), "{done:#}");
+    refrain.counted("refrain_purged_entries_total", &[("how", "hard")], 1.0).await;
     assert!(!is_stored(&refrain, &Ask::chat(QUESTION).by(ann)).await);
     assert!(!is_stored(&refrain, &Ask::chat(PARAPHRASE).by(bob)).await);
     assert!(is_stored(&refrain, &Ask::chat(QUESTION).by(eve)).await, "another answer stays");
