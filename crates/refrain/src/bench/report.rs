@@ -303,3 +303,23 @@ fn ratio(count: u64, of: f64) -> f64 {
 fn rounded(number: f64) -> f64 {
     (number * 1000.0).round() / 1000.0
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_percentile_is_known_only_where_one_request_lies_beyond_it() {
+        let known = |count| {
+            let spread = Spread { count, mean: 1.0, p50: 5.0, p90: 9.0, p95: 9.5, p99: 9.9, max: 10.0 };
+            [50.0, 90.0, 95.0, 99.0].map(|percentile| spread.known(percentile).is_some())
+        };
+        assert_eq!(known(0), [false; 4]);
+        assert_eq!(known(1), [true, false, false, false]);
+        assert_eq!((known(9), known(10)), ([true, false, false, false], [true, true, false, false]));
+        assert_eq!(
+            (known(20), known(99), known(100)),
+            ([true, true, true, false], [true, true, true, false], [true; 4])
+        );
+    }
+}

@@ -73,6 +73,19 @@ async fn bench_compare_says_what_is_left_out() {
 }
 
 #[tokio::test]
+async fn bench_compare_of_whole_answers_draws_the_time_to_their_end() {
+    let fake = FakeUpstream::start().await;
+    let bench = Bench::new();
+    let line = format!("compare --upstream {} --proxies 1 {LINE} --whole", fake.url());
+    let output = bench.run(&line.replace("--rounds 2", "--rounds 1")).await;
+    assert!(output.status.success(), "{}", told(&output));
+    assert!(bench.read("out/report.md").contains("![end to end](e2e.svg)"));
+    assert!(bench.read("out/e2e.svg").contains("End to end") && !bench.path("out/ttft.svg").exists());
+    // 30 requests without a cache, less with one, and one before everything.
+    assert!((32..=61).contains(&fake.posts()), "{}", fake.posts());
+}
+
+#[tokio::test]
 async fn bench_compare_says_at_once_which_server_is_away() {
     let fake = FakeUpstream::start().await;
     let bench = Bench::new();

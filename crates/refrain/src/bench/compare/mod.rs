@@ -171,7 +171,12 @@ impl<'a> Comparison<'a> {
         let mut proxies = Vec::new();
         for nth in 1..=self.arguments.proxies {
             let log = self.logs.join(format!("{name}-{nth}.log"));
-            proxies.push(Proxy::start(arm, site, &self.config(name, nth), log).await?);
+            let config = self.config(name, nth);
+            let started = tokio::select! {
+                started = Proxy::start(arm, site, &config, log) => started,
+                () = self.stop.cancelled() => Err(anyhow!("stopped while proxies were started")),
+            };
+            proxies.push(started?);
         }
         let urls = proxies.iter().map(Proxy::url).collect::<Result<Vec<Uri>, _>>()?;
         let before: Vec<_> = proxies.iter().map(Proxy::usage).collect();
