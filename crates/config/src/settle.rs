@@ -64,7 +64,7 @@ pub(crate) fn settle(
     let otlp = raw.otlp.and_then(|otlp| telemetry::otlp(&mut context, otlp));
     let plugin_host = plugins::host(&context, raw.plugin_host, store_dir.as_deref());
     let plugins = plugins::settle(&mut context, raw.plugin, &plugin_host);
-    let rate_limits = quota::settle(&mut context, raw.limit, &store);
+    let rate_limits = quota::settle(&mut context, raw.limit, &store, &identities.keys);
     let routes = routes::settle(&mut context, raw.route, &pools, &plugins, &store);
     let settings = Settings {
         listeners,
@@ -100,10 +100,8 @@ struct Identities {
 impl Identities {
     /// Whether the file asks for credentials, be they right or wrong.
     fn are_configured(&self, context: &Context<'_>) -> bool {
-        let top = context.tree.table();
-        let has_file = top.is_some_and(|top| top.contains_key("keys_file"));
         let named = |table| !context.names(table).is_empty();
-        has_file || named("key") || named("certificate") || named("jwt")
+        context.has_keys_file() || named("key") || named("certificate") || named("jwt")
     }
 }
 
@@ -163,6 +161,11 @@ impl<'a> Context<'a> {
     /// Names that the document gives, also to what is otherwise wrong.
     fn names(&self, table: &str) -> Vec<&'a str> {
         self.tree.names(table)
+    }
+
+    /// Whether there may be more keys than the document has, and others tomorrow.
+    fn has_keys_file(&self) -> bool {
+        self.tree.table().is_some_and(|top| top.contains_key("keys_file"))
     }
 
     /// Reports a name that nothing has. Such names are often siblings (`gpu-a`, `gpu-b`), so a few are all shown.

@@ -93,12 +93,12 @@ pub(crate) struct Jwt {
     pub(crate) secret: Option<SecretSource>,
     /// PEM file of the authorities that vouch for the server of jwks_url. Default: those of the system.
     pub(crate) ca_file: Option<FilePath>,
-    /// Pause between two reads of jwks_url. A token signed by an unknown key has it read at once. Default "5m".
+    /// Pause between two reads of jwks_url, at least 5 s. A token signed by an unknown key has it read at once. Default "5m".
     pub(crate) refresh: Option<TimeSpan>,
     /// What may sign. Default: every asymmetric algorithm; with a secret "HS256".
     #[serde(default)]
     pub(crate) algorithms: Vec<Algorithm>,
-    /// By how much clocks may differ. Default "30s".
+    /// By how much clocks may differ, at most 5 minutes. Default "30s".
     pub(crate) leeway: Option<TimeSpan>,
     /// The header that holds it beside a service key whose `user_from` names this table. Default: it is a credential itself,
     /// in `Authorization`.

@@ -93,7 +93,6 @@ pub(super) fn token_issuer(issuer: &TokenIssuer) -> Value {
         "user_claim": user_claim,
         "user_prefix": user_prefix,
         "claims": claims,
-        "role": self::role(*role),
         "models": models,
         "pools": pool_names(pools),
     });
@@ -110,8 +109,10 @@ pub(super) fn token_issuer(issuer: &TokenIssuer) -> Value {
         SigningKeys::File(file) => table["jwks_file"] = json!(file),
         SigningKeys::Secret(_) => table["secret"] = json!({ "value": REDACTED }),
     }
-    if let TokenPlace::Header(header) = place {
-        table["header"] = json!(header);
+    match place {
+        TokenPlace::Header(header) => table["header"] = json!(header),
+        // Who stands in a header has the rights of the service.
+        TokenPlace::Bearer => table["role"] = json!(self::role(*role)),
     }
     match tenant {
         TokenTenant::Fixed(tenant) => table["tenant"] = json!(tenant.as_str()),

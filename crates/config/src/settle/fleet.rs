@@ -156,7 +156,16 @@ fn dedicated(context: &mut Context<'_>, pool: &str, raw: &raw::Pool, tenants: &T
     };
     if !tenants.may_be(&tenant.0) {
         let known: Vec<&str> = tenants.named.iter().map(String::as_str).collect();
-        context.refuse_unknown(&["pool", pool, "tenant"], "tenant", &tenant.0, &known);
+        let path = ["pool", pool, "tenant"];
+        // A revocation in the file of keys must not fail for having been its tenant's last key.
+        if context.has_keys_file() {
+            context.warn(
+                &path,
+                format!("no key, token or certificate is of tenant {:?}: it serves nobody", tenant.0),
+            );
+        } else {
+            context.refuse_unknown(&path, "tenant", &tenant.0, &known);
+        }
     }
     Tenancy::Dedicated(TenantId::new(tenant.0.as_str()))
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use refrain_core::settings::{
-    HitCost, LimitBy, LimitPlace, Measure, OnLimitError, Priority, Quota, Rate, RateLimit, Store, Window,
+    ApiKey, HitCost, LimitBy, LimitPlace, Measure, OnLimitError, Priority, Quota, Rate, RateLimit, Store,
+    Window,
 };
 use refrain_core::{KeyId, LimitId, TenantId};
 
@@ -21,9 +22,11 @@ pub(super) fn settle(
     context: &mut Context<'_>,
     raw: BTreeMap<String, raw::Limit>,
     store: &Store,
+    keys: &[ApiKey],
 ) -> BTreeMap<LimitId, Arc<RateLimit>> {
     let mut limits = BTreeMap::new();
     for (name, raw) in raw {
+        check_keys(context, &name, &raw, keys);
         if let Some(limit) = limit(context, &name, &raw, store) {
             limits.insert(limit.id.clone(), Arc::new(limit));
         }
@@ -39,10 +42,6 @@ fn limit(context: &mut Context<'_>, name: &str, raw: &raw::Limit, store: &Store)
     let others = raw.keys.values().chain(raw.tenants.values());
     if quota == Quota::default() && others.clone().next().is_none() {
         context.refuse(&["limit", name], "limits nothing: set requests_per_minute or another number", None);
-    }
-    let known = context.names("key");
-    for key in raw.keys.keys().filter(|key| !known.contains(&key.as_str())) {
-        context.refuse_unknown(&["limit", name, "keys", key], "key", key, &known);
     }
     let instead = |numbers: &LimitNumbers| self::quota(numbers.or(own), burst);
     let keys = raw.keys.iter().map(|(key, numbers)| (KeyId::new(key.as_str()), instead(numbers)));
@@ -62,6 +61,23 @@ fn limit(context: &mut Context<'_>, name: &str, raw: &raw::Limit, store: &Store)
         place: place(context, name, raw, store),
         subjects_max: raw.subjects.map_or(RateLimit::SUBJECTS_MAX, |number| number as usize),
     })
+}
+
+/// Keys with numbers of their own are there. Those of a file of keys come and go by themselves: a revocation must not fail for
+/// what is left of the key here.
+fn check_keys(context: &mut Context<'_>, name: &str, raw: &raw::Limit, keys: &[ApiKey]) {
+    let mut known = context.names("key");
+    known.extend(
+        keys.iter().map(|key| key.id.as_str()).filter(|key| !known.contains(key)).collect::<Vec<_>>(),
+    );
+    for key in raw.keys.keys().filter(|key| !known.contains(&key.as_str())) {
+        let path = ["limit", name, "keys", key];
+        if context.has_keys_file() {
+            context.warn(&path, format!("there is no key {key:?}, here or in keys_file: it has no effect"));
+        } else {
+            context.refuse_unknown(&path, "key", key, &known);
+        }
+    }
 }
 
 /// Each once, in the order of the enum.

@@ -22,6 +22,12 @@ const REFRESH: Duration = Duration::from_secs(300);
 /// By how much clocks may differ, if config doesn't say.
 const LEEWAY: Duration = Duration::from_secs(30);
 
+/// Longest of that: RFC 7519 (4.1.4) speaks of a few minutes, and an expired token is taken for as long.
+const LEEWAY_MAX: Duration = Duration::from_secs(300);
+
+/// Shortest pause between two reads of a key set: its server is somebody else's.
+const REFRESH_MIN: Duration = Duration::from_secs(5);
+
 /// Names the user, if config doesn't say.
 const USER_CLAIM: &str = "sub";
 
@@ -45,12 +51,21 @@ pub(super) fn settle(context: &mut Context<'_>, raw: BTreeMap<String, raw::Jwt>)
 /// None if a required part is missing or wrong, which is told.
 fn issuer(context: &mut Context<'_>, name: &str, raw: raw::Jwt) -> Option<TokenIssuer> {
     let at = |key| ["jwt", name, key];
-    let place = raw.header.map_or(TokenPlace::Bearer, |header| TokenPlace::Header(header.0));
-    let audiences: Vec<String> = raw.audience.into_iter().map(|audience| audience.0).collect();
+    let place = match &raw.header {
+        Some(header) => TokenPlace::Header(header.0.clone()),
+        None => TokenPlace::Bearer,
+    };
+    let audiences: Vec<String> = raw.audience.iter().map(|audience| audience.0.clone()).collect();
     if place == TokenPlace::Bearer && audiences.is_empty() {
         let message =
             "say for whom its tokens are: audience = [\"NAME\"]; those for other programs are none here";
         context.refuse(&at("audience"), message, None);
+    }
+    if place != TokenPlace::Bearer {
+        refuse_rights(context, name, &raw);
+    }
+    if raw.leeway.as_ref().is_some_and(|leeway| leeway.0 > LEEWAY_MAX) {
+        context.refuse(&at("leeway"), "must be at most 5m: expired tokens are taken for as long", None);
     }
     let tenant = tenant(context, name, &place, raw.tenant, raw.tenant_claim, raw.tenants);
     let source = Source {
@@ -82,6 +97,20 @@ fn issuer(context: &mut Context<'_>, name: &str, raw: raw::Jwt) -> Option<TokenI
         models: raw.models.into_iter().map(|model| model.0).collect(),
         pools,
     })
+}
+
+/// Rights that nobody would have: a signed header names a user, and what that one may is the service's.
+fn refuse_rights(context: &mut Context<'_>, name: &str, raw: &raw::Jwt) {
+    let given = [
+        ("role", raw.role.is_some()),
+        ("admins", raw.admins.is_some()),
+        ("models", !raw.models.is_empty()),
+        ("pools", !raw.pools.is_empty()),
+    ];
+    for (key, _) in given.into_iter().filter(|(_, is_given)| *is_given) {
+        let message = "has no effect beside header: its users may do what the service key or certificate may";
+        context.refuse(&["jwt", name, key], message, None);
+    }
 }
 
 fn tenant(
@@ -154,6 +183,9 @@ fn key_set(
     refresh: Option<text::TimeSpan>,
 ) -> KeySetUrl {
     let Endpoint { tls, host, .. } = &place.endpoint;
+    if refresh.as_ref().is_some_and(|refresh| refresh.0 < REFRESH_MIN) {
+        context.refuse(&["jwt", name, "refresh"], "must be at least 5s", None);
+    }
     if tls.is_none() {
         if ca_file.is_some() {
             context.refuse(&["jwt", name, "ca_file"], "has no effect: only https:// means TLS", None);
@@ -274,7 +306,6 @@ pub(super) fn check_methods(context: &mut Context<'_>, route: &str, methods: &[t
         context.refuse(&["route", route, "auth"], "nobody could ask; name a kind of credential", None);
     }
     let issuers = context.names("jwt");
-    let has_keys_file = context.tree.table().is_some_and(|top| top.contains_key("keys_file"));
     for (index, method) in methods.iter().enumerate() {
         let path = ["route", route, "auth", &index.to_string()];
         match &method.0 {
@@ -282,7 +313,7 @@ pub(super) fn check_methods(context: &mut Context<'_>, route: &str, methods: &[t
                 context.refuse_unknown(&path, "jwt", id.as_str(), &issuers);
             }
             AuthMethod::Jwt(_) if issuers.is_empty() => context.refuse(&path, "there is no [jwt.NAME]", None),
-            AuthMethod::Key if context.names("key").is_empty() && !has_keys_file => {
+            AuthMethod::Key if context.names("key").is_empty() && !context.has_keys_file() => {
                 context.refuse(&path, "there is no [key.NAME] and no keys_file", None);
             }
             AuthMethod::Certificate if context.names("certificate").is_empty() => {

@@ -101,6 +101,48 @@ fn a_file_of_keys_is_watched_and_its_mistakes_have_its_name() {
 }
 
 #[test]
+fn a_revoked_key_of_the_file_is_gone_whatever_else_names_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (file, keys) = (folder.path().join("refrain.toml"), folder.path().join("keys.toml"));
+    let text = format!(
+        "keys_file = \"keys.toml\"\n{BASE}limits = [\"l\"]\n[limit.l]\nby = [\"key\"]\n[limit.l.keys.ann]\nconcurrency = 9\n\
+         [pool.own]\nendpoints = [\"http://b\"]\ntenancy = \"dedicated\"\ntenant = \"t\"\n"
+    );
+    let load = || load(&Source::from_text(file.clone(), text.clone(), [])).unwrap();
+    let ann = format!("[key.ann]\ntenant = \"t\"\nkind = \"personal\"\nhash = \"{}\"\n", hash(1));
+    std::fs::write(&keys, ann).unwrap();
+    assert!(load().settings.rate_limits[&"l".into()].keys.contains_key(&"ann".into()));
+    let warned = |what: &str| load().warnings.iter().any(|warning| warning.to_string().contains(what));
+    assert!(!warned("\"ann\"") && !warned("\"t\""));
+    std::fs::write(&keys, "").unwrap();
+    assert!(load().settings.keys.is_empty());
+    assert!(warned("\"ann\"") && warned("\"t\""));
+}
+
+#[test]
+fn tokens_are_bounded_in_what_they_may_be_late_and_how_often_their_keys_are_read() {
+    let jwt = |lines: &str| format!("[jwt.sso]\nissuer = \"i\"\naudience = [\"a\"]\ntenant = \"t\"\n{lines}");
+    refused(&jwt("jwks_url = \"https://sso/keys\"\nleeway = \"1h\""), "at most 5m");
+    refused(&jwt("jwks_url = \"https://sso/keys\"\nrefresh = \"10ms\""), "at least 5s");
+}
+
+#[test]
+fn a_signed_header_can_not_be_given_rights_that_nobody_would_have() {
+    for right in [
+        "role = \"admin\"",
+        "models = [\"m\"]",
+        "pools = [\"p\"]",
+        "admins = { claim = \"c\", value = \"v\" }",
+    ] {
+        let secret = "0123456789abcdef0123456789abcdef";
+        let table = format!(
+            "[jwt.ui]\nissuer = \"i\"\nheader = \"x-user\"\nsecret = {{ value = \"{secret}\" }}\n{right}"
+        );
+        refused(&table, "has no effect beside header");
+    }
+}
+
+#[test]
 fn an_admin_listener_that_others_can_reach_needs_a_token() {
     refused("[admin]\naddress = \"0.0.0.0:9090\"", "refrain key new --operator");
     let token = format!("[admin.token.t]\nrole = \"read\"\nhash = \"{}\"\n", hash(1));
