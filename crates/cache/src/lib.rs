@@ -54,9 +54,9 @@ pub use purge::{
     SELECT_NAME_BYTES_MAX, Select, SelectError, Verdict,
 };
 pub use remote::{
-    Claim, ClaimGuard, Collect, Collected, Dropped, Examination, Layouts, ListedKind, Listing, Memory,
-    Models, Progress, QuotaHold, QuotaRate, QuotaTold, Quotas, RemoteStats, Row, StoreTrouble, StoreUpkeep,
-    Trouble, UpkeepMode, VectorChoice, VectorMode,
+    Claim, ClaimGuard, Collect, Collected, Counting, Dropped, Examination, Layouts, ListedKind, Listing,
+    Memory, Models, Progress, QuotaHold, QuotaRate, QuotaTold, Quotas, RemoteStats, Row, StoreTrouble,
+    StoreUpkeep, Trouble, UpkeepMode, VectorChoice, VectorMode,
 };
 pub use scope::ScopeId;
 pub use secret::KeySecret;

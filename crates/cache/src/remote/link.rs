@@ -29,8 +29,8 @@ pub(super) struct Link {
     connections: ArcSwap<HashMap<ThreadId, Arc<OnceCell<Connection>>>>,
     /// Counted up when the link closes, so that what a former connection met doesn't close it again.
     generation: AtomicU64,
-    /// Connections being opened: they outlive who asked first.
-    openings: Tasks,
+    /// Connections being opened, and what must be told: they outlive who asked.
+    tasks: Tasks,
     failed: Notify,
     /// What closed it.
     failure: Mutex<Option<StoreTrouble>>,
@@ -45,7 +45,7 @@ impl Link {
             is_up: AtomicBool::new(false),
             connections: ArcSwap::default(),
             generation: AtomicU64::new(0),
-            openings: Tasks::new(),
+            tasks: Tasks::new(),
             failed: Notify::new(),
             failure: Mutex::default(),
             troubles: Default::default(),
@@ -157,18 +157,30 @@ impl Link {
         &self,
         ask: impl AsyncFnOnce(Connection) -> RedisResult<T>,
     ) -> Result<T, StoreTrouble> {
-        let connection = match self.known() {
-            Some(connection) => connection,
-            None => match timeout(self.deadline, self.connect()).await {
-                Ok(connected) => connected?,
-                // It goes on behind, for whoever asks next: a connection may take longer than a command.
-                Err(_) => return Err(StoreTrouble::new(Trouble::Connecting, "a connection is being opened")),
-            },
-        };
+        let connection = self.connection(self.deadline).await?;
         match timeout(self.deadline, ask(connection)).await {
             Ok(answered) => Ok(answered?),
             Err(_) => Err(StoreTrouble::timed_out()),
         }
+    }
+
+    /// Waits until this thread has a connection, so that a command needn't: for this long at most.
+    ///
+    /// # Cancel safety
+    /// Safe: it is opened nevertheless.
+    pub(super) async fn connected(&self, patience: Duration) -> Result<(), StoreTrouble> {
+        let generation = self.generation.load(Ordering::Acquire);
+        let connection = self.connection(patience).await;
+        connection.map(drop).inspect_err(|trouble| self.note(trouble, generation))
+    }
+
+    async fn connection(&self, patience: Duration) -> Result<Connection, StoreTrouble> {
+        if let Some(connection) = self.known() {
+            return Ok(connection);
+        }
+        // It goes on behind, for whoever asks next: a connection may take longer than a command.
+        let connecting = StoreTrouble::new(Trouble::Connecting, "a connection is being opened");
+        timeout(patience, self.connect()).await.unwrap_or(Err(connecting))
     }
 
     /// This thread's connection, if it is open.
@@ -186,8 +198,13 @@ impl Link {
         let cell = known.unwrap_or_else(|| self.add(here));
         let server = self.server.clone();
         let opened =
-            self.openings.spawn(async move { cell.get_or_try_init(|| server.connect()).await.cloned() });
+            self.tasks.spawn(async move { cell.get_or_try_init(|| server.connect()).await.cloned() });
         opened.await.unwrap_or_else(|_| Err(StoreTrouble::new(Trouble::Connecting, "the runtime ends")))
+    }
+
+    /// Goes on with this whoever leaves, on this thread.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
     }
 
     fn add(&self, here: ThreadId) -> Arc<OnceCell<Connection>> {

@@ -60,8 +60,8 @@ pub use probe::{VectorChoice, VectorMode};
 pub use quota::{QuotaHold, QuotaRate, QuotaTold, Quotas};
 pub use trouble::{StoreTrouble, Trouble};
 pub use upkeep::{
-    Collect, Collected, Dropped, Examination, Layouts, ListedKind, Listing, Memory, Models, Progress, Row,
-    StoreUpkeep, UpkeepMode,
+    Collect, Collected, Counting, Dropped, Examination, Layouts, ListedKind, Listing, Memory, Models,
+    Progress, Row, StoreUpkeep, UpkeepMode,
 };
 
 /// How long closing waits for what is still to be written.

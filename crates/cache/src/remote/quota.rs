@@ -17,6 +17,7 @@ use futures_util::future::join_all;
 use parking_lot::Mutex;
 use redis::{Script, ScriptInvocation};
 use refrain_core::hex;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -31,6 +32,8 @@ const RENEW_INTERVAL: Duration = Duration::from_secs(10);
 const ENDS_MAX: usize = 16_384;
 /// Ends that are told in one go.
 const BATCH: usize = 64;
+/// Longest wait of a request for its thread's connection.
+const CONNECT_PATIENCE: Duration = Duration::from_millis(500);
 
 /// KEYS: meters, leases. ARGV: "take", "look" (the same, and nothing is taken) or "end", places (0: any number), lease ("": none), its length in ms, number of rates;
 /// for each rate: slot, limit, capacity, grain, length of a tick in ms, units. Answers: whether it was taken, the time in ms,
@@ -157,6 +160,29 @@ pub struct QuotaHold {
     lease: Option<Lease>,
 }
 
+/// A place that may be taken though nobody heard so: Redis was too slow, or who asked has left. Given back when dropped, or a
+/// moment of slowness would keep callers out for as long as a lease lasts.
+struct Unheard<'s> {
+    store: &'s Arc<Inner>,
+    hold: QuotaHold,
+}
+
+impl Unheard<'_> {
+    fn was_heard(mut self) {
+        self.hold.lease = None;
+    }
+}
+
+impl Drop for Unheard<'_> {
+    fn drop(&mut self) {
+        // Told on this thread's connection, where it comes after what took the place. A runtime that ends tells nothing.
+        if self.hold.lease.is_some() && Handle::try_current().is_ok() {
+            let (store, hold) = (self.store.clone(), self.hold.clone());
+            self.store.link.spawn(async move { store.tell_end(&hold, &[]).await });
+        }
+    }
+}
+
 type Lease = [u8; 8];
 /// Those that are held, by subject.
 type Leases = Arc<Mutex<HashMap<[u8; 32], Vec<Lease>>>>;
@@ -196,10 +222,10 @@ impl Quotas {
     }
 
     /// Takes units of all rates and, where `places` bounds requests under way, one of those: all or nothing. Waits no longer
-    /// than `patience`.
+    /// than `patience`; where this thread has yet to connect, for half a second more.
     ///
     /// # Errors
-    /// Redis could not be asked. It may have counted the request nevertheless; a place expires then.
+    /// Redis could not be asked. It may have counted the request nevertheless; a place is given back then.
     ///
     /// # Cancel safety
     /// As an error: what was taken stays taken, but for the place.
@@ -244,7 +270,10 @@ impl Quotas {
         if !link.is_up() {
             return Err(StoreTrouble::new(Trouble::Broken, "away"));
         }
+        // Once a thread, whenever Redis was joined: a connection takes longer than a command.
+        link.connected(CONNECT_PATIENCE).await?;
         let lease = places.map(|_| rand::random::<Lease>());
+        let unheard = Unheard { store: &self.store, hold: QuotaHold { subject: *subject, lease } };
         let call = self.store.count(what, subject, places.unwrap_or(0), lease, rates);
         let answered = timeout(patience, link.call::<Vec<i64>>(&call)).await;
         let told = answered.unwrap_or_else(|_| {
@@ -252,6 +281,7 @@ impl Quotas {
             link.count(&trouble);
             Err(trouble)
         })?;
+        unheard.was_heard();
         let [taken, now_ms, in_flight, levels @ ..] = told.as_slice() else {
             return Err(StoreTrouble::new(Trouble::Refused, "a shared count gave an odd answer"));
         };

@@ -1,8 +1,10 @@
 //! What is asked of the Redis that proxies share: all that a proxy asks, with nothing left behind.
 
-use refrain_cache::{Embedder, Examination, KeySecret, Memory, StoreUpkeep, VectorMode};
+use std::sync::Arc;
+
+use refrain_cache::{Counting, Embedder, Examination, KeySecret, Memory, StoreUpkeep, VectorMode};
 use refrain_core::Settings;
-use refrain_core::settings::Store;
+use refrain_core::settings::{LimitPlace, RateLimit, Store};
 
 use super::probes::{Result, failed};
 use super::{Finding, Well};
@@ -16,7 +18,7 @@ pub(super) async fn all(settings: &Settings) -> Vec<Finding> {
     // A model that can't be read is told elsewhere; without it exact look-ups are what is left.
     let model = settings.embedder.as_ref().and_then(|embedder| Embedder::identity_in(embedder).ok());
     let known = secret.as_ref().ok().and_then(Option::as_ref);
-    let examined = StoreUpkeep::new(store, model).examine(known).await;
+    let examined = StoreUpkeep::new(store, model).examine(known, counting(settings)).await;
     let file = format!("secret in {}", store.secret_file.display());
     let mut findings = Vec::new();
     match examined {
@@ -41,6 +43,12 @@ pub(super) async fn all(settings: &Settings) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// Whether limits are counted there.
+fn counting(settings: &Settings) -> Counting {
+    let is_shared = |limit: &Arc<RateLimit>| matches!(limit.place, LimitPlace::Shared { .. });
+    if settings.rate_limits.values().any(is_shared) { Counting::Limits } else { Counting::None }
 }
 
 fn served(found: &Examination) -> Well {

@@ -1,11 +1,11 @@
 //! Would a proxy be able to use this Redis? Asks what a proxy asks, and changes nothing that anybody could see: what has to be
 //! written to be tried is removed in the same step.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use redis::{Cmd, Script, Value, cmd};
+use redis::{Cmd, Script, ScriptInvocation, Value, cmd};
 use tokio::time::Instant;
 
 use super::{StoreUpkeep, ask_any, if_allowed};
@@ -60,6 +60,42 @@ return refused
     )
 });
 
+/// The same for what shared limits ask for. KEYS: meters, leases.
+static TRY_LIMITS: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local refused = {}
+local function try(...)
+  local answer = redis.pcall(...)
+  local err = type(answer) == 'table' and answer.err
+  if err and (string.find(err, 'permission') or string.find(err, 'executing the script')) then
+    table.insert(refused, (select(1, ...)))
+  end
+end
+try('HMGET', KEYS[1], '0')
+try('HSET', KEYS[1], '0', '0 0')
+try('PTTL', KEYS[1])
+try('PEXPIRE', KEYS[1], 1)
+try('ZADD', KEYS[2], 1, 'm')
+try('ZREM', KEYS[2], 'n')
+try('ZREMRANGEBYSCORE', KEYS[2], '-inf', 0)
+try('ZCARD', KEYS[2])
+try('PEXPIRE', KEYS[2], 1)
+redis.pcall('DEL', KEYS[1], KEYS[2])
+return refused
+",
+    )
+});
+
+/// What proxies would do with the server beside storing answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counting {
+    /// Nothing.
+    None,
+    /// Count what callers ask for, together.
+    Limits,
+}
+
 /// What was found.
 #[derive(Clone, Debug)]
 pub struct Examination {
@@ -103,7 +139,11 @@ impl StoreUpkeep {
     ///
     /// # Cancel safety
     /// Safe.
-    pub async fn examine(&self, secret: Option<&KeySecret>) -> Result<Examination, StoreTrouble> {
+    pub async fn examine(
+        &self,
+        secret: Option<&KeySecret>,
+        counting: Counting,
+    ) -> Result<Examination, StoreTrouble> {
         let link = Link::new(Server::new(self.settings.clone()), self.settings.command_timeout);
         // Connecting is no round trip, and has its own deadline.
         link.connect().await?;
@@ -113,7 +153,7 @@ impl StoreUpkeep {
             Some(_) => probe::choose(&link, self.settings.vectors).await?,
             None => VectorChoice { mode: VectorMode::None, why: "there is no embedder" },
         };
-        self.try_commands(&link, vectors.mode).await?;
+        self.try_commands(&link, vectors.mode, counting).await?;
         let hello: Option<HashMap<String, Value>> = if_allowed(ask_any(&link, &cmd("HELLO")).await)?;
         let hello = hello.unwrap_or_default();
         let told = |field: &str| hello.get(field).cloned();
@@ -139,7 +179,12 @@ impl StoreUpkeep {
     }
 
     /// All that the store asks for in this mode.
-    async fn try_commands(&self, link: &Link, mode: VectorMode) -> Result<(), StoreTrouble> {
+    async fn try_commands(
+        &self,
+        link: &Link,
+        mode: VectorMode,
+        counting: Counting,
+    ) -> Result<(), StoreTrouble> {
         let (partition, key): ([u8; 32], [u8; 32]) = (rand::random(), rand::random());
         let (entry, claim) = (self.names.entry(&partition, &key), self.names.claim(&partition, &key));
         let model = self.model.as_deref().unwrap_or_default();
@@ -150,12 +195,11 @@ impl StoreUpkeep {
             call.key(&set).key(expiries);
         }
         let vector: Vec<u8> = [1.0_f32; DIMENSIONS].iter().flat_map(|number| number.to_le_bytes()).collect();
-        let mut refused: Vec<String> = match link.call(call.arg(&vector)).await {
-            Err(trouble) if trouble.trouble == Trouble::Forbidden => {
-                vec!["EVALSHA or SCRIPT LOAD".to_owned()]
-            }
-            refused => refused?,
-        };
+        let mut refused = refused_by(link, call.arg(&vector)).await?;
+        if counting == Counting::Limits {
+            let (meters, leases) = self.names.quota(&key);
+            refused.extend(refused_by(link, TRY_LIMITS.key(meters).key(leases)).await?);
+        }
         for command in
             self.harmless(&entry, &claim).iter().chain(&of_mode(mode, &self.names.index(model), &set))
         {
@@ -174,7 +218,10 @@ impl StoreUpkeep {
         if refused.is_empty() {
             return Ok(());
         }
-        let message = format!("the user may not run {} on the keys of this prefix", refused.join(", "));
+        // A command may be tried for several purposes.
+        let refused: BTreeSet<String> = refused.into_iter().collect();
+        let refused = refused.into_iter().collect::<Vec<_>>().join(", ");
+        let message = format!("the user may not run {refused} on the keys of this prefix");
         Err(StoreTrouble::new(Trouble::Forbidden, message))
     }
 
@@ -219,6 +266,16 @@ fn of_mode(mode: VectorMode, index: &str, set: &str) -> Vec<Cmd> {
             create.arg(index).arg("ON").arg("NOTHING").arg("SCHEMA").arg("p").arg("TAG");
             vec![ask, search, info, create]
         }
+    }
+}
+
+/// What a script that tries commands was refused.
+async fn refused_by(link: &Link, tries: &ScriptInvocation<'_>) -> Result<Vec<String>, StoreTrouble> {
+    match link.call(tries).await {
+        Err(trouble) if trouble.trouble == Trouble::Forbidden => {
+            Ok(vec!["EVALSHA or SCRIPT LOAD".to_owned()])
+        }
+        refused => refused,
     }
 }
 

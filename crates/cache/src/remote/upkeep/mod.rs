@@ -24,7 +24,7 @@ use found::{Found, Naming, What};
 
 pub use collect::{Collect, Collected, Layouts, Models};
 pub use drop::Dropped;
-pub use examine::{Examination, Memory};
+pub use examine::{Counting, Examination, Memory};
 pub use list::{ListedKind, Listing, Row};
 
 /// A command of an operator may take so long, whatever requests may: nobody waits for an answer.

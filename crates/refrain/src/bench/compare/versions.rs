@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::header::{HOST, SERVER};
 use http::{Request, Uri};
 use http_body_util::{BodyExt as _, Full, Limited};
-use refrain_cache::StoreUpkeep;
+use refrain_cache::{Counting, StoreUpkeep};
 use refrain_config::Source;
 use refrain_core::settings::Store;
 use tokio::time::timeout;
@@ -66,7 +66,7 @@ async fn ask(connector: &Connector, url: &Uri, path: &str) -> Option<(Option<Str
 pub(super) async fn of_redis(config: &Path) -> anyhow::Result<String> {
     let loaded = refrain_config::load(&Source::read(config, Vec::new())?)?;
     let Store::Redis(store) = &loaded.settings.store else { anyhow::bail!("the config names no Redis") };
-    let found = StoreUpkeep::new(store, None).examine(None).await;
+    let found = StoreUpkeep::new(store, None).examine(None, Counting::None).await;
     let found = found.map_err(|trouble| anyhow::anyhow!("{trouble}")).context("can't use Redis")?;
     Ok(found.version.map_or_else(|| "version not told".to_owned(), |version| format!("version {version}")))
 }
