@@ -28,6 +28,10 @@ impl KeysFile {
         // A link stays one: what it leads to is replaced.
         let path = path.canonicalize().with_context(|| format!("can't read {}", path.display()))?;
         let lock = lock(&path)?;
+        Self::read(path, lock)
+    }
+
+    fn read(path: PathBuf, lock: File) -> anyhow::Result<Self> {
         let text = fs::read_to_string(&path).with_context(|| format!("can't read {}", path.display()))?;
         Self::of(path, &text, lock)
     }
@@ -37,9 +41,14 @@ impl KeysFile {
     /// # Errors
     /// As [`KeysFile::open`].
     pub(super) fn open_or_new(path: &Path) -> anyhow::Result<Self> {
+        if !matches!(fs::exists(path), Ok(false)) {
+            return Self::open(path);
+        }
+        let lock = lock(path)?;
+        // Another command may have made it before this one had the lock.
         match fs::exists(path) {
-            Ok(false) => Self::of(path.to_owned(), HEADER, lock(path)?),
-            _ => Self::open(path),
+            Ok(false) => Self::of(path.to_owned(), HEADER, lock),
+            _ => Self::read(path.to_owned(), lock),
         }
     }
 
@@ -110,7 +119,7 @@ impl KeysFile {
         true
     }
 
-    /// Puts it in the old one's place at once, with the old one's rights; a new one is for its owner alone.
+    /// Puts it in the old one's place at once, with the old one's owner and rights; a new one is for its owner alone.
     ///
     /// # Errors
     /// It can't be written.
@@ -151,6 +160,7 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
         let mut file = create_private(&staged)?;
         file.write_all(text.as_bytes())?;
         if let Ok(old) = fs::metadata(path) {
+            keep_owner(&file, &old)?;
             file.set_permissions(old.permissions())?;
         }
         file.sync_all()?;
@@ -160,6 +170,29 @@ fn replace(path: &Path, text: &str) -> io::Result<()> {
         // What is left of it is of no use; that it can't be removed changes nothing about the error.
         let _ = fs::remove_file(&staged);
     })
+}
+
+/// A file that root has changed would be root's, and a proxy that can't read it goes on with the keys that it knows: revoked
+/// ones too.
+#[cfg(unix)]
+fn keep_owner(file: &File, old: &fs::Metadata) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt as _, fchown};
+    let new = file.metadata()?;
+    if (new.uid(), new.gid()) == (old.uid(), old.gid()) {
+        return Ok(());
+    }
+    fchown(file, Some(old.uid()), Some(old.gid())).map_err(|error| {
+        let (user, group) = (old.uid(), old.gid());
+        io::Error::new(
+            error.kind(),
+            format!("it must stay user {user}'s of group {group}; run this as that user"),
+        )
+    })
+}
+
+#[cfg(not(unix))]
+fn keep_owner(_: &File, _: &fs::Metadata) -> io::Result<()> {
+    Ok(())
 }
 
 #[cfg(unix)]

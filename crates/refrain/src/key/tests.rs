@@ -110,3 +110,37 @@ fn a_new_file_is_for_its_owner_alone_and_a_link_stays_a_link() {
     assert!(link.is_symlink() && mode() == 0o640);
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
 }
+
+#[test]
+fn keys_that_are_made_at_one_moment_are_all_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("keys.toml");
+    let (makers, begin) = (8, std::sync::Barrier::new(8));
+    std::thread::scope(|scope| {
+        for _ in 0..makers {
+            scope.spawn(|| {
+                begin.wait();
+                new(&NewKeyArguments { file: Some(path.clone()), ..arguments("acme", Kind::Personal) })
+                    .unwrap()
+            });
+        }
+    });
+    assert_eq!(keys(&std::fs::read_to_string(&path).unwrap()).len(), makers);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_stays_its_owners_whoever_changes_it() {
+    use std::os::unix::fs::{MetadataExt as _, chown};
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("keys.toml");
+    let add =
+        || new(&NewKeyArguments { file: Some(path.clone()), ..arguments("acme", Kind::Personal) }).unwrap();
+    let owner = || std::fs::metadata(&path).map(|file| (file.uid(), file.gid())).unwrap();
+    add();
+    // Only root can give a file away; for everybody else it is theirs before and after.
+    let _ = chown(&path, Some(1), Some(1));
+    let before = owner();
+    add();
+    assert_eq!(owner(), before);
+}
