@@ -6,7 +6,7 @@ import sys
 import openai
 
 job = json.load(sys.stdin)
-client = openai.OpenAI(base_url=job["base_url"] + "/v1", api_key="none", timeout=60)
+client = openai.OpenAI(base_url=job["base_url"] + "/v1", api_key=job.get("api_key", "none"), timeout=60)
 APIS = {"chat": client.chat.completions, "completions": client.completions, "embeddings": client.embeddings}
 
 

@@ -6,7 +6,7 @@ use refrain_core::{Code, Dialect};
 use refrain_llm::error::{error_body, error_event};
 
 use crate::body::Body;
-use crate::failure::Failure;
+use crate::failure::{Challenge, Failure};
 
 const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
@@ -14,36 +14,43 @@ const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 pub(crate) fn render(failure: &Failure, dialect: Dialect) -> Response<Body> {
     let (status, kind) = status_and_kind(failure.code);
     let mut response = Response::new(Body::full(error_body(dialect, failure.code, kind, &failure.message)));
-    *response.status_mut() = failure.status.unwrap_or(status);
+    let status = failure.status.unwrap_or(status);
+    *response.status_mut() = status;
     let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     if let Some(seconds) = failure.retry_after_s {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    match failure.code {
-        Code::Unauthorized => {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    // By the status: it may be a policy's.
+    match status {
+        StatusCode::UNAUTHORIZED => {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(failure.challenge.as_str()));
         }
-        Code::MethodNotAllowed => {
+        StatusCode::METHOD_NOT_ALLOWED => {
             headers.insert(ALLOW, HeaderValue::from_static(failure.allowed));
         }
-        Code::Overloaded
-        | Code::TenantOverloaded
-        | Code::RateLimited
-        | Code::LimitsUnavailable
-        | Code::Draining
-        | Code::PolicyFailed
-            if !headers.contains_key(RETRY_AFTER) =>
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+            if failure.code != Code::OverLimit =>
         {
-            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
-        }
-        // The official SDKs retry every 5xx and 409 unless told otherwise.
-        Code::NotCached | Code::OverLimit => {
-            headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
+            headers.entry(RETRY_AFTER).or_insert(HeaderValue::from_static("1"));
         }
         _ => {}
     }
+    // The official SDKs retry every 5xx and 409 unless told otherwise.
+    if matches!(failure.code, Code::NotCached | Code::OverLimit) {
+        headers.insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
+    }
     response
+}
+
+impl Challenge {
+    /// RFC 9110, section 11.6.1; RFC 6750, section 3: a client that sent no credential is told of no error.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Credential => "Bearer realm=\"refrain\"",
+            Self::Another => "Bearer realm=\"refrain\", error=\"invalid_token\"",
+        }
+    }
 }
 
 /// The dialect's error event for a stream whose head is already sent.
@@ -95,5 +102,36 @@ mod tests {
                 assert_eq!(response.headers()[CONTENT_TYPE], "application/json");
             }
         }
+    }
+
+    #[test]
+    fn every_status_that_wants_a_header_has_it_whoever_chose_the_status() {
+        for &code in Code::ALL {
+            for status in [None, Some(401), Some(405), Some(429), Some(503)] {
+                let status = status.map(|status| StatusCode::from_u16(status).unwrap());
+                let response = render(&Failure { status, ..Failure::new(code, "why") }, Dialect::OpenAi);
+                let header = match response.status() {
+                    StatusCode::UNAUTHORIZED => WWW_AUTHENTICATE,
+                    StatusCode::METHOD_NOT_ALLOWED => ALLOW,
+                    StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+                        if code != Code::OverLimit =>
+                    {
+                        RETRY_AFTER
+                    }
+                    _ => CONTENT_TYPE,
+                };
+                assert!(response.headers().contains_key(&header), "{code:?} {header}");
+            }
+        }
+    }
+
+    #[test]
+    fn only_who_sent_a_credential_is_told_that_it_is_invalid() {
+        let challenge = |challenge| {
+            let failure = Failure { challenge, ..Failure::new(Code::Unauthorized, "why") };
+            render(&failure, Dialect::OpenAi).headers()[WWW_AUTHENTICATE].clone()
+        };
+        assert_eq!(challenge(Challenge::Credential), "Bearer realm=\"refrain\"");
+        assert_eq!(challenge(Challenge::Another), "Bearer realm=\"refrain\", error=\"invalid_token\"");
     }
 }

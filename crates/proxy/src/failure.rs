@@ -18,12 +18,25 @@ pub(crate) struct Failure {
     pub(crate) retry_after_s: Option<u32>,
     /// The methods that it would have to be.
     pub(crate) allowed: &'static str,
+    /// What a 401 asks for.
+    pub(crate) challenge: Challenge,
+}
+
+/// What a client that isn't let in must bring (RFC 6750, section 3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Challenge {
+    /// A credential: it sent none.
+    #[default]
+    Credential,
+    /// Another than the one that it sent.
+    Another,
 }
 
 impl Failure {
     /// A failure with what to tell the client.
     pub(crate) fn new(code: Code, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { code, message: message.into(), status: None, retry_after_s: None, allowed: "POST" }
+        let challenge = Challenge::default();
+        Self { code, message: message.into(), status: None, retry_after_s: None, allowed: "POST", challenge }
     }
 
     /// With another status than the code's, and with `Retry-After` in seconds.

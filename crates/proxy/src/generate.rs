@@ -256,7 +256,7 @@ pub(crate) fn generation(
     let account = cost::account(admitted, &planned.target.pool);
     request.charge = Some(Charge { account: account.clone(), purpose });
     let keeper = Keeper::new(cache.clone(), miss.clone(), (account, claim));
-    Ok(Generation { client: worker.client.clone(), request, keeper })
+    Ok(Generation { client: worker.client.clone(), request, keeper, bill: Arc::default() })
 }
 
 /// How a body of this type comes in a dialect.

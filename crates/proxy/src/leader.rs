@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use refrain_cache::{FlightEnd, Lead, Reader};
 
 use crate::generate::FlightHead;
+use crate::origin::Bill;
 use crate::pump::Generation;
 use crate::worker::Worker;
 
@@ -33,10 +34,10 @@ impl Reading {
         reader: Reader<Arc<FlightHead>>,
     ) -> Self {
         let pump = Arc::new(Pump { worker: worker.clone(), state: Mutex::default() });
-        let shared = pump.clone();
+        let (shared, bill) = (pump.clone(), generation.bill.clone());
         lead.when_shared(move || shared.detach());
         pump.begin(generation.pump(lead));
-        Self { reader, pump: Some(OwnPump(pump)) }
+        Self { reader, pump: Some(OwnPump { pump, bill }) }
     }
 
     /// Waits for the response head.
@@ -53,10 +54,14 @@ impl Reading {
 
     /// The next bytes of the body; `None` once it is whole. An error is final.
     pub(crate) fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, FlightEnd>>> {
-        match self.drive(cx) {
+        let chunk = match self.drive(cx) {
             Driven::Here => self.reader.poll_chunk(&mut Context::from_waker(Waker::noop())),
             Driven::Elsewhere => self.reader.poll_chunk(cx),
+        };
+        if let (Poll::Ready(None | Some(Err(_))), Some(own)) = (&chunk, &self.pump) {
+            own.bill.pay();
         }
+        chunk
     }
 
     /// [`Reading::poll_chunk`] as a future.
@@ -65,7 +70,7 @@ impl Reading {
     }
 
     fn drive(&self, cx: &Context<'_>) -> Driven {
-        self.pump.as_ref().map_or(Driven::Elsewhere, |OwnPump(pump)| pump.poll(cx))
+        self.pump.as_ref().map_or(Driven::Elsewhere, |own| own.pump.poll(cx))
     }
 }
 
@@ -78,12 +83,16 @@ enum Driven {
     Elsewhere,
 }
 
-/// The leader's own hold: dropping it makes the pump a task.
-struct OwnPump(Arc<Pump>);
+/// The leader's own hold: dropping it makes the pump a task, and leaves the bill to others.
+struct OwnPump {
+    pump: Arc<Pump>,
+    bill: Arc<Bill>,
+}
 
 impl Drop for OwnPump {
     fn drop(&mut self) {
-        self.0.detach();
+        self.bill.leave();
+        self.pump.detach();
     }
 }
 

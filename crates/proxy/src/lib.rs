@@ -61,7 +61,9 @@ mod tally;
 mod trace;
 mod upstream_headers;
 
-pub use auth::{Auth, Caller, KeySetStatus, SigningKeysError, hash_key, is_key, keep_signing_keys};
+pub use auth::{
+    Auth, Caller, KeySetStatus, SigningKeysError, hash_key, is_key, keep_signing_keys, read_signing_keys,
+};
 pub use body::Body;
 pub use gaps::GapStats;
 pub use generate::FlightHead;

@@ -1,7 +1,7 @@
 //! Where an answer came from, as its record tells it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 use refrain_core::{EndpointId, Usage};
@@ -21,6 +21,36 @@ pub(crate) enum Origin {
     Passed(Arc<Dispatched>),
 }
 
+/// Who pays for a generation: the client that it was begun for, or, if that one leaves, the first other that stays. Otherwise
+/// one could begin answers, leave, and have them for nothing by asking twice.
+#[derive(Debug, Default)]
+pub(crate) struct Bill {
+    has_left: AtomicBool,
+    is_paid: AtomicBool,
+}
+
+impl Bill {
+    /// The client that it was begun for reads no further.
+    pub(crate) fn leave(&self) {
+        self.has_left.store(true, Relaxed);
+    }
+
+    /// Somebody pays for all of it.
+    pub(crate) fn pay(&self) {
+        self.is_paid.store(true, Relaxed);
+    }
+
+    /// Whether it falls to a client that joined.
+    fn is_open(&self) -> bool {
+        self.has_left.load(Relaxed) && !self.is_paid.load(Relaxed)
+    }
+
+    /// The same for one that stayed: it pays, and nobody after it.
+    fn take(&self) -> bool {
+        self.has_left.load(Relaxed) && !self.is_paid.swap(true, Relaxed)
+    }
+}
+
 /// One request to an upstream, answered.
 #[derive(Debug)]
 pub(crate) struct Dispatched {
@@ -36,6 +66,8 @@ pub(crate) struct Dispatched {
     passed_tokens: AtomicU64,
     /// Where its tokens are put down, if nobody else does that.
     books: Option<Books>,
+    /// Whose limits its tokens count against.
+    bill: Arc<Bill>,
 }
 
 /// Where the tokens of an answer are put down.
@@ -55,7 +87,14 @@ impl Dispatched {
             usage: Mutex::new(None),
             passed_tokens: AtomicU64::new(0),
             books: None,
+            bill: Arc::default(),
         }
+    }
+
+    /// Has this said of who pays.
+    pub(crate) fn billed(mut self, bill: Arc<Bill>) -> Self {
+        self.bill = bill;
+        self
     }
 
     /// Has its tokens put down to this account and pool once it has ended.
@@ -86,7 +125,32 @@ impl Dispatched {
     }
 }
 
+/// How a client ends with a generation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stay {
+    /// It leaves before anybody knows what the answer has used.
+    Leaves,
+    /// It stays to the end.
+    Stays,
+}
+
 impl Origin {
+    /// The client for whom it was generated pays.
+    pub(crate) fn pay(&self, part: Stay) {
+        if let (Self::Flight(dispatched), Stay::Stays) = (self, part) {
+            dispatched.bill.pay();
+        }
+    }
+
+    /// Whether a client that joined a generation pays for it, since whoever it was begun for has left.
+    pub(crate) fn falls_to_follower(&self, part: Stay) -> bool {
+        match (self, part) {
+            (Self::Flight(dispatched), Stay::Stays) => dispatched.bill.take(),
+            (Self::Flight(dispatched), Stay::Leaves) => dispatched.bill.is_open(),
+            _ => false,
+        }
+    }
+
     /// Tokens of the answer, as far as known by now.
     pub(crate) fn usage(&self) -> Option<Usage> {
         match self {

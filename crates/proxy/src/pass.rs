@@ -151,7 +151,10 @@ async fn send(
     (pool, demand): (&Arc<PoolState>, Demand),
     body: UpstreamBody,
 ) -> Result<Response<Body>, Failure> {
-    let mut request = upstream_headers::request(admitted, Encoding::AsAsked, body)?;
+    // Tokens of a compressed answer can't be counted.
+    let is_counted = admitted.state().limits.iter().any(|limit| limit.counts_tokens());
+    let encoding = if is_counted { Encoding::Identity } else { Encoding::AsAsked };
+    let mut request = upstream_headers::request(admitted, encoding, body)?;
     request.demand = demand;
     Ok(relay(ask(worker, admitted, pool, request).await?, admitted))
 }

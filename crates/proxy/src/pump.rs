@@ -11,7 +11,7 @@ use refrain_llm::answer::{AnswerReader, Encoded, Form};
 use refrain_upstream::{Client, UpstreamError, UpstreamRequest, UpstreamResponse, UpstreamStream};
 
 use crate::generate::{FlightHead, form_of};
-use crate::origin::Dispatched;
+use crate::origin::{Bill, Dispatched};
 use crate::pass;
 use crate::store::{Keeper, Provenance};
 
@@ -23,15 +23,17 @@ pub(crate) struct Generation {
     pub(crate) request: UpstreamRequest,
     /// Who decides about storing.
     pub(crate) keeper: Keeper,
+    /// Who pays.
+    pub(crate) bill: Arc<Bill>,
 }
 
 impl Generation {
     /// Reads the upstream until it ends or nobody is left.
     pub(crate) async fn pump(self, lead: Lead<Arc<FlightHead>>) {
-        let Self { client, request, keeper } = self;
+        let Self { client, request, keeper, bill } = self;
         let done = tokio::select! {
             biased;
-            done = run(&client, request, &keeper, &lead) => Some(done),
+            done = run(&client, request, (&keeper, bill), &lead) => Some(done),
             () = lead.abandoned() => None,
         };
         // Whoever asks the same from now on joins, until it is stored.
@@ -50,7 +52,7 @@ impl Generation {
 async fn run(
     client: &Client,
     request: UpstreamRequest,
-    keeper: &Keeper,
+    (keeper, bill): (&Keeper, Arc<Bill>),
     lead: &Lead<Arc<FlightHead>>,
 ) -> Result<(), UpstreamError> {
     let begun = Instant::now();
@@ -59,7 +61,7 @@ async fn run(
     // What it takes of a server begins when there is room at one.
     let begun = begun + response.timings.waited;
     let api = keeper.miss.keyed.planned.asked.request.prompt.api;
-    let (from, mut body) = provenance(response, api.dialect());
+    let (from, mut body) = provenance(response, api.dialect(), bill);
     lead.head(from.head.clone());
     let mut passing = Passing::new((keeper, from, begun), api);
     while let Some(chunk) = body.chunk().await {
@@ -185,8 +187,8 @@ impl Tee {
     }
 }
 
-fn provenance(response: UpstreamResponse, dialect: Dialect) -> (Provenance, UpstreamStream) {
-    let dispatched = Arc::new(Dispatched::of(&response));
+fn provenance(response: UpstreamResponse, dialect: Dialect, bill: Arc<Bill>) -> (Provenance, UpstreamStream) {
+    let dispatched = Arc::new(Dispatched::of(&response).billed(bill));
     let UpstreamResponse { status, headers, body, endpoint, attempts: _, timings: _ } = response;
     let form = if status == StatusCode::OK { form_of(&headers, dialect) } else { None };
     let length = pass::announced(&headers);

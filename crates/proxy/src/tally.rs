@@ -12,7 +12,7 @@ use crate::body::Body;
 use crate::gaps::GapCounts;
 use crate::metrics::Outcome;
 use crate::note::Note;
-use crate::origin::{Dispatched, Origin};
+use crate::origin::{Dispatched, Origin, Stay};
 use crate::paths::PathClass;
 use crate::trace::Told;
 
@@ -150,12 +150,13 @@ impl Tally {
     fn settle(&mut self) {
         let usage = self.origin.usage();
         let outcome = self.answered.map_or(Outcome::Left, |head| head.outcome);
+        let billed = self.billed(outcome, usage);
         if let Some(granted) = &mut self.note.granted {
             granted.settle(&Spent {
                 usage: usage.unwrap_or_default(),
                 passed_tokens: self.origin.passed_tokens(),
                 status: self.answered.map(|head| head.status),
-                outcome,
+                outcome: billed,
             });
         }
         let generated = self.origin.dispatched().and_then(Dispatched::ended);
@@ -168,6 +169,17 @@ impl Tally {
         if is_logged || matches!(self.ending, Ending::Failed(_)) {
             access::log(self, usage);
         }
+    }
+
+    /// What became of it, as far as somebody must pay for that.
+    fn billed(&self, outcome: Outcome, usage: Option<Usage>) -> Outcome {
+        let is_known = usage.is_some_and(|usage| usage.output_tokens.is_some());
+        let stay = if is_known || self.ending != Ending::Left { Stay::Stays } else { Stay::Leaves };
+        if outcome != Outcome::Collapsed {
+            self.origin.pay(stay);
+            return outcome;
+        }
+        if self.origin.falls_to_follower(stay) { Outcome::Miss } else { outcome }
     }
 
     fn end_trace(&mut self, outcome: Outcome, usage: Option<Usage>) {

@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use refrain_core::Drain;
+use refrain_core::settings::{KeySetUrl, SigningKeys};
 use refrain_upstream::{Client, JsonApi};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::signing_keys::{KeySet, RemoteKeys};
+use super::signing_keys::{self, KeySet, RemoteKeys};
 use crate::snapshot::Snapshot;
 
 /// How soon a reload and a set whose time has come are noticed.
@@ -43,12 +44,30 @@ pub async fn keep_signing_keys(current: impl Fn() -> Arc<Snapshot> + Send, clien
 }
 
 async fn read_into(client: Client, keys: Arc<RemoteKeys>) {
-    let read = timeout(READ_TIMEOUT, read(client, &keys)).await;
-    keys.end(read.unwrap_or_else(|_| Err(format!("no answer in {} s", READ_TIMEOUT.as_secs()))));
+    keys.end(read_from(client, &keys.place).await);
 }
 
-async fn read(client: Client, keys: &RemoteKeys) -> Result<KeySet, String> {
-    let api = JsonApi::new(client, &keys.place.endpoint).map_err(|error| error.to_string())?;
-    let document = api.json(&keys.place.path, None).await.map_err(|error| error.to_string())?;
-    KeySet::parse(document).map_err(str::to_owned)
+async fn read_from(client: Client, place: &KeySetUrl) -> Result<KeySet, String> {
+    let read = async {
+        let api = JsonApi::new(client, &place.endpoint).map_err(|error| error.to_string())?;
+        let document = api.json(&place.path, None).await.map_err(|error| error.to_string())?;
+        KeySet::parse(document).map_err(str::to_owned)
+    };
+    let read = timeout(READ_TIMEOUT, read).await;
+    read.unwrap_or_else(|_| Err(format!("no answer in {} s", READ_TIMEOUT.as_secs())))
+}
+
+/// Reads an issuer's keys once, as a proxy would: how many there are. Blocks on files.
+///
+/// # Errors
+/// Why they can't be read.
+///
+/// # Cancel safety
+/// Safe.
+pub async fn read_signing_keys(keys: &SigningKeys, client: Client) -> Result<usize, String> {
+    match keys {
+        SigningKeys::Url(place) => read_from(client, place).await.map(|keys| keys.len()),
+        SigningKeys::File(file) => signing_keys::read(file).map(|keys| keys.len()),
+        SigningKeys::Secret(_) => Ok(1),
+    }
 }

@@ -17,8 +17,8 @@ mod verified;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use refrain_core::settings::{AuthMethod, Listener, Settings};
 use refrain_core::{Identity, JwtId, KeyId, Role};
 
@@ -31,12 +31,14 @@ use tokens::Tokens;
 
 pub(crate) use certificates::{CertificateAuthority, PeerCertificate};
 pub(crate) use entitlements::Entitlements;
-pub use keeper::keep_signing_keys;
+pub use keeper::{keep_signing_keys, read_signing_keys};
 pub use keys::{hash_key, is_key};
 pub use signing_keys::{KeySetStatus, SigningKeysError};
 
 /// A longer credential is none of ours, and not worth hashing. Tokens of people in many groups have some KiB.
 const CREDENTIAL_BYTES_MAX: usize = 16 * 1024;
+
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 
 /// A caller that presented a valid credential, or may come without.
 #[derive(Clone, Debug)]
@@ -179,17 +181,30 @@ impl Auth {
     }
 }
 
-/// The credential that a client sends: OpenAI's and Ollama's way, else Anthropic's.
+/// The credential that a client sends: OpenAI's and Ollama's way, else Anthropic's. One that can't be read is not none: its
+/// client means to be somebody.
 fn presented(headers: &HeaderMap) -> Result<Option<&str>, Refusal> {
-    let bearer = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|value| {
-        let (scheme, token) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
-    });
-    let credential = bearer.or_else(|| headers.get("x-api-key").and_then(|value| value.to_str().ok()));
-    match credential {
-        Some(credential) if credential.len() > CREDENTIAL_BYTES_MAX => Err(Refusal::TooLong),
-        credential => Ok(credential),
-    }
+    let authorization = only(headers, &AUTHORIZATION)?;
+    let credential = match (authorization.and_then(bearer), only(headers, &X_API_KEY)?) {
+        (Some(token), _) => token,
+        // Beside it, `Authorization` may be for somebody on the way.
+        (None, Some(key)) => key.to_str().map_err(|_| Refusal::Unreadable)?,
+        (None, None) if authorization.is_some() => return Err(Refusal::Unreadable),
+        (None, None) => return Ok(None),
+    };
+    if credential.len() > CREDENTIAL_BYTES_MAX { Err(Refusal::TooLong) } else { Ok(Some(credential)) }
+}
+
+/// A field that is there once at most: of two, others on the way may have looked at the other one.
+fn only<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h HeaderValue>, Refusal> {
+    let mut values = headers.get_all(name).iter();
+    let first = values.next();
+    if values.next().is_some() { Err(Refusal::Unreadable) } else { Ok(first) }
+}
+
+fn bearer(value: &HeaderValue) -> Option<&str> {
+    let (scheme, token) = value.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then_some(token.trim())
 }
 
 #[cfg(test)]

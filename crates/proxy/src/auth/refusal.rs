@@ -3,7 +3,7 @@
 use metrics::{Counter, counter};
 use refrain_core::Code;
 
-use crate::failure::Failure;
+use crate::failure::{Challenge, Failure};
 
 macro_rules! refusals {
     ($($variant:ident = $label:literal, $message:literal;)*) => {
@@ -27,7 +27,8 @@ macro_rules! refusals {
 }
 
 refusals! {
-    NoCredential = "no_credential", "send an API key as `Authorization: Bearer <key>`";
+    NoCredential = "no_credential", "send an API key or a token as `Authorization: Bearer <key>`";
+    Unreadable = "unreadable", "this credential can't be read; send one, as `Authorization: Bearer <key>`";
     TooLong = "too_long", "this credential is too long to be one";
     UnknownKey = "unknown_key", "unknown API key; check the key or ask its operator";
     KeyExpired = "key_expired", "this API key has expired; ask its operator for another";
@@ -54,7 +55,17 @@ impl Refusal {
             Self::KeysAway => Code::IdentityUnavailable,
             _ => Code::Unauthorized,
         };
-        Failure::new(code, self.message())
+        Failure { challenge: self.challenge(), ..Failure::new(code, self.message()) }
+    }
+
+    /// Whether another credential of the kind that was sent would do.
+    fn challenge(self) -> Challenge {
+        match self {
+            Self::NoCredential | Self::CertificateUnknown | Self::CertificateExpired | Self::UserHeader => {
+                Challenge::Credential
+            }
+            _ => Challenge::Another,
+        }
     }
 }
 

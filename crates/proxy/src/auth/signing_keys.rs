@@ -88,6 +88,10 @@ impl KeySet {
         if keys.is_empty() { Err("no key in it verifies signatures") } else { Ok(Self(keys)) }
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     fn of_secret(secret: &str) -> Self {
         let key = DecodingKey::from_secret(secret.as_bytes());
         Self(vec![SigningKey { id: None, algorithm: None, key, written: Value::Null }])
@@ -183,7 +187,8 @@ impl Keys {
     }
 }
 
-fn read(file: &Path) -> Result<KeySet, String> {
+/// The set in a file. Blocks.
+pub(super) fn read(file: &Path) -> Result<KeySet, String> {
     let mut text = String::new();
     let open = File::open(file).and_then(|open| open.take(FILE_BYTES_MAX).read_to_string(&mut text));
     open.map_err(|error| error.to_string())?;
@@ -248,10 +253,14 @@ impl RemoteKeys {
         matches!(timeout(WAIT_MAX, ended.changed()).await, Ok(Ok(())))
     }
 
-    /// Whether a read is under way, or may be.
+    /// Whether a read is under way, or may be. One that is under way will do: whoever wanted another each time could have the
+    /// server asked without a pause.
     fn want(&self) -> bool {
         let mut reads = self.reads.lock();
-        let may = reads.under_way || reads.ended.is_none_or(|ended| ended.elapsed() >= UNKNOWN_KEY_PAUSE);
+        if reads.under_way {
+            return true;
+        }
+        let may = reads.ended.is_none_or(|ended| ended.elapsed() >= UNKNOWN_KEY_PAUSE);
         reads.wanted |= may;
         may
     }
@@ -307,7 +316,7 @@ impl RemoteKeys {
         if self.current.load().as_ref().is_some_and(|known| known.is(&keys)) {
             return;
         }
-        tracing::info!(jwt = %self.issuer, keys = keys.0.len(), "signing keys changed");
+        tracing::info!(jwt = %self.issuer, keys = keys.len(), "signing keys changed");
         self.current.store(Some(Arc::new(keys)));
         // After the keys, so that what the old ones verified is never taken for what the new ones did.
         self.generation.fetch_add(1, Ordering::Release);
@@ -317,11 +326,37 @@ impl RemoteKeys {
         let reads = self.reads.lock();
         KeySetStatus {
             issuer: self.issuer.clone(),
-            keys: self.current.load().as_ref().map_or(0, |keys| keys.0.len()),
+            keys: self.current.load().as_ref().map_or(0, |keys| keys.len()),
             reads: reads.successes,
             failures: reads.failures,
             age: reads.succeeded.map(|at| at.elapsed()),
             last_error: reads.last_error.clone(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use refrain_core::settings::Endpoint;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_wants_a_key_while_the_set_is_read_has_it_read_no_sooner_again() {
+        let endpoint = Endpoint::plain("sso", "127.0.0.1", 1);
+        let place = KeySetUrl { endpoint, path: "/keys".to_owned(), refresh: Duration::from_secs(300) };
+        let keys = Arc::new(RemoteKeys::new("corp".into(), place, Arc::default()));
+        assert!(keys.begin(Instant::now()));
+        let waits = tokio::spawn({
+            let keys = keys.clone();
+            async move { keys.refreshed().await }
+        });
+        tokio::task::yield_now().await;
+        keys.end(Err("away".to_owned()));
+        assert!(waits.await.unwrap(), "it waited for the read that was under way");
+        assert!(!keys.begin(Instant::now()), "anybody can make up a key");
+        assert!(!keys.refreshed().await && !keys.begin(Instant::now()), "nor is it read again at once");
+        tokio::time::advance(FAILED_PAUSE).await;
+        assert!(keys.begin(Instant::now()));
     }
 }

@@ -12,6 +12,7 @@ use refrain_core::{Code, KeyId, TenantId, UserId};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::failure::Challenge;
 
 const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
@@ -146,7 +147,7 @@ async fn identify(
 ) -> Result<Caller, Failure> {
     let mut headers = HeaderMap::new();
     for (name, value) in fields {
-        headers.append(*name, value.parse().unwrap());
+        headers.append(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
     }
     let arrival = Arrival { listener: &listener(anonymous), authority: None, certificate: None };
     auth.identify(arrival, methods, &headers).await
@@ -180,6 +181,25 @@ async fn an_unknown_key_is_refused_even_where_anonymous_is_allowed() {
     assert_eq!(identify(&auth, true, None, unknown).await.unwrap_err().code, Code::Unauthorized);
     assert_eq!(identify(&auth, false, None, &[]).await.unwrap_err().code, Code::Unauthorized);
     assert_eq!(identify(&auth, true, None, &[]).await.unwrap().identity.role, Role::Admin);
+}
+
+#[tokio::test]
+async fn a_credential_that_can_not_be_read_makes_nobody_anonymous() {
+    let auth = auth(vec![key("ann", "k1", KeyKind::Personal)], vec![]);
+    for odd in ["k1", "Basic azE6", "Bearer", "Bearer\tk1", "Bearer k\u{e9}y"] {
+        let failure = identify(&auth, true, None, &[("authorization", odd)]).await.unwrap_err();
+        assert_eq!((failure.code, failure.challenge), (Code::Unauthorized, Challenge::Another), "{odd}");
+    }
+    assert!(identify(&auth, true, None, &[("x-api-key", "k\u{e9}y")]).await.is_err());
+    for name in ["authorization", "x-api-key"] {
+        let value = if name == "authorization" { "Bearer k1" } else { "k1" };
+        assert!(identify(&auth, true, None, &[(name, value), (name, value)]).await.is_err(), "which one?");
+    }
+    // What is for a gateway on the way stands in nobody's way.
+    let both: &[_] = &[("authorization", "Basic azE6"), ("x-api-key", "k1")];
+    assert_eq!(identify(&auth, true, None, both).await.unwrap().key, Some("ann".into()));
+    let none = identify(&auth, false, None, &[]).await.unwrap_err();
+    assert_eq!(none.challenge, Challenge::Credential);
 }
 
 #[tokio::test]
@@ -301,7 +321,7 @@ proptest! {
         flipped[place.index(token.len())] ^= 1 << bit;
         // What no header can hold is never presented; spaces around a credential are none of it.
         let Ok(flipped) = String::from_utf8(flipped) else { return Ok(()) };
-        prop_assume!(http::HeaderValue::from_str(&flipped).is_ok() && flipped.trim().len() == token.len());
+        prop_assume!(HeaderValue::from_str(&flipped).is_ok() && flipped.trim().len() == token.len());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             assert!(bearer(&auth, &token).await.is_ok());
@@ -370,6 +390,33 @@ async fn a_route_takes_what_it_says_and_nothing_else() {
         identify(&both, false, None, known).await.is_ok()
             && identify(&both, false, None, token).await.is_ok()
     );
+}
+
+#[tokio::test]
+async fn a_token_that_two_tables_take_is_the_firsts_whatever_other_routes_made_of_it() {
+    let table = |name: &str, audience: &str| TokenIssuer {
+        id: name.into(),
+        audiences: vec![audience.to_owned()],
+        tenant: TokenTenant::Fixed(name.into()),
+        ..by_secret()
+    };
+    let auth = auth(vec![], vec![table("other", "elsewhere"), table("a", "refrain"), table("b", "refrain")]);
+    let token = format!("Bearer {}", signed(&claims()));
+    let only_b = [AuthMethod::Jwt(Some("b".into()))];
+    for (methods, tenant) in [(None, "a"), (Some(&only_b[..]), "b"), (None, "a"), (None, "a")] {
+        let caller = identify(&auth, false, methods, &[("authorization", token.as_str())]).await.unwrap();
+        assert_eq!(caller.identity.tenant.as_str(), tenant, "{methods:?}");
+    }
+}
+
+#[test]
+fn a_token_is_known_by_its_form_whatever_space_its_json_has() {
+    use base64::Engine as _;
+    for head in ["{\"alg\":\"HS256\"}", "{ \"alg\":\"HS256\"}", "{\n\"alg\"", "{\r\n\"alg\"", "{\t\"alg\""] {
+        let head = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(head);
+        assert!(tokens::is_token(&format!("{head}.e30.x")), "{head}");
+    }
+    assert!(!tokens::is_token("rfn_ey.x.y") && !tokens::is_token("eyJ.x"));
 }
 
 #[tokio::test]

@@ -39,11 +39,30 @@ pub(super) struct Tokens {
 struct VerifiedToken {
     /// Index of its issuer.
     issuer: usize,
+    /// Tables before that one which can never take it.
+    refused_by: Refused,
     caller: Caller,
     /// Seconds since 1970, leeway included.
     expires: u64,
     /// Of the keys that verified it.
     generation: u64,
+}
+
+/// Tables that can never take a token, by index; beyond 64 they are asked each time.
+#[derive(Clone, Copy, Debug, Default)]
+struct Refused(u64);
+
+impl Refused {
+    fn add(&mut self, index: usize) {
+        self.0 |= u32::try_from(index).ok().and_then(|index| 1_u64.checked_shl(index)).unwrap_or_default();
+    }
+
+    fn holds(self, index: usize) -> bool {
+        u32::try_from(index)
+            .ok()
+            .and_then(|index| self.0.checked_shr(index))
+            .is_some_and(|rest| rest & 1 == 1)
+    }
 }
 
 struct Issuer {
@@ -77,9 +96,11 @@ struct Unverified {
     iss: Option<String>,
 }
 
-/// Whether a credential has the form of a token: a JSON object and two more parts.
+/// Whether a credential has the form of a token: a JSON object and two more parts. `{` and what may follow it in JSON, a
+/// quote or white space, are `ey` or `ew` in base64.
 pub(super) fn is_token(credential: &str) -> bool {
-    credential.starts_with("eyJ") && credential.bytes().filter(|byte| *byte == b'.').count() == 2
+    (credential.starts_with("ey") || credential.starts_with("ew"))
+        && credential.bytes().filter(|byte| *byte == b'.').count() == 2
 }
 
 impl Tokens {
@@ -123,9 +144,20 @@ impl Tokens {
     pub(super) async fn bearer(&self, token: &str, methods: Methods<'_>) -> Result<Caller, Refusal> {
         let digest = self.verified.digest("", token);
         match self.remembered(&digest) {
-            Some(known) if self.issuers[known.issuer].is_bearer(methods) => Ok(known.caller),
+            Some(known) if self.is_first(&known, methods) => Ok(known.caller),
             Some(_) | None => self.verify_bearer(token, methods, digest).await,
         }
+    }
+
+    /// Whether a remembered token would come to the same here: another route may leave out the table that is asked first.
+    fn is_first(&self, known: &VerifiedToken, methods: Methods<'_>) -> bool {
+        let Some((own, before)) = self.issuers[..=known.issuer].split_last() else { return false };
+        let takes = |(index, issuer): (usize, &Issuer)| {
+            issuer.settings.issuer == own.settings.issuer
+                && issuer.is_bearer(methods)
+                && !known.refused_by.holds(index)
+        };
+        own.is_bearer(methods) && !before.iter().enumerate().any(takes)
     }
 
     /// One issuer may stand in several tables, for several audiences: the first that takes the token has it.
@@ -137,6 +169,7 @@ impl Tokens {
     ) -> Result<Caller, Refusal> {
         let unverified: Unverified = part(token, 1)?;
         let mut refusal = Refusal::TokenIssuer;
+        let mut refused_by = Refused::default();
         for (index, issuer) in self.issuers.iter().enumerate() {
             let is_its = Some(&issuer.settings.issuer) == unverified.iss.as_ref();
             if !is_its || !issuer.is_bearer(methods) {
@@ -145,10 +178,15 @@ impl Tokens {
             match issuer.verify(token).await {
                 Ok((claims, generation)) => {
                     let caller = issuer.caller(&claims)?;
-                    self.remember(digest, (index, caller.clone()), &claims, generation);
+                    self.remember(digest, (index, refused_by), caller.clone(), (&claims, generation));
                     return Ok(caller);
                 }
-                Err(reason) => refusal = reason,
+                Err(reason) => {
+                    if reason == Refusal::TokenAudience {
+                        refused_by.add(index);
+                    }
+                    refusal = reason;
+                }
             }
         }
         Err(refusal)
@@ -179,7 +217,7 @@ impl Tokens {
         }
         let (claims, generation) = issuer.verify(token).await?;
         let caller = issuer.user_of(&service.caller, &claims)?;
-        self.remember(digest, (index, caller.clone()), &claims, generation);
+        self.remember(digest, (index, Refused::default()), caller.clone(), (&claims, generation));
         Ok(caller)
     }
 
@@ -190,11 +228,17 @@ impl Tokens {
         (now() < known.expires && known.generation == issuer.keys.generation()).then_some(known)
     }
 
-    fn remember(&self, digest: Digest, (issuer, caller): (usize, Caller), claims: &Claims, generation: u64) {
+    fn remember(
+        &self,
+        digest: Digest,
+        (issuer, refused_by): (usize, Refused),
+        caller: Caller,
+        (claims, generation): (&Claims, u64),
+    ) {
         let leeway = self.issuers[issuer].settings.leeway.as_secs();
         let Some(expires) = claims.expires().map(|expires| expires.saturating_add(leeway)) else { return };
         let now = now();
-        let token = VerifiedToken { issuer, caller, expires, generation };
+        let token = VerifiedToken { issuer, refused_by, caller, expires, generation };
         self.verified.insert(digest, token, |other| other.expires <= now);
     }
 }

@@ -10,6 +10,9 @@ use super::state::{LimitState, Terms};
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LEFT: HeaderName = HeaderName::from_static("ratelimit");
 
+/// Largest integer of a structured field (RFC 9651, section 3.3.1).
+const INTEGER_MAX: u128 = 999_999_999_999_999;
+
 /// What is told of all limits that a request met.
 #[derive(Debug, Default)]
 pub(crate) struct Fields {
@@ -24,7 +27,7 @@ impl Fields {
         self.policy.push_str(&terms.policy);
         for (term, Reading { left, reset }) in terms.rates.iter().zip(readings) {
             separate(&mut self.left);
-            let seconds = reset.as_millis().div_ceil(1000);
+            let seconds = reset.as_millis().div_ceil(1000).min(INTEGER_MAX);
             // Writing to a string can't fail.
             let _ = write!(self.left, "\"{}\";r={left};t={seconds}", term.name);
         }

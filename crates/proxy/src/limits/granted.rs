@@ -3,14 +3,17 @@
 use std::sync::Arc;
 
 use refrain_core::Usage;
-use refrain_core::settings::{HitCost, Measure};
+use refrain_core::settings::{HitCost, Measure, Rate, Window};
+use tokio::time::Instant;
 
 use super::local::{self, Held, units};
-use super::state::{LimitState, Terms};
+use super::state::{LimitResult, LimitState, Term, Terms};
 use super::subject::Subject;
 use super::{Estimate, now_ms, shared};
 use crate::metrics::Outcome;
 use crate::tally::Spent;
+
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
 /// A request's hold on all limits that let it in.
 #[derive(Debug, Default)]
@@ -41,6 +44,22 @@ pub(super) struct Hold {
     subject: Subject,
     held: Held,
     estimate: Estimate,
+    taken: Moment,
+}
+
+/// When something was taken.
+#[derive(Clone, Copy, Debug)]
+struct Moment {
+    /// In Unix milliseconds of whoever counts.
+    unix_ms: u64,
+    at: Instant,
+}
+
+impl Moment {
+    fn is_of_former_day(self) -> bool {
+        let since = u64::try_from(self.at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.unix_ms / DAY_MS != self.unix_ms.saturating_add(since) / DAY_MS
+    }
 }
 
 impl Granted {
@@ -58,9 +77,17 @@ impl Granted {
         self.holds.iter().any(|hold| hold.terms.counts_tokens())
     }
 
-    /// The most tokens of a prompt that all limits can ever let through at once, and whether this one has more, about.
+    /// Whether its prompt has more tokens, about, than some limit ever lets through at once.
     pub(super) fn is_over_limit(&self) -> bool {
-        self.holds.iter().any(|hold| hold.terms.is_over(hold.estimate))
+        self.holds.iter().any(Hold::is_over_limit)
+    }
+
+    /// Its prompt never fits: it counts for nothing, and the limits that it never fits into count that.
+    pub(super) fn refuse_for_ever(&mut self) {
+        self.take_back();
+        for hold in self.holds.iter().filter(|hold| hold.is_over_limit()) {
+            hold.limit.count(LimitResult::TooLarge);
+        }
     }
 
     /// Its answer has ended, in whichever way: this is what it has cost.
@@ -94,23 +121,32 @@ impl Hold {
         limit: Arc<LimitState>,
         terms: Arc<Terms>,
         subject: Subject,
-        held: Held,
+        (held, unix_ms): (Held, u64),
         estimate: Estimate,
     ) -> Self {
-        Self { limit, terms, subject, held, estimate }
+        let taken = Moment { unix_ms, at: Instant::now() };
+        Self { limit, terms, subject, held, estimate, taken }
+    }
+
+    fn is_over_limit(&self) -> bool {
+        self.terms.is_over(self.estimate)
     }
 
     fn end(&self, cost: Cost) {
-        let Self { limit, terms, subject, held, estimate } = self;
+        let Self { limit, terms, subject, held, estimate, taken } = self;
         let refunds_request = matches!(cost, Cost::Nothing);
         // Most requests are counted once, and that's that.
         if terms.concurrency.is_none() && !terms.counts_tokens() && !refunds_request {
             return;
         }
-        let more = |measure: Measure, units_max: u64| {
-            let taken = units(measure, units_max, *estimate);
+        let is_of_former_day = taken.is_of_former_day();
+        let more = |term: &Term| {
+            let Rate { measure, window, .. } = term.rate;
+            let taken = units(measure, term.pace.units_max(), *estimate);
             let used = used(cost, measure, limit.config.hits, estimate.input_tokens);
-            signed(used).saturating_sub(signed(taken))
+            let more = signed(used).saturating_sub(signed(taken));
+            // Midnight has given back already what was taken before.
+            if window == Window::Day && is_of_former_day { more.max(0) } else { more }
         };
         match held {
             Held::Here(count) => local::settle(limit, terms, (subject, *count), &more, now_ms()),

@@ -7,7 +7,7 @@ use refrain_core::settings::{Measure, Rate};
 
 use super::Estimate;
 use super::meter::Reading;
-use super::state::{LimitResult, LimitState, Terms};
+use super::state::{LimitResult, LimitState, Term, Terms};
 use super::subject::Subject;
 use super::table::{Count, Counts};
 
@@ -21,6 +21,8 @@ pub(super) struct Taken {
     pub(super) held: Held,
     /// Requests under way, this one included if it was let in.
     pub(super) in_flight: u32,
+    /// When, in Unix milliseconds of whoever counts.
+    pub(super) now_ms: u64,
     /// What is left, in the order of the terms' rates.
     pub(super) readings: [Reading; Rate::SLOTS],
     /// Why nothing was taken; none: it was.
@@ -74,7 +76,7 @@ pub(super) fn units(measure: Measure, units_max: u64, estimate: Estimate) -> u64
 impl Taken {
     /// Nobody counts it.
     pub(super) fn uncounted() -> Self {
-        Self { held: Held::Nowhere, in_flight: 0, readings: Default::default(), lack: None }
+        Self { held: Held::Nowhere, in_flight: 0, now_ms: 0, readings: Default::default(), lack: None }
     }
 }
 
@@ -98,7 +100,7 @@ pub(super) fn take(
         let readings = read(counts, terms, now_ms);
         (counts.in_flight, readings, lack)
     });
-    Taken { held: Held::Here(count), in_flight, readings, lack }
+    Taken { held: Held::Here(count), in_flight, now_ms, readings, lack }
 }
 
 /// What [`take`] would say. Takes nothing.
@@ -142,12 +144,12 @@ fn read(counts: &mut Counts, terms: &Terms, now_ms: u64) -> [Reading; Rate::SLOT
     readings
 }
 
-/// Adds what came to light when a request had ended: by measure, of requests, input and output tokens. Gives its place back.
+/// Adds what came to light of each rate when a request had ended. Gives its place back.
 pub(super) fn settle(
     limit: &LimitState,
     terms: &Terms,
     (subject, count): (&Subject, Count),
-    more: &dyn Fn(Measure, u64) -> i64,
+    more: &dyn Fn(&Term) -> i64,
     now_ms: u64,
 ) {
     limit.table.again(subject, count, |counts| {
@@ -155,7 +157,7 @@ pub(super) fn settle(
         for term in &terms.rates {
             let meter = &mut counts.meters[term.rate.slot()];
             meter.drain(term.pace, now_ms);
-            meter.add(term.pace, more(term.rate.measure, term.pace.units_max()));
+            meter.add(term.pace, more(term));
         }
         read(counts, terms, now_ms);
     });

@@ -80,7 +80,9 @@ async fn take_all(snapshot: &Snapshot, admitted: &Admitted, fields: &mut Fields)
         let Caller { key, identity, .. } = &admitted.caller;
         let terms = limit.terms(key.as_ref(), &identity.tenant);
         let taken = match take(quotas, (limit, terms), &subject, estimate).await {
-            Ok(Taken { lack: None, held, in_flight, readings }) => Ok((held, in_flight, readings)),
+            Ok(Taken { lack: None, held, in_flight, readings, now_ms }) => {
+                Ok(((held, now_ms), in_flight, readings))
+            }
             Ok(Taken { lack: Some(lack), in_flight, readings, .. }) => {
                 limit.count(lack.result());
                 fields.add(limit, terms, &readings[..terms.rates.len()], in_flight);
@@ -90,7 +92,7 @@ async fn take_all(snapshot: &Snapshot, admitted: &Admitted, fields: &mut Fields)
         };
         let (held, in_flight, readings) = taken.inspect_err(|_| granted.take_back())?;
         limit.count(LimitResult::Admitted);
-        if !matches!(held, Held::Nowhere) {
+        if !matches!(held.0, Held::Nowhere) {
             fields.add(limit, terms, &readings[..terms.rates.len()], in_flight);
         }
         granted.add(Hold::new(limit.clone(), terms.clone(), subject, held, estimate));
@@ -144,7 +146,7 @@ pub(crate) fn check_length(granted: Option<&mut Granted>, request: &ParsedReques
     let Some(granted) = granted.filter(|granted| granted.is_over_limit() && !request.has_media()) else {
         return Ok(());
     };
-    granted.take_back();
+    granted.refuse_for_ever();
     Err(over_limit())
 }
 

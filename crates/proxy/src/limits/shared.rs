@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use refrain_cache::{QuotaRate, QuotaTold, Quotas, StoreTrouble};
-use refrain_core::settings::{Measure, Rate};
+use refrain_core::settings::Rate;
 
 use super::Estimate;
 use super::local::{Held, Lack, Taken, What, units};
@@ -31,7 +31,7 @@ pub(super) async fn take(
     let (readings, longest) = read(terms, &told, estimate);
     let lack = told.held.is_none().then(|| longest.unwrap_or_else(Lack::of_concurrency));
     let held = told.held.map_or(Held::Nowhere, |hold| Held::Shared(Box::new((quotas.clone(), hold))));
-    Ok(Taken { held, in_flight: told.in_flight, readings, lack })
+    Ok(Taken { held, in_flight: told.in_flight, now_ms: told.now_ms, readings, lack })
 }
 
 /// What [`take`] would say. Takes nothing.
@@ -54,8 +54,8 @@ pub(super) async fn look(
 }
 
 /// What came to light when a request had ended, in the order of the terms' rates.
-pub(super) fn settled(terms: &Terms, more: &dyn Fn(Measure, u64) -> i64) -> Vec<QuotaRate> {
-    terms.rates.iter().map(|term| rate(term, more(term.rate.measure, term.pace.units_max()))).collect()
+pub(super) fn settled(terms: &Terms, more: &dyn Fn(&Term) -> i64) -> Vec<QuotaRate> {
+    terms.rates.iter().map(|term| rate(term, more(term))).collect()
 }
 
 fn wanted(term: &Term, estimate: Estimate) -> i64 {

@@ -18,6 +18,7 @@ pub(crate) struct LimitState {
     own: Arc<Terms>,
     keys: BTreeMap<KeyId, Arc<Terms>>,
     tenants: BTreeMap<TenantId, Arc<Terms>>,
+    counts_tokens: bool,
     results: [Counter; LimitResult::ALL.len()],
 }
 
@@ -121,10 +122,18 @@ impl LimitState {
         let terms = |quota| Arc::new(Terms::of(&config.id, quota));
         let limit = config.id.as_str();
         let result = |result: LimitResult| counter!("refrain_limit_requests_total", "limit" => limit.to_owned(), "result" => result.as_str());
+        let own = terms(&config.quota);
+        let keys: BTreeMap<_, _> =
+            config.keys.iter().map(|(key, quota)| (key.clone(), terms(quota))).collect();
+        let tenants: BTreeMap<_, _> =
+            config.tenants.iter().map(|(tenant, quota)| (tenant.clone(), terms(quota))).collect();
+        let counts = |terms: &Arc<Terms>| terms.counts_tokens();
+        let counts_tokens = counts(&own) || keys.values().any(counts) || tenants.values().any(counts);
         Self {
-            own: terms(&config.quota),
-            keys: config.keys.iter().map(|(key, quota)| (key.clone(), terms(quota))).collect(),
-            tenants: config.tenants.iter().map(|(tenant, quota)| (tenant.clone(), terms(quota))).collect(),
+            counts_tokens,
+            own,
+            keys,
+            tenants,
             results: LimitResult::ALL.map(result),
             config: config.clone(),
             table,
@@ -135,6 +144,11 @@ impl LimitState {
     pub(crate) fn terms(&self, key: Option<&KeyId>, tenant: &TenantId) -> &Arc<Terms> {
         let by_key = key.and_then(|key| self.keys.get(key));
         by_key.or_else(|| self.tenants.get(tenant)).unwrap_or(&self.own)
+    }
+
+    /// Whether tokens are counted, of anybody.
+    pub(crate) fn counts_tokens(&self) -> bool {
+        self.counts_tokens
     }
 
     /// Counts what became of a request.

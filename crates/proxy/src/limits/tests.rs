@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
 use refrain_core::Usage;
 use refrain_core::settings::{HitCost, LimitBy, LimitPlace, Measure, Quota, Rate, RateLimit, Window};
@@ -61,7 +62,7 @@ fn ask(limit: &Arc<LimitState>, input_tokens: u64, now_ms: u64) -> Result<Grante
         return Err(lack.what);
     }
     let mut granted = Granted::default();
-    granted.add(Hold::new(limit.clone(), terms, subject(), taken.held, estimate));
+    granted.add(Hold::new(limit.clone(), terms, subject(), (taken.held, taken.now_ms), estimate));
     Ok(granted)
 }
 
@@ -164,6 +165,19 @@ fn a_request_that_another_limit_refuses_counts_for_nothing() {
     assert!(ask(&limit, 0, super::now_ms()).is_err());
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_midnight_has_given_back_is_not_given_back_again() {
+    let per_day = Rate { measure: Measure::InputTokens, window: Window::Day, limit: 1_000, burst: 1_000 };
+    let limit = state(config(vec![per_day], None));
+    let mut long = ask(&limit, 1_000, super::now_ms()).unwrap();
+    long.settle(&spent(Outcome::Miss, Usage { input_tokens: Some(10), ..Usage::default() }));
+    tokio::time::advance(Duration::from_secs(86_400)).await;
+    let _other = ask(&limit, 700, super::now_ms()).unwrap();
+    drop(long);
+    assert_eq!(ask(&limit, 301, super::now_ms()).unwrap_err(), What::Rate(0));
+    assert!(ask(&limit, 300, super::now_ms()).is_ok());
+}
+
 #[test]
 fn a_prompt_beyond_the_limit_waits_for_all_of_it_and_pays_the_rest() {
     let limit = state(config(vec![per_minute(Measure::InputTokens, 100)], None));
@@ -208,4 +222,16 @@ fn policies_are_told_as_structured_fields() {
         headers["ratelimit"],
         "\"per-user-rpm\";r=59;t=1, \"per-user-otpd\";r=5000;t=0, \"per-user-concurrency\";r=3"
     );
+}
+
+#[test]
+fn a_debt_for_ages_is_still_a_structured_field() {
+    let day = Rate { measure: Measure::OutputTokens, window: Window::Day, limit: 1, burst: 1 };
+    let limit = state(config(vec![day], None));
+    let mut readings = [super::meter::Reading::default()];
+    readings[0].reset = Duration::from_secs(u64::MAX);
+    let (mut fields, mut headers) = (super::LimitFields::default(), http::HeaderMap::new());
+    fields.add(&limit, &terms(&limit), &readings, 0);
+    fields.write(&mut headers);
+    assert_eq!(headers["ratelimit"], "\"per-user-otpd\";r=0;t=999999999999999", "15 digits at most");
 }

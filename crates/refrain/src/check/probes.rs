@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
-use refrain_core::settings::{Embedder, Endpoint, Listener, Store};
+use refrain_core::settings::{Embedder, Endpoint, Listener, SigningKeys, Store};
 use refrain_core::{PoolId, Settings, Tasks};
 use refrain_proxy::{Policies, Snapshot};
 use refrain_upstream::{Client, ClientTls, Ping, Upstreams};
@@ -36,6 +36,7 @@ pub(super) async fn all(settings: &Settings, running: bool) -> Vec<Finding> {
         findings.push(self::embedder(embedder).await);
     }
     findings.extend(super::policies::all(settings).await);
+    findings.extend(signing_keys(settings).await);
     findings.extend(endpoints(settings).await);
     findings
 }
@@ -122,6 +123,28 @@ async fn embed(settings: Embedder) -> Result {
         Ok(_) => Ok(Well { latency: Some(started.elapsed()), note: String::new() }),
         Err(reason) => Err(failed(format!("{}; the model does not embed a word", reason.as_str()))),
     }
+}
+
+/// Reads the keys of each issuer that has any to read.
+async fn signing_keys(settings: &Settings) -> Vec<Finding> {
+    let client = Client::new(ClientTls::native(), Tasks::new());
+    let mut findings = Vec::new();
+    for issuer in &settings.tokens {
+        let what = match &issuer.keys {
+            SigningKeys::Url(place) => format!("read keys from {}", place.endpoint.id),
+            SigningKeys::File(file) => format!("read keys from {}", file.display()),
+            SigningKeys::Secret(_) => continue,
+        };
+        let started = Instant::now();
+        let read = refrain_proxy::read_signing_keys(&issuer.keys, client.clone()).await;
+        let result = match read {
+            Ok(1) => Ok(Well { latency: Some(started.elapsed()), note: "1 key".to_owned() }),
+            Ok(count) => Ok(Well { latency: Some(started.elapsed()), note: format!("{count} keys") }),
+            Err(error) => Err(failed(format!("{error}; nobody can say whether its tokens are right"))),
+        };
+        findings.push(Finding { name: format!("jwt.{}", issuer.id), what, result });
+    }
+    findings
 }
 
 async fn endpoints(settings: &Settings) -> Vec<Finding> {
@@ -221,6 +244,32 @@ mod tests {
         let expected = [("listener.main", true), ("admin", false), ("store", true), ("pool.upstream", false)];
         assert_eq!(results(&settings).await, expected.map(|(name, ok)| (name.to_owned(), ok)));
         assert!(!new_dir.exists(), "a check makes nothing");
+    }
+
+    #[tokio::test]
+    async fn keys_that_tokens_need_are_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("here.json");
+        let key =
+            r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+        std::fs::write(&file, key).unwrap();
+        let jwt = |name: &str, keys: &str| {
+            format!("[jwt.{name}]\nissuer = \"i\"\naudience = [\"a\"]\ntenant = \"t\"\n{keys}\n")
+        };
+        let text = ["[pool.p]\nendpoints = [\"http://127.0.0.1:1\"]\n[route.r]\npool = \"p\"\n".to_owned()]
+            .into_iter()
+            .chain(
+                [("here", "jwks_file = \"here.json\""), ("gone", "jwks_file = \"gone.json\"")]
+                    .map(|(n, k)| jwt(n, k)),
+            )
+            .chain([jwt("away", "jwks_url = \"http://127.0.0.1:1/keys\"")]);
+        let source =
+            refrain_config::Source::from_text(dir.path().join("refrain.toml"), text.collect::<String>(), []);
+        let settings = refrain_config::load(&source).unwrap().settings;
+        let findings = signing_keys(&settings).await;
+        let found: Vec<_> =
+            findings.iter().map(|finding| (finding.name.as_str(), finding.result.is_ok())).collect();
+        assert_eq!(found, [("jwt.away", false), ("jwt.gone", false), ("jwt.here", true)], "{findings:?}");
     }
 
     fn judged(status: StatusCode, credentials: Credentials) -> bool {

@@ -3,7 +3,8 @@
 use parking_lot::Mutex;
 use refrain_tests::fake::{Answer, FakeUpstream};
 use refrain_tests::{
-    Ask, Config, Person, Refrain, Reply, Signer, eventually, seconds_from_now, shared_secret_token,
+    Ask, Authority, Config, Person, Refrain, Reply, Signer, TlsFront, eventually, python, seconds_from_now,
+    shared_secret_token,
 };
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -194,4 +195,74 @@ async fn a_front_ends_users_are_those_that_its_signed_header_names() {
     assert_eq!(refrain.send(&alone).await.status, 401, "what names a user lets nobody in");
     let shown = shown(&refrain, None).await;
     assert!(!shown.contains(SECRET) && !shown.contains(&ann));
+}
+
+#[tokio::test]
+async fn keys_are_read_by_https_from_whom_the_given_authority_vouches_for_and_from_nobody_else() {
+    let (server, keys) = key_server().await;
+    let signer = Signer::new("one");
+    *keys.lock() = Some(Signer::key_set(&[&signer]));
+    let (authority, dir) = (Authority::new(), tempfile::tempdir().unwrap());
+    let front = TlsFront::start(server.address(), authority.server(&["localhost"])).await;
+    let fake = FakeUpstream::start().await;
+    let ann = signer.token(&claims("ann", "acme"));
+    let trusting = |who: &Authority, name: &str| {
+        let file = dir.path().join(name);
+        who.write_root(&file);
+        let tables = corp(&server).replace(&server.url(), &front.url());
+        config(&fake, &tables.replace("refresh =", &format!("ca_file = {file:?}\nrefresh =")))
+    };
+    let refrain = Refrain::start(&trusting(&authority, "ours.pem")).await;
+    let admitted = async || (refrain.send(&chat("hello", &ann)).await.status == 200).then_some(());
+    eventually("keys by https", admitted).await;
+    assert_eq!(front.greetings()[0].server_name.as_deref(), Some("localhost"));
+
+    let asked = server.requests("/realm/certs").len();
+    let refrain = Refrain::start(&trusting(&Authority::new(), "others.pem")).await;
+    let unsure = refrain.send(&chat("hello", &ann)).await;
+    assert_eq!((unsure.status, unsure.header("retry-after").as_str()), (503, "1"), "{}", unsure.text());
+    let told =
+        async || refrain.readiness().await["signing_keys"][0]["last_error"].as_str().map(str::to_owned);
+    eventually("why keys are not read", told).await;
+    assert_eq!(server.requests("/realm/certs").len(), asked, "nothing is asked of whom nobody vouches for");
+}
+
+#[tokio::test]
+async fn the_openai_client_takes_tokens_and_keys_and_understands_a_refusal() {
+    let (server, keys) = key_server().await;
+    let signer = Signer::new("one");
+    *keys.lock() = Some(Signer::key_set(&[&signer]));
+    let (fake, bob) = (FakeUpstream::start().await, Person::new("bob", "acme"));
+    let config = config(&fake, &corp(&server)).people(&[&bob]).route("auth = [\"jwt:corp\", \"key\"]");
+    let refrain = Refrain::start(&config).await;
+    let ann = signer.token(&claims("ann", "acme"));
+    let admitted = async || (refrain.send(&chat("hello", &ann)).await.status == 200).then_some(());
+    eventually("the issuer's keys", admitted).await;
+    let ask = async |credential: &str| {
+        let arguments = json!({ "model": "gemma", "messages": [{ "role": "user", "content": "hello" }] });
+        let job = json!({ "base_url": refrain.url(), "api_key": credential,
+            "jobs": [{ "call": "chat", "arguments": arguments }] });
+        python("openai_calls.py", &job).await[0].clone()
+    };
+    assert_eq!(ask(&ann).await["cache_status"], "refrain; fwd=miss");
+    assert!(ask(&ann).await["cache_status"].as_str().unwrap().starts_with("refrain; hit"));
+    assert_eq!(ask(&bob.token()).await["cache_status"], "refrain; fwd=miss", "another person");
+    let late = json!({ "iss": "https://sso", "aud": "refrain", "sub": "ann", "org": "acme", "exp": seconds_from_now(-600) });
+    let refused = ask(&signer.token(&late)).await;
+    assert_eq!(
+        (&refused["error"], &refused["status"]),
+        (&json!("AuthenticationError"), &json!(401)),
+        "{refused}"
+    );
+    assert!(refused["body"]["message"].as_str().unwrap().contains("expired"), "{refused}");
+
+    let challenge = async |ask: Ask| {
+        let refused = refrain.send(&ask).await;
+        assert_eq!(refused.status, 401);
+        refused.header("www-authenticate")
+    };
+    assert_eq!(challenge(Ask::chat("hello")).await, "Bearer realm=\"refrain\"");
+    for ask in [chat("hello", "rfn_wrong"), chat("hello", &signer.token(&late))] {
+        assert_eq!(challenge(ask).await, "Bearer realm=\"refrain\", error=\"invalid_token\"");
+    }
 }

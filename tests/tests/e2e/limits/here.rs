@@ -122,6 +122,43 @@ async fn what_passes_the_cache_is_counted_as_it_passes_or_by_what_had_passed_whe
 }
 
 #[tokio::test]
+async fn who_joins_an_answer_whose_first_client_has_left_pays_for_it() {
+    let [ann] = people();
+    let lines = "output_tokens_per_minute = 10";
+    let (fake, refrain) = start_with(|config| limited(config.people(&[&ann]), lines)).await;
+    let pieces: Vec<String> = (0..30).map(|nth| format!("piece {nth}")).collect();
+    let gate = Gate::default();
+    fake.next(Answer::stream("text/event-stream", openai::chat_events(&pieces, "stop", true)).gate(3, &gate));
+    let ask = fresh(1).streamed().by(&ann);
+    let [mut first, mut joins] = [refrain.open(&ask).await, refrain.open(&ask).await];
+    first.until("piece 0").await;
+    joins.until("piece 0").await;
+    drop(first);
+    refrain.counted("refrain_responses_total", &[("ended", "left")], 1.0).await;
+    gate.open();
+    joins.whole().await;
+    assert_eq!(fake.posts(), 1);
+    let refused = async || (refrain.send(&fresh(2).by(&ann)).await.status == 429).then_some(());
+    eventually("a debt of tokens", refused).await;
+}
+
+#[tokio::test]
+async fn an_answer_whose_tokens_are_counted_is_not_asked_for_compressed() {
+    let [ann] = people();
+    for (lines, encoding) in [("output_tokens_per_day = 10", ""), ("requests_per_day = 10", "gzip")] {
+        let change = |config: refrain_tests::Config| {
+            limited(config.people(&[&ann]).without_cache().route("cache = false"), lines)
+        };
+        let (fake, refrain) = start_with(change).await;
+        let reply = refrain.send(&fresh(1).by(&ann).header("accept-encoding", "gzip")).await;
+        assert_eq!(
+            (reply.status, fake.last_post().header("accept-encoding").concat()),
+            (200, encoding.to_owned())
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_prompt_that_can_never_fit_is_told_not_to_come_again() {
     let [ann] = people();
     let lines = "input_tokens_per_minute = 100\nrequests_per_day = 10";
@@ -129,6 +166,7 @@ async fn a_prompt_that_can_never_fit_is_told_not_to_come_again() {
     let long = refrain.send(&Ask::chat(&"word ".repeat(1000)).by(&ann)).await;
     assert_eq!((long.status, long.header("x-should-retry").as_str()), (429, "false"), "{}", long.text());
     assert!(long.text().contains("request_over_limit"), "{}", long.text());
+    refrain.counted(RESULTS, &[("result", "too_large")], 1.0).await;
     assert_eq!(fake.posts(), 0);
     let short = refrain.send(&Ask::chat("hello").by(&ann)).await;
     assert_eq!(short.status, 200, "{}", short.text());

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use refrain_tests::fake::{Answer, FakeUpstream, Gate, openai};
-use refrain_tests::redis::{Flavour, RedisCluster, RedisServer};
-use refrain_tests::{Config, Person, Refrain, eventually};
+use refrain_tests::redis::{Flavour, Passage, RedisCluster, RedisServer, Relay};
+use refrain_tests::{Client, Config, Person, Refrain, eventually};
 
 use super::{RESULTS, answer, check_exact, check_refused, crowd, fresh, limited, people};
 
@@ -131,4 +131,50 @@ async fn while_redis_is_away_each_counts_for_itself_or_none_or_refuses() {
         }
         refrain.counted(RESULTS, &[("result", "unavailable")], 2.0).await;
     }
+}
+
+/// A proxy whose user has this limit, in a Redis that other proxies have asked before.
+async fn behind(relay: &Relay, fake: &FakeUpstream, secret: &Path, ann: &Person, lines: &str) -> Refrain {
+    let redis = format!("url = \"redis://{}\"\n{CALM}", relay.address());
+    let config = Config::new(&fake.url()).people(&[ann]).redis(secret, &redis).without_cache();
+    start(&limited(config.route("cache = false"), lines)).await
+}
+
+#[tokio::test]
+async fn a_thread_that_has_yet_to_connect_lets_nobody_down() {
+    let [ann] = people();
+    let (fake, dir) = (FakeUpstream::start().await, tempfile::tempdir().unwrap());
+    let redis = RedisServer::start(Flavour::Plain).await;
+    let relay = Relay::start(redis.address()).await;
+    let lines = "requests_per_day = 100\ntimeout = \"390ms\"\non_error = \"refuse\"";
+    let secret = dir.path().join("secret");
+    let (former, refrain) = (
+        behind(&relay, &fake, &secret, &ann, lines).await,
+        behind(&relay, &fake, &secret, &ann, lines).await,
+    );
+    // From here on the server knows the script.
+    let asked = async || (former.send(&fresh(1).by(&ann)).await.status == 200).then_some(());
+    eventually("a request that is counted", asked).await;
+    // Connecting and asking take longer than a request waits for its limits, and asking alone does not.
+    relay.set(Passage::Delayed(Duration::from_millis(200))).await;
+    let reply = refrain.send(&fresh(2).by(&ann)).await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+}
+
+#[tokio::test]
+async fn a_moment_of_slowness_takes_no_place_for_as_long_as_a_lease_lasts() {
+    let [ann] = people();
+    let (fake, dir) = (FakeUpstream::start().await, tempfile::tempdir().unwrap());
+    let redis = RedisServer::start(Flavour::Plain).await;
+    let relay = Relay::start(redis.address()).await;
+    let lines = "concurrency = 1\ntimeout = \"500ms\"\non_error = \"refuse\"";
+    let refrain = behind(&relay, &fake, &dir.path().join("secret"), &ann, lines).await;
+    let client = Client::http(refrain.address());
+    let asked = async || (client.send(&fresh(1).by(&ann)).await.status == 200).then_some(());
+    eventually("a request that is counted", asked).await;
+    relay.set(Passage::Held).await;
+    assert_eq!(client.send(&fresh(2).by(&ann)).await.status, 503);
+    relay.set(Passage::Open).await;
+    // Sooner than the lease ends.
+    eventually("room for one", asked).await;
 }

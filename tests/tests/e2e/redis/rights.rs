@@ -4,7 +4,7 @@ use refrain_tests::redis::{Flavour, RedisCluster, RedisServer};
 use refrain_tests::{Ask, Config, Refrain, Reply, eventually};
 use serde_json::json;
 
-use super::{CALM, ERRORS, Fleet, PARAPHRASE, QUESTION, detail, look, report, runs, stored};
+use super::{CALM, ERRORS, Fleet, PARAPHRASE, QUESTION, detail, look, report, run, runs, stored};
 
 const DOCS: &str = include_str!("../../../../docs/operations.md");
 
@@ -110,13 +110,35 @@ async fn the_documented_rights_suffice_in_a_redis_cluster() {
     }
 }
 
+fn shared_limit(config: Config) -> Config {
+    let limit = "[limit.all]\nby = [\"tenant\"]\nrequests_per_day = 2\nconcurrency = 1\ntimeout = \"2s\"\non_error = \"refuse\"";
+    config.route("limits = [\"all\"]").tables(limit)
+}
+
+#[tokio::test]
+async fn check_names_the_rights_that_shared_limits_lack() {
+    let redis = RedisServer::start(Flavour::Plain).await;
+    admit(&redis, &["every server"]).await;
+    let fleet = Fleet::at(&redis.url_as("refrain:PASSWORD")).await;
+    let path = shared_limit(fleet.config()).write(fleet.dir.path());
+    let (is_well, said) = run(&path, "check").await;
+    assert!(!is_well && said.contains("PEXPIRE, ZADD, ZCARD, ZREM, ZREMRANGEBYSCORE"), "{said}");
+    let path = fleet.config().write(fleet.dir.path());
+    assert!(run(&path, "check").await.0, "without such limits nobody needs them");
+    admit(&redis, &["shared limits"]).await;
+    let path = shared_limit(fleet.config()).write(fleet.dir.path());
+    let (is_well, said) = run(&path, "check").await;
+    assert!(is_well, "{said}");
+    assert_eq!(redis.command(&["DBSIZE"]).await.integer(), 0, "a check leaves nothing behind");
+}
+
 #[tokio::test]
 async fn the_documented_rights_suffice_for_shared_limits() {
     let redis = RedisServer::start(Flavour::Plain).await;
     admit(&redis, &["every server", "shared limits"]).await;
     let fleet = Fleet::at(&redis.url_as("refrain:PASSWORD")).await;
-    let limit = "[limit.all]\nby = [\"tenant\"]\nrequests_per_day = 2\nconcurrency = 1\ntimeout = \"2s\"\non_error = \"refuse\"";
-    let pair = fleet.pair_with(|config| config.route("limits = [\"all\"]").tables(limit)).await;
+    let pair = fleet.pair_with(shared_limit).await;
+    runs(&pair[0], "check --running").await;
     for (proxy, status) in [(&pair[0], 200), (&pair[1], 200), (&pair[0], 429), (&pair[1], 429)] {
         let room = async || {
             let reply = proxy.send(&Ask::chat(QUESTION)).await;
