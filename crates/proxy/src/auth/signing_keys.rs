@@ -345,15 +345,11 @@ mod tests {
     async fn who_wants_a_key_while_the_set_is_read_has_it_read_no_sooner_again() {
         let endpoint = Endpoint::plain("sso", "127.0.0.1", 1);
         let place = KeySetUrl { endpoint, path: "/keys".to_owned(), refresh: Duration::from_secs(300) };
-        let keys = Arc::new(RemoteKeys::new("corp".into(), place, Arc::default()));
+        let keys = RemoteKeys::new("corp".into(), place, Arc::default());
         assert!(keys.begin(Instant::now()));
-        let waits = tokio::spawn({
-            let keys = keys.clone();
-            async move { keys.refreshed().await }
-        });
-        tokio::task::yield_now().await;
-        keys.end(Err("away".to_owned()));
-        assert!(waits.await.unwrap(), "it waited for the read that was under way");
+        let ends = async { keys.end(Err("away".to_owned())) };
+        let (waited, ()) = tokio::join!(biased; keys.refreshed(), ends);
+        assert!(waited, "it waited for the read that was under way");
         assert!(!keys.begin(Instant::now()), "anybody can make up a key");
         assert!(!keys.refreshed().await && !keys.begin(Instant::now()), "nor is it read again at once");
         tokio::time::advance(FAILED_PAUSE).await;
