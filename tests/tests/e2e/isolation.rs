@@ -210,10 +210,11 @@ async fn without_a_valid_key_nothing_is_served() {
     let (fake, refrain) = start_with(with_people).await;
     let stranger = Person::new("eve", "nowhere");
     for ask in Ask::each_dialect("let me in") {
-        for ask in [ask.clone(), ask.clone().by(&stranger), ask.header("authorization", "Basic YTpi")] {
-            let reply = refrain.send(&ask).await;
+        let asks = [ask.clone(), ask.clone().by(&stranger), ask.header("authorization", "Basic YTpi")];
+        for (ask, error) in asks.iter().zip(["", ", error=\"invalid_token\"", ", error=\"invalid_token\""]) {
+            let reply = refrain.send(ask).await;
             assert_eq!((reply.status, reply.cache_status().as_str()), (401, ""), "{ask:?}");
-            assert_eq!(reply.header("www-authenticate"), "Bearer");
+            assert_eq!(reply.header("www-authenticate"), format!("Bearer realm=\"refrain\"{error}"));
         }
     }
     assert_eq!(fake.posts(), 0);
