@@ -114,7 +114,7 @@ pub(super) fn look(
     let mut counts = limit.table.look(subject);
     let lack = lack(&mut counts, terms, estimate, now_ms);
     let readings = read(&mut counts, terms, now_ms);
-    Taken { held: Held::Nowhere, in_flight: counts.in_flight, readings, lack }
+    Taken { held: Held::Nowhere, in_flight: counts.in_flight, now_ms, readings, lack }
 }
 
 /// The longest wait, or none.

@@ -50,7 +50,7 @@ pub(super) async fn look(
     let told = quotas.look(&digest, &rates, terms.concurrency, patience).await?;
     let (readings, longest) = read(terms, &told, estimate);
     let lack = (!told.is_free).then(|| longest.unwrap_or_else(Lack::of_concurrency));
-    Ok(Taken { held: Held::Nowhere, in_flight: told.in_flight, readings, lack })
+    Ok(Taken { held: Held::Nowhere, in_flight: told.in_flight, now_ms: told.now_ms, readings, lack })
 }
 
 /// What came to light when a request had ended, in the order of the terms' rates.
