@@ -47,6 +47,21 @@ async fn the_second_ask_is_a_hit_in_every_api_and_form() {
     assert_eq!(fake.posts(), asks.len());
 }
 
+/// It is stored after its client has it.
+#[tokio::test]
+async fn whoever_asks_again_at_once_hits() {
+    let (fake, refrain) = start().await;
+    for number in 0..200 {
+        let ask = Ask::chat(&format!("question {number}"));
+        assert_eq!(refrain.send(&ask).await.cache_status(), "refrain; fwd=miss");
+        let (one, two, three) = tokio::join!(refrain.send(&ask), refrain.send(&ask), refrain.send(&ask));
+        for again in [one, two, three] {
+            assert!(again.is_hit(), "{number}: {}", again.cache_status());
+        }
+        assert_eq!(fake.posts(), number + 1);
+    }
+}
+
 #[tokio::test]
 async fn a_whole_hit_equals_its_whole_miss_in_every_field() {
     let (_fake, refrain) = start().await;
