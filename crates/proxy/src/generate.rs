@@ -253,9 +253,9 @@ pub(crate) fn generation(
     let body = outgoing::body(admitted, planned, Usage::Wanted);
     let mut request = upstream_headers::request(admitted, Encoding::Identity, body)?;
     request.demand = affinity::demand(admitted, planned);
-    let account = cost::account(admitted, &planned.target.pool);
-    request.charge = Some(Charge { account: account.clone(), purpose });
-    let keeper = Keeper::new(cache.clone(), miss.clone(), (account, claim));
+    let charge = Charge { account: cost::account(admitted, &planned.target.pool), purpose };
+    request.charge = Some(charge.clone());
+    let keeper = Keeper::new(cache.clone(), miss.clone(), (charge, claim));
     Ok(Generation { client: worker.client.clone(), request, keeper, bill: Arc::default() })
 }
 

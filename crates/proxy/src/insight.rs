@@ -2,7 +2,7 @@
 //! a digest; only sampled misses, and answers served to somebody else, are noted.
 
 use refrain_cache::{
-    CacheKey, EntryMeta, MissReason, NotedMiss, Part, Refusal, ServedAs, Serving, Shadowed, compare, unix_ms,
+    CacheKey, EntryMeta, MissReason, NotedMiss, Part, ServedAs, Serving, Shadowed, compare, unix_ms,
 };
 use refrain_core::{Identity, KeyPart};
 use refrain_llm::answer::{Answer, Encoded};
@@ -17,7 +17,7 @@ use crate::snapshot::AnswerCache;
 const COMPARED_BYTES_MAX: usize = 4 * 1024;
 
 /// Remembers a miss, if its question is of the sample: for a while, the same questions always are.
-pub(crate) fn note_miss(cache: &AnswerCache, miss: &Miss, refusal: Option<Refusal>) {
+pub(crate) fn note_miss(cache: &AnswerCache, miss: &Miss) {
     let keyed = &miss.keyed;
     let state = keyed.admitted.state();
     let (share, now_ms) = (state.route.cache.miss_sample, unix_ms());
@@ -32,7 +32,7 @@ pub(crate) fn note_miss(cache: &AnswerCache, miss: &Miss, refusal: Option<Refusa
     let mut parts: Vec<Part> = Vec::with_capacity(32);
     if keyed.dissect(cache, &mut |name, text| parts.push(insight.part(name, text))).is_ok() {
         let when = (state.route.id.clone(), now_ms);
-        insight.misses.note(NotedMiss::new(when, (reason(miss.status), refusal), (question, parts)));
+        insight.misses.note(NotedMiss::new(when, (reason(miss.status), miss.refusal), (question, parts)));
     }
 }
 

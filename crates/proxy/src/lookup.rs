@@ -66,6 +66,8 @@ pub(crate) struct Miss {
     pub(crate) fallback: Option<Hit>,
     /// What shadow mode kept back, or would have if it were similar enough.
     pub(crate) in_shadow: Option<InShadow>,
+    /// Why no answer to a similar question was served, where one was looked for.
+    pub(crate) refusal: Option<Refusal>,
 }
 
 /// What is stored for this very question.
@@ -161,7 +163,7 @@ fn miss(keyed: Keyed, exact: &Exact, embedding: Option<Embedding>, takes: Takes)
             (CacheStatus::Stale, Some(Hit::exact(entry, *place, Staleness::IfError)))
         }
     };
-    Box::new(Miss { keyed, embedding, status, takes, fallback, in_shadow: None })
+    Box::new(Miss { keyed, embedding, status, takes, fallback, in_shadow: None, refusal: None })
 }
 
 impl Hit {

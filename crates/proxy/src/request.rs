@@ -190,7 +190,10 @@ async fn answer(
             note.status = Some(CacheStatus::NotCached);
             Err(Failure::new(Code::NotCached, "nothing fresh is stored for this request"))
         }
-        Lookup::Miss(miss) => generate(worker, cache, (Arc::new(*miss), wanted), note).await,
+        Lookup::Miss(miss) => {
+            let miss = Miss { refusal: note.refusal, ..*miss };
+            generate(worker, cache, (Arc::new(miss), wanted), note).await
+        }
     }
 }
 
@@ -205,11 +208,7 @@ async fn generate(
     note.status = Some(miss.status);
     note.key = Some(miss.keyed.key.key);
     note.passed(StageKind::Dispatch);
-    let refusal = note.refusal;
-    let generating = generate::answer(worker, cache, &miss, note);
-    // What is remembered of it is made while the upstream works.
-    let (generated, ()) =
-        tokio::join!(biased; generating, async { insight::note_miss(cache, &miss, refusal) });
+    let generated = generate::answer(worker, cache, &miss, note).await;
     let fallback = miss.fallback.as_ref().filter(|_| is_down(&generated));
     // The upstream may have taken long to fail: what was purged meanwhile is no answer.
     if let Some(stale) = fallback.filter(|stale| cache.store.admits(&stale.entry)) {
@@ -224,10 +223,6 @@ async fn generate(
             }
             if pass::is_refused(&miss.keyed.planned.target.pool, flight.head.status) {
                 return Err(Failure::upstream(Code::Overloaded));
-            }
-            // Once a request, whichever pool answers it: who joined has missed nothing, and errors are never stored.
-            if flight.part == Part::Led && flight.head.status.is_success() {
-                insight::note_miss(cache, &miss, note.refusal);
             }
             respond::generated(flight, wanted).await
         }

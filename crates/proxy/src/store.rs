@@ -11,7 +11,7 @@ use refrain_core::{EndpointId, Freshness, Skip, Usage};
 use refrain_llm::answer::Encoded;
 use refrain_plugin::ResponseView;
 use refrain_plugin::verdict::{Keep, Outcome};
-use refrain_upstream::Account;
+use refrain_upstream::{Charge, Purpose};
 
 use crate::generate::FlightHead;
 use crate::insight;
@@ -32,8 +32,8 @@ pub(crate) struct Keeper {
     pub(crate) miss: Arc<Miss>,
     /// The newest purge when the generation began.
     seen: Epoch,
-    /// Where its cost is put down.
-    account: Arc<Account>,
+    /// Why it is generated, and where its cost is put down.
+    charge: Charge,
     /// Other proxies wait a moment for the answer while it is there.
     _claim: Option<ClaimGuard>,
     /// Whether it is decided: what the clients do from then on changes nothing.
@@ -56,14 +56,14 @@ impl Keeper {
     pub(crate) fn new(
         cache: Arc<AnswerCache>,
         miss: Arc<Miss>,
-        (account, claim): (Arc<Account>, Option<ClaimGuard>),
+        (charge, claim): (Charge, Option<ClaimGuard>),
     ) -> Self {
         let seen = cache.store.epoch();
         Self {
             cache,
             miss,
             seen,
-            account,
+            charge,
             _claim: claim,
             is_settled: AtomicBool::new(false),
             pending: Mutex::new(None),
@@ -80,13 +80,17 @@ impl Keeper {
         from.head.dispatched.used(usage);
         self.miss.keyed.planned.target.pool.add_output_tokens(usage.output_tokens.unwrap_or_default());
         self.state().metrics.generated(usage);
-        self.account.note_answer(usage);
+        self.charge.account.note_answer(usage);
     }
 
     /// Stores the answer if it may be; counts what became of it. Where policies have a word about it, it waits for
     /// [`Keeper::conclude`]. `took`: how long the upstream took, without the wait for it.
     pub(crate) fn settle(&self, answer: Result<Encoded, Skip>, from: &Provenance, took: Duration) {
         self.is_settled.store(true, Ordering::Relaxed);
+        // Once a request, whichever pool answers it: who joined has missed nothing, and errors are never stored.
+        if self.charge.purpose == Purpose::Miss && from.head.status.is_success() {
+            insight::note_miss(&self.cache, &self.miss);
+        }
         if let (Ok(answer), Some(in_shadow)) = (&answer, &self.miss.in_shadow) {
             insight::note_shadowed(&self.cache, &self.miss.keyed, (in_shadow, answer));
         }
