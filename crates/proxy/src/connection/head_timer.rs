@@ -14,6 +14,8 @@ use hyper::rt::{Sleep, Timer};
 use parking_lot::Mutex;
 use refrain_core::DeadlineTimer;
 
+use super::linger::Unread;
+
 /// Whether bytes have come in since it was last asked. Told by the connection's stream.
 #[derive(Clone, Default)]
 pub(super) struct Arrivals(Arc<AtomicBool>);
@@ -34,14 +36,15 @@ impl Arrivals {
 pub(super) struct HeadTimer {
     timer: Arc<Mutex<DeadlineTimer>>,
     arrivals: Arrivals,
+    unread: Unread,
     /// From the first byte of a head to its end.
     head_timeout: Duration,
 }
 
 impl HeadTimer {
     /// For a stream that notes its arrivals here.
-    pub(super) fn new(arrivals: Arrivals, head_timeout: Duration) -> Self {
-        Self { timer: Arc::default(), arrivals, head_timeout }
+    pub(super) fn new(arrivals: Arrivals, unread: Unread, head_timeout: Duration) -> Self {
+        Self { timer: Arc::default(), arrivals, unread, head_timeout }
     }
 }
 
@@ -58,8 +61,9 @@ impl Timer for HeadTimer {
 
     /// Until the end of idleness; once bytes have come, until the end of the head's own time.
     fn sleep_until(&self, deadline: Instant) -> Pin<Box<dyn Sleep>> {
-        // What came before belongs to the request before.
+        // What came before belongs to the request before, and that was read whole.
         self.arrivals.take();
+        self.unread.set(false);
         Box::pin(HeadSleep { timer: self.clone(), deadline, has_begun: false })
     }
 
@@ -93,7 +97,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_head_that_has_begun_has_its_own_time_however_long_the_silence_before() {
         let arrivals = Arrivals::default();
-        let timer = HeadTimer::new(arrivals.clone(), 10 * SECOND);
+        let timer = HeadTimer::new(arrivals.clone(), Unread::default(), 10 * SECOND);
         arrivals.note();
         let begun = timer.now();
         let mut idle = timer.sleep(75 * SECOND);
@@ -110,9 +114,17 @@ mod tests {
         assert_eq!(timer.now() - begun, 80 * SECOND);
     }
 
+    #[test]
+    fn who_is_waited_for_to_ask_again_has_sent_all_of_the_request_before() {
+        let unread = Unread::default();
+        unread.set(true);
+        drop(HeadTimer::new(Arrivals::default(), unread.clone(), SECOND).sleep(SECOND));
+        assert!(!unread.is_set());
+    }
+
     #[tokio::test(start_paused = true)]
     async fn an_idle_connection_is_let_go_after_its_time() {
-        let timer = HeadTimer::new(Arrivals::default(), 10 * SECOND);
+        let timer = HeadTimer::new(Arrivals::default(), Unread::default(), 10 * SECOND);
         let begun = timer.now();
         timer.sleep(75 * SECOND).await;
         assert_eq!(timer.now() - begun, 75 * SECOND);

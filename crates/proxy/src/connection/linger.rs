@@ -24,9 +24,13 @@ const PIECE_BYTES: usize = 8 * 1024;
 pub(super) struct Unread(Arc<AtomicBool>);
 
 impl Unread {
-    /// Told with each answer.
+    /// Told with each answer, and when the next request is waited for.
     pub(super) fn set(&self, is_unread: bool) {
         self.0.store(is_unread, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
     }
 }
 
@@ -46,7 +50,7 @@ impl Linger {
 
     /// Ready when the client has left, or has had its time, or nothing is left unread.
     pub(super) fn poll<S: AsyncRead + Unpin>(&mut self, cx: &mut Context<'_>, stream: &mut S) -> Poll<()> {
-        if !self.unread.0.load(Ordering::Relaxed) {
+        if !self.unread.is_set() {
             return Poll::Ready(());
         }
         let until = *self.until.get_or_insert_with(|| Instant::now() + LINGER_MAX);

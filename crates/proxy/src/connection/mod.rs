@@ -158,7 +158,8 @@ where
     });
     let io = ClientIo::new(stream, arrivals.clone(), limits.write_timeout)
         .with_linger(Linger::new(unread.clone()));
-    let connection = http1_builder(limits, arrivals).serve_connection(TokioIo::new(io), service);
+    let connection = http1_builder(limits, HeadTimer::new(arrivals, unread.clone(), limits.head_timeout))
+        .serve_connection(TokioIo::new(io), service);
     let mut connection = std::pin::pin!(connection);
     let drained = async {
         drain.begun().await;
@@ -219,10 +220,10 @@ where
     }
 }
 
-fn http1_builder(limits: &Limits, arrivals: Arrivals) -> http1::Builder {
+fn http1_builder(limits: &Limits, timer: HeadTimer) -> http1::Builder {
     let mut builder = http1::Builder::new();
     builder
-        .timer(HeadTimer::new(arrivals, limits.head_timeout))
+        .timer(timer)
         .header_read_timeout(limits.idle_timeout)
         .max_buf_size((limits.head_bytes_max * OWN_LIMIT_FACTOR).max(HEAD_BYTES_MIN))
         .max_headers(limits.headers_max * OWN_LIMIT_FACTOR)
