@@ -28,6 +28,9 @@ const LOAD_SHARE: f64 = 0.8;
 const CALIBRATION: &str = "10s";
 /// Users who wait for each answer meanwhile.
 const CALIBRATION_USERS: &str = "32";
+/// Until all connections are open: a full load from one moment to the next has thousands of requests wait for them. Times
+/// aren't counted meanwhile, errors are.
+const WARM_UP: Duration = Duration::from_secs(5);
 /// Memory may grow by this much from the second quarter of the time to the last: allocators are not exact.
 const GROWTH_MAX: f64 = 1.1;
 /// Requests that may wait for an answer: more than are due in a third of a second.
@@ -49,27 +52,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     fs::create_dir_all(&dir).with_context(|| format!("can't create {}", dir.display()))?;
     let refrain = crate::run::build(crate::run::Profile::Release)?;
     let stage = Stage::start(require("nginx", "bench", manifest.nginx.as_ref())?, &refrain, &dir)?;
-    // Each reload changes the keys, so that most requests are misses: so are all of these.
-    let able = stage
-        .load(&["--repeat", "0", "--concurrency", CALIBRATION_USERS, "--duration", CALIBRATION])?
-        .finish()?
-        .rate;
+    let able = stage.able()?;
     let rate = (able * LOAD_SHARE).round();
     println!("{able:.0} requests a second are possible; {rate:.0} are sent for {} min", args.minutes);
-    let duration = format!("{}s", args.minutes * 60);
-    let load = stage.load(&[
-        "--repeat",
-        "0.3",
-        "--rate",
-        &rate.to_string(),
-        "--duration",
-        &duration,
-        "--in-flight",
-        IN_FLIGHT,
-    ])?;
-    let memory = stage.change(Duration::from_secs(args.minutes * 60))?;
+    let time = Duration::from_secs(args.minutes * 60) + WARM_UP;
+    let load = stage.begin(rate, time)?;
+    let memory = stage.change(time)?;
     let answered = load.finish()?;
-    judge(&answered, &memory)
+    judge(&Answered { failed: answered.failed.max(stage.errors()?), ..answered }, &memory)
 }
 
 /// What a load came to.
@@ -137,7 +127,27 @@ impl Stage {
         })
     }
 
-    /// Begins a load of conversations, some of which were had before.
+    /// Requests a second, if all are misses: each reload changes the keys, so that most of the soak's are.
+    fn able(&self) -> Result<f64> {
+        let users = ["--repeat", "0", "--concurrency", CALIBRATION_USERS, "--duration", CALIBRATION];
+        Ok(self.load(&users)?.finish()?.rate)
+    }
+
+    /// Begins the steady load.
+    fn begin(&self, rate: f64, time: Duration) -> Result<Load> {
+        let seconds = |time: Duration| format!("{}s", time.as_secs());
+        let (rate, time, warm_up) = (rate.to_string(), seconds(time), seconds(WARM_UP));
+        let pace = ["--repeat", "0.3", "--rate", &rate, "--in-flight", IN_FLIGHT];
+        self.load(&[&pace[..], &["--duration", &time, "--warm-up", &warm_up]].concat())
+    }
+
+    /// Responses since the start that the proxy itself counts as errors, the warm-up's too.
+    fn errors(&self) -> Result<u64> {
+        let metrics = Client::new(TIMEOUT).get(&format!("http://127.0.0.1:{}/metrics", self.ports[2]))?;
+        errors(&metrics)
+    }
+
+    /// Begins a load of conversations.
     fn load(&self, how: &[&str]) -> Result<Load> {
         let report = self.dir.join("load.json");
         let mut command = Command::new(&self.binary);
@@ -218,6 +228,20 @@ impl Drop for Load {
     }
 }
 
+/// Responses with a status of an error, by a scrape.
+fn errors(metrics: &str) -> Result<u64> {
+    let heads = metrics.lines().filter(|line| line.starts_with("refrain_response_heads_total{"));
+    let is_error =
+        |line: &&str| ["4xx", "5xx"].iter().any(|class| line.contains(&format!("status=\"{class}\"")));
+    let counts =
+        heads.filter(is_error).map(|line| line.rsplit(' ').next().unwrap_or_default().parse::<u64>());
+    let counts = counts.collect::<Result<Vec<_>, _>>().context("a count of responses can't be read")?;
+    if counts.is_empty() {
+        bail!("the proxy doesn't count its responses");
+    }
+    Ok(counts.iter().sum())
+}
+
 /// Replaces a file at once, as editors and deployments do.
 fn write(path: &Path, content: &[u8]) -> Result<()> {
     let next = path.with_extension("next");
@@ -245,7 +269,7 @@ fn config(dir: &Path, [upstream, data, admin]: [u16; 3], step: u32) -> String {
          [log]\naccess_sample = 0\n\
          [store]\nmemory = \"32 MiB\"\n\
          [pool.up]\nendpoints = [\"http://127.0.0.1:{upstream}\"]\nrevision = \"{step}\"\nidle_connections = {idle}\n\
-         concurrency = 4096\nqueue = 4096\n\
+         limits = {{ concurrency = 4096, queue = 4096 }}\n\
          [plugin.soak]\nfile = {policy:?}\nconfig = {RUST_CONFIG}\n\
          [route.all]\npool = \"up\"\nplugins = [\"soak\"]\n[route.all.cache]\nttl = \"{ttl}s\"\n",
         idle = 64 + step % 64,
@@ -265,6 +289,16 @@ mod tests {
 
     fn answered(requests: u64, failed: u64) -> Answered {
         Answered { rate: 1.0, requests, failed, undone: 0, p99_ms: 1.0 }
+    }
+
+    #[test]
+    fn the_proxys_own_count_of_errors_is_added_up() {
+        let scrape = "# TYPE refrain_response_heads_total counter\n\
+                      refrain_response_heads_total{route=\"all\",status=\"2xx\"} 7\n\
+                      refrain_response_heads_total{route=\"all\",status=\"4xx\"} 2\n\
+                      refrain_response_heads_total{route=\"all\",status=\"5xx\"} 3\n";
+        assert_eq!(errors(scrape).unwrap(), 5);
+        errors("").unwrap_err();
     }
 
     #[test]
