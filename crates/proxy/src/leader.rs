@@ -36,7 +36,8 @@ impl Reading {
         let pump = Arc::new(Pump { worker: worker.clone(), state: Mutex::default() });
         let (shared, bill) = (pump.clone(), generation.bill.clone());
         lead.when_shared(move || shared.detach());
-        pump.begin(generation.pump(lead));
+        // Boxed where it is made: it is long, and each move copies it.
+        pump.begin(Box::pin(generation.pump(lead)));
         Self { reader, pump: Some(OwnPump { pump, bill }) }
     }
 
@@ -115,10 +116,10 @@ enum State {
 }
 
 impl Pump {
-    fn begin(&self, pump: impl Future<Output = ()> + Send + 'static) {
+    fn begin(&self, pump: Pin<Box<dyn Future<Output = ()> + Send>>) {
         let mut state = self.state.lock();
         if let State::New = *state {
-            *state = State::Here { pump: Box::pin(pump), driver: None };
+            *state = State::Here { pump, driver: None };
         } else {
             drop(state);
             self.worker.spawn(pump);

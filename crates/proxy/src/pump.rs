@@ -36,6 +36,7 @@ impl Generation {
             done = run(&client, request, (&keeper, bill), &lead) => Some(done),
             () = lead.abandoned() => None,
         };
+        keeper.settle_kept_back();
         // Whoever asks the same from now on joins, until it is stored.
         keeper.conclude().await;
         match done {
@@ -78,7 +79,10 @@ async fn run(
     }
     // Its place at the server is free.
     drop(body);
-    passing.end(lead).await;
+    passing.end();
+    if keeper.keeps_back() {
+        lead.taken().await;
+    }
     Ok(())
 }
 
@@ -88,8 +92,6 @@ struct Passing<'k> {
     from: Provenance,
     begun: Instant,
     tee: Tee,
-    /// What is stored once the client has it.
-    kept_back: Option<Ended>,
 }
 
 /// An answer that has ended, and how long it took.
@@ -98,7 +100,7 @@ type Ended = (Result<Encoded, Skip>, Duration);
 impl<'k> Passing<'k> {
     fn new((keeper, from, begun): (&'k Keeper, Provenance, Instant), api: Api) -> Self {
         let tee = Tee::new(&from.head, api, keeper.miss.keyed.plan.entry_bytes_max);
-        Self { keeper, from, begun, tee, kept_back: None }
+        Self { keeper, from, begun, tee }
     }
 
     fn pass(&mut self, chunk: Bytes, lead: &Lead<Arc<FlightHead>>) {
@@ -106,8 +108,9 @@ impl<'k> Passing<'k> {
         let ended = self.ended(answer);
         if self.from.head.form == Some(Form::Whole) && !self.keeper.asks_policies() {
             // Storing takes longer than such an answer's last bytes. Who asks the same meanwhile waits for the entry.
+            let (answer, took) = ended;
+            self.keeper.keep_back(answer, self.from.clone(), took);
             lead.push_last(chunk);
-            self.kept_back = Some(ended);
         } else {
             // Before the client sees the end: its next request must find the entry.
             self.settle(ended);
@@ -115,20 +118,16 @@ impl<'k> Passing<'k> {
         }
     }
 
-    async fn end(mut self, lead: &Lead<Arc<FlightHead>>) {
-        if let Some(ended) = self.kept_back.take() {
-            lead.taken().await;
-            self.settle(ended);
-        }
+    fn end(mut self) {
         if let Some(answer) = self.tee.finish() {
             self.settle(self.ended(answer));
         }
     }
 
-    /// Notes what an answer used that has just ended.
+    /// Notes for the records of its readers what an answer used that has just ended.
     fn ended(&self, answer: Result<Encoded, Skip>) -> Ended {
         if let Ok(answer) = &answer {
-            self.keeper.note_usage(answer.usage(), &self.from);
+            self.from.head.dispatched.used(answer.usage());
         }
         (answer, self.begun.elapsed())
     }

@@ -38,9 +38,14 @@ pub(crate) struct Keeper {
     _claim: Option<ClaimGuard>,
     /// Whether it is decided: what the clients do from then on changes nothing.
     is_settled: AtomicBool,
+    /// A whole answer that is settled once its client has it.
+    kept_back: Mutex<Option<KeptBack>>,
     /// An answer that waits for the policies' word.
     pending: Mutex<Option<Arc<Answered>>>,
 }
+
+/// An answer, where it came from, and how long that took.
+type KeptBack = (Result<Encoded, Skip>, Provenance, Duration);
 
 /// How an answer came.
 #[derive(Clone)]
@@ -66,6 +71,7 @@ impl Keeper {
             charge,
             _claim: claim,
             is_settled: AtomicBool::new(false),
+            kept_back: Mutex::new(None),
             pending: Mutex::new(None),
         }
     }
@@ -73,14 +79,6 @@ impl Keeper {
     /// The route.
     pub(crate) fn state(&self) -> &Arc<RouteState> {
         self.miss.keyed.admitted.state()
-    }
-
-    /// Notes what an answer used, before its reader sees the end.
-    pub(crate) fn note_usage(&self, usage: Usage, from: &Provenance) {
-        from.head.dispatched.used(usage);
-        self.miss.keyed.planned.target.pool.add_output_tokens(usage.output_tokens.unwrap_or_default());
-        self.state().metrics.generated(usage);
-        self.charge.account.note_answer(usage);
     }
 
     /// Stores the answer if it may be; counts what became of it. Where policies have a word about it, it waits for
@@ -91,6 +89,9 @@ impl Keeper {
         if self.charge.purpose == Purpose::Miss && from.head.status.is_success() {
             insight::note_miss(&self.cache, &self.miss);
         }
+        if let Ok(answer) = &answer {
+            self.note_usage(answer.usage());
+        }
         if let (Ok(answer), Some(in_shadow)) = (&answer, &self.miss.in_shadow) {
             insight::note_shadowed(&self.cache, &self.miss.keyed, (in_shadow, answer));
         }
@@ -99,6 +100,30 @@ impl Keeper {
             Ok(encoded) if self.judging().is_some() => self.wait(encoded, from.clone(), took),
             Ok(encoded) => self.keep(encoded, from, took, None),
         }
+    }
+
+    /// Has [`Keeper::settle`] wait for [`Keeper::settle_kept_back`].
+    pub(crate) fn keep_back(&self, answer: Result<Encoded, Skip>, from: Provenance, took: Duration) {
+        *self.kept_back.lock() = Some((answer, from, took));
+    }
+
+    /// Whether anything is kept back.
+    pub(crate) fn keeps_back(&self) -> bool {
+        self.kept_back.lock().is_some()
+    }
+
+    /// Settles what was kept back, if anything was.
+    pub(crate) fn settle_kept_back(&self) {
+        let kept_back = self.kept_back.lock().take();
+        if let Some((answer, from, took)) = kept_back {
+            self.settle(answer, &from, took);
+        }
+    }
+
+    fn note_usage(&self, usage: Usage) {
+        self.miss.keyed.planned.target.pool.add_output_tokens(usage.output_tokens.unwrap_or_default());
+        self.state().metrics.generated(usage);
+        self.charge.account.note_answer(usage);
     }
 
     /// Has an answer wait for the policies' word.

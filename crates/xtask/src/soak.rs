@@ -26,15 +26,15 @@ const RELOADS_A_SWAP: u32 = 12;
 const LOAD_SHARE: f64 = 0.8;
 /// How long it is found out what the proxy can do.
 const CALIBRATION: &str = "10s";
-/// Users who wait for each answer meanwhile.
-const CALIBRATION_USERS: &str = "32";
+/// Users who wait for each answer meanwhile: about as many connections as the load will need, since each makes all slower.
+const CALIBRATION_USERS: &str = "512";
 /// Until all connections are open: a full load from one moment to the next has thousands of requests wait for them. Times
 /// aren't counted meanwhile, errors are.
 const WARM_UP: Duration = Duration::from_secs(5);
 /// Memory may grow by this much from the second quarter of the time to the last: allocators are not exact.
 const GROWTH_MAX: f64 = 1.1;
-/// Requests that may wait for an answer: more than are due in a third of a second.
-const IN_FLIGHT: &str = "4096";
+/// Requests that may wait for an answer: about what is due in a second.
+const IN_FLIGHT: &str = "8192";
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Arguments of `cargo xtask soak`.
@@ -269,7 +269,7 @@ fn config(dir: &Path, [upstream, data, admin]: [u16; 3], step: u32) -> String {
          [log]\naccess_sample = 0\n\
          [store]\nmemory = \"32 MiB\"\n\
          [pool.up]\nendpoints = [\"http://127.0.0.1:{upstream}\"]\nrevision = \"{step}\"\nidle_connections = {idle}\n\
-         limits = {{ concurrency = 4096, queue = 4096 }}\n\
+         limits = {{ concurrency = 3072, queue = 8192 }}\n\
          [plugin.soak]\nfile = {policy:?}\nconfig = {RUST_CONFIG}\n\
          [route.all]\npool = \"up\"\nplugins = [\"soak\"]\n[route.all.cache]\nttl = \"{ttl}s\"\n",
         idle = 64 + step % 64,
