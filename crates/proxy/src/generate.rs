@@ -92,18 +92,8 @@ pub(crate) async fn answer(
     miss: &Arc<Miss>,
     note: &mut Note,
 ) -> Result<Generated, Failure> {
-    let mut has_waited = !may_turn_up(miss);
     for _ in 0..LEADERS_MAX {
-        let (lead, mut reader) = join(cache, miss, note);
-        if lead.is_none() && !has_waited && reader.is_whole() {
-            // It is being stored.
-            has_waited = true;
-            reader.skip_to_end().await;
-            match stored_meanwhile(cache, miss) {
-                Some(hit) => return Ok(Generated::Stored(hit)),
-                None => continue,
-            }
-        }
+        let (lead, reader) = join(cache, miss, note);
         let part = if lead.is_some() { Part::Led } else { Part::Joined };
         let mut reading = match lead {
             None => Reading::following(reader),
@@ -163,15 +153,10 @@ async fn turn(cache: &AnswerCache, miss: &Miss) -> Turn {
 /// An entry is stored before its flight ends, so who leads after a miss looks once more: embedding takes longer than some
 /// generations.
 fn stored_meanwhile(cache: &AnswerCache, miss: &Miss) -> Option<Hit> {
-    if !may_turn_up(miss) {
+    if miss.takes == Takes::Nothing || asks_policies(miss) {
         return None;
     }
     usable(cache.store.find_in_memory(&miss.keyed.key, unix_ms()), miss)
-}
-
-/// Whether an entry that was stored since the look-up may be served.
-fn may_turn_up(miss: &Miss) -> bool {
-    miss.takes == Takes::Stored && !asks_policies(miss)
 }
 
 /// Whether policies have a word about what is served: nobody has asked them about what turns up meanwhile.

@@ -1,13 +1,13 @@
 //! What reads one upstream answer: to the flight at once, along to a reader, and to the store at its end.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::StatusCode;
 use refrain_cache::Lead;
 use refrain_core::{Api, Dialect, Skip};
-use refrain_llm::answer::{AnswerReader, Encoded, Form};
+use refrain_llm::answer::{AnswerReader, Encoded};
 use refrain_upstream::{Client, UpstreamError, UpstreamRequest, UpstreamResponse, UpstreamStream};
 
 use crate::generate::{FlightHead, form_of};
@@ -36,7 +36,6 @@ impl Generation {
             done = run(&client, request, (&keeper, bill), &lead) => Some(done),
             () = lead.abandoned() => None,
         };
-        keeper.settle_kept_back();
         // Whoever asks the same from now on joins, until it is stored.
         keeper.conclude().await;
         match done {
@@ -77,12 +76,7 @@ async fn run(
         }
         lead.room().await;
     }
-    // Its place at the server is free.
-    drop(body);
     passing.end();
-    if keeper.keeps_back() {
-        lead.taken().await;
-    }
     Ok(())
 }
 
@@ -94,9 +88,6 @@ struct Passing<'k> {
     tee: Tee,
 }
 
-/// An answer that has ended, and how long it took.
-type Ended = (Result<Encoded, Skip>, Duration);
-
 impl<'k> Passing<'k> {
     fn new((keeper, from, begun): (&'k Keeper, Provenance, Instant), api: Api) -> Self {
         let tee = Tee::new(&from.head, api, keeper.miss.keyed.plan.entry_bytes_max);
@@ -104,36 +95,21 @@ impl<'k> Passing<'k> {
     }
 
     fn pass(&mut self, chunk: Bytes, lead: &Lead<Arc<FlightHead>>) {
-        let Some(answer) = self.tee.feed(&chunk) else { return lead.push(chunk) };
-        let ended = self.ended(answer);
-        if self.from.head.form == Some(Form::Whole) && !self.keeper.asks_policies() {
-            // Storing takes longer than such an answer's last bytes. Who asks the same meanwhile waits for the entry.
-            let (answer, took) = ended;
-            self.keeper.keep_back(answer, self.from.clone(), took);
-            lead.push_last(chunk);
-        } else {
-            // Before the client sees the end: its next request must find the entry.
-            self.settle(ended);
-            lead.push(chunk);
+        // Before the client sees the end: its next request, or a purge, must find the entry.
+        if let Some(answer) = self.tee.feed(&chunk) {
+            self.settle(answer);
         }
+        lead.push(chunk);
     }
 
     fn end(mut self) {
         if let Some(answer) = self.tee.finish() {
-            self.settle(self.ended(answer));
+            self.settle(answer);
         }
     }
 
-    /// Notes for the records of its readers what an answer used that has just ended.
-    fn ended(&self, answer: Result<Encoded, Skip>) -> Ended {
-        if let Ok(answer) = &answer {
-            self.from.head.dispatched.used(answer.usage());
-        }
-        (answer, self.begun.elapsed())
-    }
-
-    fn settle(&self, (answer, took): Ended) {
-        self.keeper.settle(answer, &self.from, took);
+    fn settle(&self, answer: Result<Encoded, Skip>) {
+        self.keeper.settle(answer, &self.from, self.begun.elapsed());
     }
 }
 

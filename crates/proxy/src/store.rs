@@ -38,14 +38,9 @@ pub(crate) struct Keeper {
     _claim: Option<ClaimGuard>,
     /// Whether it is decided: what the clients do from then on changes nothing.
     is_settled: AtomicBool,
-    /// A whole answer that is settled once its client has it.
-    kept_back: Mutex<Option<KeptBack>>,
     /// An answer that waits for the policies' word.
     pending: Mutex<Option<Arc<Answered>>>,
 }
-
-/// An answer, where it came from, and how long that took.
-type KeptBack = (Result<Encoded, Skip>, Provenance, Duration);
 
 /// How an answer came.
 #[derive(Clone)]
@@ -71,7 +66,6 @@ impl Keeper {
             charge,
             _claim: claim,
             is_settled: AtomicBool::new(false),
-            kept_back: Mutex::new(None),
             pending: Mutex::new(None),
         }
     }
@@ -90,6 +84,7 @@ impl Keeper {
             insight::note_miss(&self.cache, &self.miss);
         }
         if let Ok(answer) = &answer {
+            from.head.dispatched.used(answer.usage());
             self.note_usage(answer.usage());
         }
         if let (Ok(answer), Some(in_shadow)) = (&answer, &self.miss.in_shadow) {
@@ -99,24 +94,6 @@ impl Keeper {
             Err(skip) => self.skipped(skip, from),
             Ok(encoded) if self.judging().is_some() => self.wait(encoded, from.clone(), took),
             Ok(encoded) => self.keep(encoded, from, took, None),
-        }
-    }
-
-    /// Has [`Keeper::settle`] wait for [`Keeper::settle_kept_back`].
-    pub(crate) fn keep_back(&self, answer: Result<Encoded, Skip>, from: Provenance, took: Duration) {
-        *self.kept_back.lock() = Some((answer, from, took));
-    }
-
-    /// Whether anything is kept back.
-    pub(crate) fn keeps_back(&self) -> bool {
-        self.kept_back.lock().is_some()
-    }
-
-    /// Settles what was kept back, if anything was.
-    pub(crate) fn settle_kept_back(&self) {
-        let kept_back = self.kept_back.lock().take();
-        if let Some((answer, from, took)) = kept_back {
-            self.settle(answer, &from, took);
         }
     }
 
@@ -155,11 +132,6 @@ impl Keeper {
         if !self.is_settled.load(Ordering::Relaxed) {
             self.state().metrics.skip(Skip::Cancelled);
         }
-    }
-
-    /// Whether policies have a word about the answer.
-    pub(crate) fn asks_policies(&self) -> bool {
-        self.judging().is_some()
     }
 
     /// The policies, if they have a word about answers.

@@ -47,7 +47,7 @@ async fn the_second_ask_is_a_hit_in_every_api_and_form() {
     assert_eq!(fake.posts(), asks.len());
 }
 
-/// It is stored after its client has it.
+/// It is stored before its client has it.
 #[tokio::test]
 async fn whoever_asks_again_at_once_hits() {
     let (fake, refrain) = start().await;

@@ -33,8 +33,6 @@ pub(super) struct Log<H> {
     readers: Vec<Option<Place>>,
     /// Whether the start of the log is still there.
     whole: bool,
-    /// Whether nothing follows what has come; its end may.
-    is_last: bool,
     abandoned: bool,
     pump: PumpWakers,
     /// Called when somebody else than the leader's own client comes to read.
@@ -57,7 +55,6 @@ struct Place {
 #[derive(Default)]
 struct PumpWakers {
     abandoned: Option<Waker>,
-    taken: Option<Waker>,
     room: Option<Waker>,
 }
 
@@ -85,7 +82,6 @@ impl<H> Log<H> {
             end: None,
             readers: vec![Some(Place::start())],
             whole: true,
-            is_last: false,
             abandoned: false,
             pump: PumpWakers::default(),
             shared: None,
@@ -132,7 +128,7 @@ impl<H> Log<H> {
     pub(super) fn remove_reader(&mut self, slot: usize) -> Woken {
         self.readers[slot] = None;
         self.trim();
-        let mut woken = self.pump_if_free();
+        let mut woken = self.pump_if_room();
         if self.readers() == 0 {
             woken.0.extend(self.pump.abandoned.take());
         }
@@ -170,15 +166,6 @@ impl<H> Log<H> {
         self.wake_readers()
     }
 
-    /// Nothing will follow what has been pushed.
-    pub(super) fn note_last(&mut self) {
-        self.is_last = true;
-    }
-
-    pub(super) fn is_last(&self) -> bool {
-        self.is_last
-    }
-
     /// The first end counts.
     pub(super) fn end(&mut self, end: FlightEnd) -> Woken {
         self.end.get_or_insert(end);
@@ -194,15 +181,6 @@ impl<H> Log<H> {
         Poll::Pending
     }
 
-    /// Only the leader's own client is waited for: others read in tasks of their own.
-    pub(super) fn poll_taken(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.shared.is_none() || self.is_taken() {
-            return Poll::Ready(());
-        }
-        keep(&mut self.pump.taken, cx);
-        Poll::Pending
-    }
-
     pub(super) fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.has_room() {
             return Poll::Ready(());
@@ -215,7 +193,7 @@ impl<H> Log<H> {
     pub(super) fn poll_chunk(&mut self, slot: usize, cx: &mut Context<'_>) -> (ChunkPoll, Woken) {
         if let Some(chunk) = self.next_chunk(slot) {
             self.trim();
-            return (Poll::Ready(Some(Ok(chunk))), self.pump_if_free());
+            return (Poll::Ready(Some(Ok(chunk))), self.pump_if_room());
         }
         (self.poll_end(slot, cx), Woken::default())
     }
@@ -243,16 +221,9 @@ impl<H> Log<H> {
     }
 
     fn has_room(&self) -> bool {
+        let fastest = self.places().map(|place| place.read).max();
         self.end.is_some()
-            || self.fastest().is_none_or(|read| self.pushed - read < self.limits.window_bytes.max(1) as u64)
-    }
-
-    fn is_taken(&self) -> bool {
-        self.fastest().is_none_or(|read| read == self.pushed)
-    }
-
-    fn fastest(&self) -> Option<u64> {
-        self.places().map(|place| place.read).max()
+            || fastest.is_none_or(|read| self.pushed - read < self.limits.window_bytes.max(1) as u64)
     }
 
     /// Marks every reader that is further behind than the buffer is long, but never the fastest: it sets the pace.
@@ -287,15 +258,11 @@ impl<H> Log<H> {
         Woken(self.readers.iter_mut().flatten().filter_map(|place| place.waker.take()).collect())
     }
 
-    fn pump_if_free(&mut self) -> Woken {
-        let mut woken = Woken::default();
-        if self.pump.room.is_some() && self.has_room() {
-            woken.0.extend(self.pump.room.take());
+    fn pump_if_room(&mut self) -> Woken {
+        if self.pump.room.is_none() || !self.has_room() {
+            return Woken::default();
         }
-        if self.pump.taken.is_some() && self.is_taken() {
-            woken.0.extend(self.pump.taken.take());
-        }
-        woken
+        Woken(self.pump.room.take().into_iter().collect())
     }
 }
 

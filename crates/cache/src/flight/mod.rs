@@ -6,8 +6,7 @@
 //! Works across threads and runtimes; no lock is held over an await.
 //!
 //! Order at the end, so that a late comer finds either the flight or the entry: insert into the store, and only then drop
-//! the [`Lead`], which removes the flight. [`Lead::finish`] may come before or after the insertion. Who joins between the
-//! last bytes and the insertion sees [`Reader::is_whole`], and may wait for the entry instead.
+//! the [`Lead`], which removes the flight. [`Lead::finish`] may come before or after the insertion.
 
 mod log;
 mod reader;
@@ -253,20 +252,6 @@ impl<H> Lead<H> {
         }
         let woken = self.flight.lock().push(chunk);
         woken.wake();
-    }
-
-    /// As [`Lead::push`], and nothing will follow.
-    pub fn push_last(&self, chunk: Bytes) {
-        self.flight.lock().note_last();
-        self.push(chunk);
-    }
-
-    /// Waits until the leader's own client has taken all that was pushed, or left; not at all where others read.
-    ///
-    /// # Cancel safety
-    /// Safe: dropping the future forgets nothing.
-    pub async fn taken(&self) {
-        poll_fn(|cx| self.flight.lock().poll_taken(cx)).await;
     }
 
     /// The body is whole. Late comers still join and get it all until the lead is dropped: insert into the store first.

@@ -44,19 +44,6 @@ impl<H> Reader<H> {
         poll
     }
 
-    /// Whether all bytes have been there before this: what remains is to store them.
-    pub fn is_whole(&self) -> bool {
-        self.flight.lock().is_last()
-    }
-
-    /// Waits until the flight has ended, however it does.
-    ///
-    /// # Cancel safety
-    /// Safe.
-    pub async fn skip_to_end(&mut self) {
-        while let Some(Ok(_)) = self.chunk().await {}
-    }
-
     /// [`Reader::poll_chunk`] as a future.
     ///
     /// # Cancel safety

@@ -94,54 +94,6 @@ fn a_leader_is_told_once_that_others_read_and_at_once_if_they_do_already() {
 }
 
 #[tokio::test]
-async fn the_pump_waits_until_a_lone_client_has_taken_the_last_bytes_or_left() {
-    let (taking, leaving) = (flights(1 << 20), flights(1 << 20));
-    for (flights, takes) in [(taking, true), (leaving, false)] {
-        let (lead, mut own) = lead(&flights);
-        lead.when_shared(|| {});
-        lead.push(chunk("one "));
-        lead.push_last(chunk("two"));
-        let mut taken = std::pin::pin!(lead.taken());
-        assert!(taken.as_mut().now_or_never().is_none());
-        if takes {
-            own.chunk().await.unwrap().unwrap();
-            assert!(taken.as_mut().now_or_never().is_none(), "one chunk is left");
-            own.chunk().await.unwrap().unwrap();
-        } else {
-            drop(own);
-        }
-        taken.await;
-    }
-}
-
-#[tokio::test]
-async fn nobody_is_waited_for_once_others_read() {
-    let flights = flights(1 << 20);
-    let (lead, _own) = lead(&flights);
-    lead.when_shared(|| {});
-    lead.push_last(chunk("all"));
-    let mut taken = std::pin::pin!(lead.taken());
-    assert!(taken.as_mut().now_or_never().is_none());
-    let _follower = follow(&flights);
-    taken.await;
-}
-
-#[tokio::test]
-async fn who_joins_after_the_last_bytes_can_wait_for_the_end_instead() {
-    let flights = flights(1 << 20);
-    let (lead, _own) = lead(&flights);
-    lead.push(chunk("one "));
-    assert!(!follow(&flights).is_whole());
-    lead.push_last(chunk("two"));
-    let mut late = follow(&flights);
-    assert!(late.is_whole());
-    let mut end = std::pin::pin!(late.skip_to_end());
-    assert!(end.as_mut().now_or_never().is_none(), "it is being stored");
-    lead.finish();
-    end.await;
-}
-
-#[tokio::test]
 async fn the_last_to_leave_wakes_the_pump_and_closes_the_flight() {
     let flights = flights(1 << 20);
     let (lead, own) = lead(&flights);
