@@ -1,8 +1,7 @@
-//! Pools by name, and what of them outlives a reload.
+//! One pool: its endpoints, its queue, and what of it outlives a reload.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
@@ -22,26 +21,11 @@ use crate::endpoint::{EndpointState, EndpointStats};
 use crate::ledger::Ledger;
 use crate::models::Held;
 use crate::scaling::{Load, Scale};
-use crate::tls::TlsAccess;
-use crate::{Demand, Discoveries, Listed, Millis, UpstreamError, identity};
+use crate::upstreams::{Proxies, Upstreams};
+use crate::{Demand, Listed, Millis, UpstreamError, identity};
 
 /// Dollars an hour that a source may ask at most, as config may: nonsense would make bills overflow.
 const PRICE_MAX: f64 = 1_000_000.0;
-
-/// Every pool of one configuration. Part of the live snapshot; shared by all workers.
-#[derive(Debug)]
-pub struct Upstreams {
-    pools: BTreeMap<PoolId, Arc<PoolState>>,
-    /// Raised when somebody asked for a model of unknown identity; one for all reloads.
-    pub(crate) model_wanted: Arc<Notify>,
-    proxies: Arc<Proxies>,
-    /// What finds endpoints; one for all reloads.
-    discoveries: Arc<Discoveries>,
-    /// What requests cost; one for all reloads.
-    ledger: Arc<Ledger>,
-    /// What certificate files held when these pools were made, for endpoints that others may be using.
-    renewed: Vec<Certified>,
-}
 
 /// A pool's live state.
 #[derive(Debug)]
@@ -98,120 +82,16 @@ pub struct PoolStats {
     pub desired_replicas: u32,
 }
 
-/// How many proxies share the endpoints' limits; never 0.
-#[derive(Debug)]
-pub(crate) struct Proxies(AtomicU32);
-
-impl Default for Proxies {
-    fn default() -> Self {
-        Self(AtomicU32::new(1))
-    }
-}
-
-impl Upstreams {
-    /// Pools with fresh state.
-    ///
-    /// # Errors
-    /// [`UpstreamError::Settings`] if an endpoint's host or headers can't be sent, [`UpstreamError::TlsFile`] or
-    /// [`UpstreamError::ServerName`] if its certificates can't be used.
-    pub fn new(pools: &BTreeMap<PoolId, Arc<Pool>>) -> Result<Self, UpstreamError> {
-        Self {
-            pools: BTreeMap::new(),
-            model_wanted: Arc::default(),
-            proxies: Arc::default(),
-            discoveries: Arc::default(),
-            ledger: Arc::default(),
-            renewed: Vec::new(),
-        }
-        .reload(pools)
-    }
-
-    /// Pools by new settings. A pool that did not change is the same one; in a changed pool, an endpoint that did not
-    /// change keeps its state and idle connections. Nothing that `self` uses changes before [`Upstreams::take_effect`].
-    ///
-    /// # Errors
-    /// As [`Upstreams::new`]; `self` stays usable.
-    pub fn reload(&self, pools: &BTreeMap<PoolId, Arc<Pool>>) -> Result<Self, UpstreamError> {
-        let renewed = |(id, config): (&PoolId, &Arc<Pool>)| {
-            let old = self.pools.get(id);
-            let state = match old {
-                Some(old) if old.config == *config => old.clone(),
-                _ => Arc::new(PoolState::new(config, old.map(Arc::as_ref), self)?),
-            };
-            Ok((id.clone(), state))
-        };
-        let pools = pools.iter().map(renewed).collect::<Result<BTreeMap<_, _>, UpstreamError>>()?;
-        Ok(Self {
-            renewed: certificates(&pools)?,
-            pools,
-            model_wanted: self.model_wanted.clone(),
-            proxies: self.proxies.clone(),
-            discoveries: self.discoveries.clone(),
-            ledger: self.ledger.clone(),
-        })
-    }
-
-    /// These pools are the live ones from now on: new connections use what certificate files held when they were made, and
-    /// what others cost is written down no more.
-    pub fn take_effect(&self) {
-        self.ledger.keep(|pool| self.pools.contains_key(pool));
-        for (endpoint, tls) in &self.renewed {
-            endpoint.tls.store(Some(tls.clone()));
-        }
-    }
-
-    /// The pool of this name.
-    pub fn pool(&self, id: &PoolId) -> Option<&Arc<PoolState>> {
-        self.pools.get(id)
-    }
-
-    /// How many proxies there are in front of the same endpoints, this one included: each takes its part of their limits.
-    pub fn set_proxies(&self, count: u32) {
-        self.proxies.0.store(count.max(1), Relaxed);
-    }
-
-    /// What [`Upstreams::set_proxies`] said last; 1 before.
-    pub fn proxies(&self) -> u32 {
-        self.proxies.0.load(Relaxed)
-    }
-
-    /// What finds endpoints that config does not list, if [`crate::keep_members`] runs.
-    pub fn discoveries(&self) -> &Discoveries {
-        &self.discoveries
-    }
-
-    /// What requests cost, and what was not asked because it was stored.
-    pub fn ledger(&self) -> &Ledger {
-        &self.ledger
-    }
-
-    /// All pools, by name.
-    pub fn pools(&self) -> impl Iterator<Item = &Arc<PoolState>> {
-        self.pools.values()
-    }
-}
-
-/// An endpoint, and what its certificate files hold.
-type Certified = (Arc<EndpointState>, Arc<TlsAccess>);
-
-/// What the certificate files of all endpoints hold by now: they change without a change of settings. A discovered endpoint
-/// whose files can't be used keeps what it has, since its source may be about to say otherwise.
-fn certificates(pools: &BTreeMap<PoolId, Arc<PoolState>>) -> Result<Vec<Certified>, UpstreamError> {
-    let mut certified = Vec::new();
-    for pool in pools.values() {
-        for endpoint in pool.endpoints().iter() {
-            match TlsAccess::read(&endpoint.config) {
-                Ok(tls) => certified.extend(tls.map(|tls| (endpoint.clone(), tls))),
-                Err(error) if pool.config.endpoints.contains(&endpoint.config) => return Err(error),
-                Err(_) => {}
-            }
-        }
-    }
-    Ok(certified)
-}
-
 impl PoolState {
-    fn new(config: &Arc<Pool>, old: Option<&Self>, upstreams: &Upstreams) -> Result<Self, UpstreamError> {
+    /// A pool with these settings. `old`: the one of this name before; endpoints that did not change keep their state.
+    ///
+    /// # Errors
+    /// As [`Upstreams::new`].
+    pub(crate) fn new(
+        config: &Arc<Pool>,
+        old: Option<&Self>,
+        upstreams: &Upstreams,
+    ) -> Result<Self, UpstreamError> {
         let former = old.map(Self::endpoints);
         let mut endpoints = kept(&config.endpoints, former.as_deref())?;
         // What was discovered stays until its source says otherwise.
@@ -389,14 +269,14 @@ impl PoolState {
     fn write_bill(&self, now: Millis) {
         let before = self.billed.lock().replace(now).unwrap_or(now);
         let prices: Vec<_> = self.members.load().iter().map(|endpoint| endpoint.price()).collect();
-        self.ledger.bill(self.id(), &prices, now.since(before), self.proxies.0.load(Relaxed));
+        self.ledger.bill(self.id(), &prices, now.since(before), self.proxies.count());
     }
 
     fn load_at(&self, now: Millis) -> Load {
         Load {
             requests: self.in_flight() + self.queue.waiting() as u64,
             concurrency: self.config.admission.concurrency,
-            proxies: self.proxies.0.load(Relaxed),
+            proxies: self.proxies.count(),
             is_served: self.members.load().iter().any(|endpoint| endpoint.condition(now).is_asked()),
         }
     }
@@ -474,7 +354,7 @@ impl PoolState {
     }
 
     fn divided(&self, limit: u32) -> u32 {
-        limit.div_ceil(self.proxies.0.load(Relaxed)).max(1)
+        limit.div_ceil(self.proxies.count()).max(1)
     }
 
     /// Whether its endpoints' turn to be looked at has come; takes it.
@@ -540,6 +420,8 @@ fn kept(endpoints: &[Endpoint], former: Option<&Members>) -> Result<Vec<Arc<Endp
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn endpoint(id: &str) -> Endpoint {
