@@ -26,7 +26,7 @@ pub(super) async fn take(
     patience: Duration,
 ) -> Result<Taken, StoreTrouble> {
     let digest = subject.digest(quotas.subject_key(), limit.config.id.as_str());
-    let rates: Vec<QuotaRate> = terms.rates.iter().map(|term| rate(term, wanted(term, estimate))).collect();
+    let rates = asked(terms, estimate);
     let told = quotas.take(&digest, &rates, terms.concurrency, patience).await?;
     let (readings, longest) = read(terms, &told, estimate);
     let lack = told.held.is_none().then(|| longest.unwrap_or_else(Lack::of_concurrency));
@@ -46,7 +46,7 @@ pub(super) async fn look(
     patience: Duration,
 ) -> Result<Taken, StoreTrouble> {
     let digest = subject.digest(quotas.subject_key(), limit.config.id.as_str());
-    let rates: Vec<QuotaRate> = terms.rates.iter().map(|term| rate(term, wanted(term, estimate))).collect();
+    let rates = asked(terms, estimate);
     let told = quotas.look(&digest, &rates, terms.concurrency, patience).await?;
     let (readings, longest) = read(terms, &told, estimate);
     let lack = (!told.is_free).then(|| longest.unwrap_or_else(Lack::of_concurrency));
@@ -56,6 +56,11 @@ pub(super) async fn look(
 /// What came to light when a request had ended, in the order of the terms' rates.
 pub(super) fn settled(terms: &Terms, more: &dyn Fn(&Term) -> i64) -> Vec<QuotaRate> {
     terms.rates.iter().map(|term| rate(term, more(term))).collect()
+}
+
+/// What a request asks of each rate, in the order of the terms' rates.
+fn asked(terms: &Terms, estimate: Estimate) -> Vec<QuotaRate> {
+    terms.rates.iter().map(|term| rate(term, wanted(term, estimate))).collect()
 }
 
 fn wanted(term: &Term, estimate: Estimate) -> i64 {
