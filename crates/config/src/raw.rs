@@ -35,7 +35,7 @@ pub(crate) use plugin::{
     Grant, Isolation, OnError, Plugin, PluginConfig, PluginHost, PluginLimits, RoutePlugin,
 };
 pub(crate) use pool::{
-    Balance, Endpoint, HashBy, Health, HttpVersion, Pool, PoolKind, PoolLimits, Tenancy, Timeouts,
+    Balance, Endpoint, Gpu, HashBy, Health, HttpVersion, Pool, PoolKind, PoolLimits, Tenancy, Timeouts,
     UpstreamTls,
 };
 pub(crate) use quota::{HitCost, Limit, LimitBy, LimitNumbers, OnLimitError, Priority};

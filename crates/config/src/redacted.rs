@@ -185,6 +185,7 @@ fn pool(pool: &Pool) -> Value {
         fallback,
         assemble,
         cost,
+        gpu,
     } = pool;
     let mut table = json!({
         "kind": match kind {
@@ -206,6 +207,9 @@ fn pool(pool: &Pool) -> Value {
     fleet::balance(balance, &mut table);
     fleet::tenancy(tenancy, &mut table);
     cost::of_pool(cost, &mut table);
+    if let Some(gpu) = gpu {
+        table["gpu"] = fleet::gpu(gpu);
+    }
     if let Some(fallback) = fallback {
         table["fallback"] = json!(fallback.as_str());
     }

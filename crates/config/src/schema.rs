@@ -16,6 +16,7 @@ const DEFAULTS: &str = r#"
     store.dir = "."
     embedder = { model_dir = ".", runtime_library = "." }
     pool.a.endpoint = [{ url = "http://a" }]
+    pool.a.gpu.port = 1
     pool.a.discover = [{ kind = "dns", host = "a", port = 1 }]
     route.a = { pool = "a", cache = { regenerate = "repeat", semantic = {} } }
     limit.a = { by = ["user"], requests_per_minute = 1 }

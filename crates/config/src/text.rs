@@ -106,6 +106,8 @@ textual! {
     KeyPrefix(String) = "key-prefix" by redis::parse_prefix, like "refrain";
     /// A request header.
     HeaderName(String) = "header-name" by parse_header_name, like "x-session-id";
+    /// A metric in Prometheus' text format.
+    MetricName(String) = "metric-name" by parse_metric_name, like "DCGM_FI_DEV_GPU_UTIL";
     /// A JSON pointer.
     JsonPointer(String) = "json-pointer" by parse_json_pointer, like "/prompt_cache_key";
     /// A name in a certificate.
@@ -138,6 +140,17 @@ fn parse_network(text: &str) -> Result<CoreNetwork, String> {
 
 fn parse_file(text: &str) -> Result<PathBuf, String> {
     parse_non_empty(text).map(PathBuf::from)
+}
+
+/// What needs no quotes in Prometheus' text format.
+fn parse_metric_name(text: &str) -> Result<String, String> {
+    let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b':');
+    let has_good_start = text.bytes().next().is_some_and(|first| !first.is_ascii_digit());
+    if has_good_start && text.bytes().all(is_inner) {
+        Ok(text.to_owned())
+    } else {
+        Err("expected a metric's name without labels, like \"DCGM_FI_DEV_GPU_UTIL\"".to_owned())
+    }
 }
 
 /// A pointer to a member (RFC 6901): the whole body is none.

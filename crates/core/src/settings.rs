@@ -7,6 +7,7 @@ mod discover;
 mod edge;
 mod endpoint;
 mod fleet;
+mod gpu;
 mod identity;
 mod plugin;
 mod pool;
@@ -30,6 +31,7 @@ pub use discover::{
 pub use edge::{Limits, Network, Runtime};
 pub use endpoint::{EndpointTls, HttpVersion};
 pub use fleet::{Admission, Balance, Fleet, HashBy, Health, Sessions, Tenancy};
+pub use gpu::GpuExporter;
 pub use identity::{
     AdminToken, ApiKey, AuthMethod, CertificateName, CertificateRule, CertificateUser, ClaimValue, KeyHash,
     KeyKind, KeySetUrl, OperatorRole, SigningKeys, Tenant, TokenAlgorithm, TokenIssuer, TokenPlace,

@@ -6,7 +6,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::{Certificate, Discover, SecretSource};
-use crate::text::{FilePath, HeaderName, JsonPointer, NonEmpty, ServerName, TimeSpan, UpstreamUrl};
+use crate::text::{
+    ExactPath, FilePath, HeaderName, JsonPointer, MetricName, NonEmpty, ServerName, TimeSpan, UpstreamUrl,
+};
 
 /// Upstream servers that serve the same models.
 #[derive(Default, Deserialize, JsonSchema)]
@@ -55,6 +57,8 @@ pub(crate) struct Pool {
     pub(crate) limits: PoolLimits,
     /// How failures are noticed.
     pub(crate) health: Health,
+    /// Who tells how busy the servers' GPUs are. Default: nobody.
+    pub(crate) gpu: Option<Gpu>,
     /// How tenants are kept apart in the prefix caches of the servers. Default: "salted" where several tenants have keys, for
     /// kind = "generic"; else "shared".
     pub(crate) tenancy: Option<Tenancy>,
@@ -143,6 +147,22 @@ pub(crate) struct Health {
     pub(crate) ejection: Option<TimeSpan>,
     /// Over how long a new or returned server gets its full share. Default "15s".
     pub(crate) slow_start: Option<TimeSpan>,
+}
+
+/// A Prometheus exporter at each server's own host, such as NVIDIA's DCGM exporter: plain HTTP, and nothing of what the
+/// server is sent.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Gpu {
+    /// Its port, such as 9400.
+    #[schemars(required, range(min = 1, max = 65_535))]
+    pub(crate) port: Option<u16>,
+    /// The page with its metrics. Default "/metrics".
+    pub(crate) path: Option<ExactPath>,
+    /// The metric that says in percent how busy a GPU is; of several samples, the mean. Default "DCGM_FI_DEV_GPU_UTIL".
+    pub(crate) metric: Option<MetricName>,
+    /// How often it is read, from 1 s to 1 h. What it said last holds for three times as long. Default "15s".
+    pub(crate) interval: Option<TimeSpan>,
 }
 
 /// What software a pool's servers run.

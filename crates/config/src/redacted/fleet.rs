@@ -1,6 +1,6 @@
 //! How pools are balanced and bounded.
 
-use refrain_core::settings::{Admission, Balance, Fleet, HashBy, Health, Tenancy};
+use refrain_core::settings::{Admission, Balance, Fleet, GpuExporter, HashBy, Health, Tenancy};
 use serde_json::{Value, json};
 
 use crate::text::format_span;
@@ -49,6 +49,11 @@ pub(super) fn health(health: &Health) -> Value {
         table["interval"] = json!(format_span(*interval));
     }
     table
+}
+
+pub(super) fn gpu(exporter: &GpuExporter) -> Value {
+    let GpuExporter { port, path, metric, interval } = exporter;
+    json!({ "port": port, "path": path, "metric": metric, "interval": format_span(*interval) })
 }
 
 pub(super) fn tenancy(tenancy: &Tenancy, pool: &mut Value) {

@@ -1,6 +1,7 @@
 //! Pools and their endpoints, secrets included.
 
 mod discover;
+mod gpu;
 
 use std::collections::BTreeMap;
 use std::mem;
@@ -98,6 +99,7 @@ fn pool(context: &mut Context<'_>, name: &str, mut raw: raw::Pool, tenants: &Ten
         fallback: fleet::fallback(context, name, raw.fallback.take()),
         assemble: raw.assemble,
         cost,
+        gpu: raw.gpu.take().and_then(|raw| gpu::settle(context, name, raw)),
         revision: raw.revision.take().unwrap_or_default(),
         models: raw.models.into_iter().map(|(alias, model)| (alias, model.0)).collect(),
         timeouts: timeouts(mem::take(&mut raw.timeouts), Timeouts::default()),

@@ -138,6 +138,14 @@ fn a_wrong_form_is_told_with_a_right_one() {
         ),
         ("[limits]\nhead = \"0 B\"", "7:8: limits.head: must be more than zero"),
         (
+            "[pool.gpu-a.gpu]\nport = 9400\nmetric = \"UTIL{gpu=\\\"0\\\"}\"",
+            "8:10: pool.gpu-a.gpu.metric: expected a metric's name without labels, like \"DCGM_FI_DEV_GPU_UTIL\"",
+        ),
+        (
+            "[pool.gpu-a.gpu]\nport = 9400\npath = \"metrics\"",
+            "8:8: pool.gpu-a.gpu.path: a path begins with a slash",
+        ),
+        (
             "[pool.b]\nendpoints = [\"a:80\"]",
             "7:14: pool.b.endpoints[0]: expected a URL that begins with http:// or https://",
         ),
@@ -164,6 +172,15 @@ fn a_number_out_of_range_is_told_with_the_range() {
             "cache = { semantic = { threshold = 0 } }\n[embedder]\nmodel_dir = \"m\"\nruntime_library = \"o\"",
             "6:36: route.chat.cache.semantic.threshold: must be above 0: else everything is similar",
         ),
+        ("[pool.gpu-a.gpu]\nport = 0", "7:8: pool.gpu-a.gpu.port: must be from 1 to 65535"),
+        (
+            "[pool.gpu-a.gpu]\nport = 9400\ninterval = \"999ms\"",
+            "8:12: pool.gpu-a.gpu.interval: must be from \"1s\" to \"1h\"",
+        ),
+        (
+            "[pool.gpu-a.gpu]\nport = 9400\ninterval = \"2h\"",
+            "8:12: pool.gpu-a.gpu.interval: must be from \"1s\" to \"1h\"",
+        ),
         (
             "[[pool.gpu-a.endpoint]]\nurl = \"http://b\"\nweight = 0",
             "8:10: pool.gpu-a.endpoint[0].weight: must be from 1 to 1000",
@@ -177,6 +194,7 @@ fn a_number_out_of_range_is_told_with_the_range() {
 fn a_missing_key_is_told_at_its_table() {
     for (added, expected) in [
         ("[route.code]\npath = \"/code\"", "6:1: route.code.pool: missing, and has no default"),
+        ("[pool.gpu-a.gpu]", "6:1: pool.gpu-a.gpu.port: missing, and has no default"),
         ("[embedder]\nmodel_dir = \"m\"", "6:1: embedder.runtime_library: missing, and has no default"),
         ("[embedder]\nruntime_library = \"o\"", "6:1: embedder.model_dir: missing, and has no default"),
         ("[[pool.gpu-a.endpoint]]", "6:1: pool.gpu-a.endpoint[0].url: missing, and has no default"),

@@ -1,8 +1,12 @@
 //! How the servers of a pool are spoken to.
 
+use std::time::Duration;
+
 use refrain_config::{Source, load, redacted};
 use refrain_core::Settings;
-use refrain_core::settings::{Certificate, Endpoint, EndpointTls, HttpVersion, Secret};
+use refrain_core::settings::{Certificate, Endpoint, EndpointTls, GpuExporter, HttpVersion, Pool, Secret};
+
+use serde_json::json;
 
 use crate::{settings_of, source};
 
@@ -144,4 +148,32 @@ fn no_header_value_is_ever_printed() {
     let settings = settings_of(&text);
     let printed = format!("{}{settings:?}", redacted(&settings));
     assert!(printed.contains("x-api-key") && !printed.contains("hunter2"), "{printed}");
+}
+
+#[test]
+fn a_gpu_table_needs_a_port_alone_and_is_shown_whole() {
+    let gpu = |lines: &str| {
+        let settings =
+            settings_of(&format!("[pool.p]\nendpoints = [\"http://a\"]\n[pool.p.gpu]\n{lines}\n{ROUTE}"));
+        let pool: &Pool = settings.pools.values().next().unwrap();
+        (pool.gpu.clone().unwrap(), redacted(&settings)["pool"]["p"]["gpu"].clone())
+    };
+    let default = GpuExporter {
+        port: 9400,
+        path: "/metrics".into(),
+        metric: "DCGM_FI_DEV_GPU_UTIL".into(),
+        interval: Duration::from_secs(15),
+    };
+    assert_eq!(gpu("port = 9400").0, default);
+    let (own, shown) = gpu("port = 1\npath = \"/gpu/\"\nmetric = \"ns:use\"\ninterval = \"1s\"");
+    let expected = GpuExporter {
+        port: 1,
+        path: "/gpu/".into(),
+        metric: "ns:use".into(),
+        interval: Duration::from_secs(1),
+    };
+    assert_eq!(own, expected);
+    assert_eq!(shown, json!({ "port": 1, "path": "/gpu/", "metric": "ns:use", "interval": "1s" }));
+    let plain = settings_of(&format!("[pool.p]\nendpoints = [\"http://a\"]\n{ROUTE}"));
+    assert!(plain.pools.values().all(|pool| pool.gpu.is_none()));
 }

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Admission, Balance, Discovery, EndpointTls, Health, HttpVersion, PoolCost, Sessions, Tenancy};
+use super::{
+    Admission, Balance, Discovery, EndpointTls, GpuExporter, Health, HttpVersion, PoolCost, Sessions, Tenancy,
+};
 use crate::{EndpointId, PoolId};
 
 /// A named group of endpoints that serve the same models.
@@ -44,6 +46,8 @@ pub struct Pool {
     pub assemble: bool,
     /// What its endpoints cost.
     pub cost: PoolCost,
+    /// Who tells how busy its endpoints' GPUs are; none: nobody.
+    pub gpu: Option<GpuExporter>,
 }
 
 /// What software a pool's endpoints run.
@@ -139,6 +143,7 @@ impl Pool {
             fallback: None,
             assemble: false,
             cost: PoolCost::default(),
+            gpu: None,
         }
     }
 }
