@@ -8,6 +8,7 @@ use arc_swap::ArcSwapOption;
 use http::header::{AUTHORIZATION, RETRY_AFTER};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use parking_lot::Mutex;
 use refrain_core::settings::{Endpoint, HttpVersion, MicroDollars};
 use refrain_core::{EndpointId, Fault};
 
@@ -16,6 +17,7 @@ use crate::balance::rendezvous;
 use crate::busy::BusyTime;
 use crate::clock::Millis;
 use crate::connection::Told;
+use crate::gpu::GpuReading;
 use crate::health::{Failed, Health, Standing};
 use crate::models::{Held, Models};
 use crate::tls::TlsAccess;
@@ -49,6 +51,8 @@ pub struct EndpointState {
     drains: AtomicBool,
     /// Millionths of a dollar an hour; [`NO_PRICE`]: not known.
     price: AtomicU64,
+    /// How busy its GPUs were last.
+    gpu: Mutex<Option<GpuReading>>,
     /// Why it failed last.
     last_error: ArcSwapOption<(SystemTime, String)>,
 }
@@ -94,6 +98,8 @@ pub struct EndpointStats {
     pub share: f64,
     /// What it says that it has; none: nothing yet.
     pub models: Option<Vec<String>>,
+    /// How busy its host's GPUs are, from 0 to 1, if that is known.
+    pub gpu_utilization: Option<f64>,
     /// Why it failed last, and when.
     pub last_error: Option<(SystemTime, String)>,
 }
@@ -158,6 +164,7 @@ impl EndpointState {
             health: Health::default(),
             drains: AtomicBool::new(false),
             price: AtomicU64::new(NO_PRICE),
+            gpu: Mutex::new(None),
             last_error: ArcSwapOption::empty(),
             config: config.clone(),
         })
@@ -190,8 +197,14 @@ impl EndpointState {
             state: self.condition(now),
             share: self.health.share(now, slow_start),
             models: self.models.load().as_ref().map(|models| models.names()),
+            gpu_utilization: self.gpu.lock().and_then(GpuReading::ratio),
             last_error: self.last_error.load().as_deref().cloned(),
         }
+    }
+
+    /// Notes how busy its host's GPUs are.
+    pub(crate) fn note_gpu(&self, reading: GpuReading) {
+        *self.gpu.lock() = Some(reading);
     }
 
     /// Whether new requests may go there: an operator's word, kept until it is taken back or the endpoint's settings change.

@@ -229,7 +229,13 @@ impl PoolState {
     /// Every endpoint's counters now.
     pub fn stats(&self) -> Vec<EndpointStats> {
         let slow_start = self.config.health.slow_start;
-        self.members.load().iter().map(|endpoint| endpoint.stats(slow_start)).collect()
+        let stats = |endpoint: &Arc<EndpointState>| {
+            let stats = endpoint.stats(slow_start);
+            // What was read by settings that are gone is not told any more.
+            let gpu_utilization = stats.gpu_utilization.filter(|_| self.config.gpu.is_some());
+            EndpointStats { gpu_utilization, ..stats }
+        };
+        self.members.load().iter().map(stats).collect()
     }
 
     /// What it does now.

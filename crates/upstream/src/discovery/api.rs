@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::DiscoveryError;
 use crate::watch::{LOOK_TIMEOUTS, get};
-use crate::{Client, EndpointState, PoolState, UpstreamError, UpstreamRequest, Upstreams};
+use crate::{Client, EndpointState, PoolState, UpstreamError, UpstreamRequest, UpstreamResponse, Upstreams};
 
 /// Longest answer that is read, in bytes.
 const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -21,7 +21,7 @@ const ANSWER_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Longest wait that an API may ask for.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
-/// A server that answers with JSON, and the way to it.
+/// A server that is no upstream and mostly answers with JSON, and the way to it.
 #[derive(Debug)]
 pub struct Api {
     client: Client,
@@ -60,10 +60,21 @@ impl Api {
         path: &str,
         authorization: Option<&HeaderValue>,
     ) -> Result<Value, DiscoveryError> {
-        let response = self.client.send_to(&self.pool, &self.endpoint, request(path, authorization)?).await?;
+        let response = self.send(request(path, authorization)?).await?;
         check(response.status, &response.headers)?;
         let body = response.body.collect(ANSWER_BYTES_MAX).await?;
         serde_json::from_slice(&body).map_err(|_| DiscoveryError::Malformed("it is not JSON"))
+    }
+
+    /// The answer to a request, whatever it is.
+    ///
+    /// # Errors
+    /// It can't be reached, or doesn't answer in HTTP.
+    ///
+    /// # Cancel safety
+    /// As [`Api::json`].
+    pub(crate) async fn send(&self, request: UpstreamRequest) -> Result<UpstreamResponse, UpstreamError> {
+        self.client.send_to(&self.pool, &self.endpoint, request).await
     }
 }
 

@@ -6,6 +6,7 @@ mod answers;
 mod authority;
 mod discovery;
 mod frames;
+mod gpu;
 mod http2;
 mod hyper_server;
 mod identity;
