@@ -16,7 +16,7 @@ use refrain_core::{Drain, Settings, Tasks};
 use refrain_proxy::{
     AnswerCache, Live, Policies, RequestTrace, Server, Snapshot, TraceSink, keep_signing_keys,
 };
-use refrain_upstream::{Client, ClientTls, Upstreams, keep_members, keep_scaling, watch};
+use refrain_upstream::{Client, ClientTls, Upstreams, keep_gpu_use, keep_members, keep_scaling, watch};
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
@@ -187,7 +187,8 @@ impl Side {
         let signing_keys = keep_signing_keys(move || snapshots.load_full(), client.clone(), drain.clone());
         self.tasks.spawn(signing_keys);
         let current = move || live.load().upstreams.clone();
-        self.tasks.spawn(watch(current.clone(), client, drain.clone()));
+        self.tasks.spawn(watch(current.clone(), client.clone(), drain.clone()));
+        self.tasks.spawn(keep_gpu_use(current.clone(), client, drain.clone()));
         self.tasks.spawn(keep_scaling(current, drain));
         self.tasks.spawn(keep_metrics(self.control.clone(), self.tasks.draining()));
     }

@@ -148,6 +148,7 @@ fn endpoint_report(pool: &PoolState, found: &[Listed], stats: EndpointStats) -> 
         models: stats.models,
         price_per_hour: listed.and_then(|listed| listed.price_per_hour),
         uptime_seconds: listed.and_then(|listed| listed.started).map(seconds_since),
+        gpu_utilization: stats.gpu_utilization,
         last_error,
     }
 }

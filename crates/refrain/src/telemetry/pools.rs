@@ -1,4 +1,4 @@
-//! What the pools have to do: how busy they are, who waits, how many endpoints there should be.
+//! What the pools have to do: how busy they and their GPUs are, who waits, how many endpoints there should be.
 
 use std::collections::BTreeMap;
 
@@ -16,6 +16,7 @@ pub(super) fn write(text: &mut Exposition, upstreams: &Upstreams) {
     scaling(text, &pools);
     let endpoints: Vec<_> = upstreams.pools().map(|pool| (pool.id().clone(), pool.stats())).collect();
     states(text, &endpoints);
+    gpus(text, &endpoints);
 }
 
 fn load(text: &mut Exposition, pools: &[PoolStats]) {
@@ -57,6 +58,19 @@ fn states(text: &mut Exposition, pools: &[(PoolId, Vec<EndpointStats>)]) {
         }
         for (state, count) in counts {
             family.sample(&[("pool", pool.as_str()), ("state", state)], count);
+        }
+    }
+}
+
+/// Of those alone whose use is known.
+fn gpus(text: &mut Exposition, pools: &[(PoolId, Vec<EndpointStats>)]) {
+    let help = "How busy the GPUs of an endpoint's host are, as its exporter says.";
+    let mut family = text.gauge("refrain_endpoint_gpu_utilization_ratio", help);
+    for (pool, endpoints) in pools {
+        for endpoint in endpoints {
+            if let Some(ratio) = endpoint.gpu_utilization {
+                family.sample(&[("pool", pool.as_str()), ("endpoint", endpoint.endpoint.as_str())], ratio);
+            }
         }
     }
 }

@@ -29,10 +29,12 @@ fn row(pool: &PoolReport, report: &EndpointReport) -> Vec<String> {
     } else {
         state.clone()
     };
-    let load = match report.prompt_tokens {
-        0 => format!("{in_flight}/{}", pool.limit),
-        tokens => format!("{in_flight}/{}, {} tokens", pool.limit, short(tokens)),
+    let tokens = match report.prompt_tokens {
+        0 => String::new(),
+        tokens => format!(", {} tokens", short(tokens)),
     };
+    let gpu = report.gpu_utilization.map(|ratio| format!(", GPU {:.0} %", ratio * 100.0));
+    let load = format!("{in_flight}/{}{tokens}{}", pool.limit, gpu.unwrap_or_default());
     let price = report.price_per_hour.map(|dollars| format!("${dollars:.2}/h"));
     let error = report.last_error.as_ref().map(error);
     let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
@@ -137,6 +139,7 @@ mod tests {
             models: None,
             price_per_hour: None,
             uptime_seconds: None,
+            gpu_utilization: None,
             last_error: None,
         }
     }
@@ -165,6 +168,7 @@ mod tests {
             models: Some(names.map(str::to_owned).to_vec()),
             price_per_hour: Some(0.515),
             uptime_seconds: Some(7_300),
+            gpu_utilization: Some(0.874),
             ..endpoint("rented")
         };
         let message = "can't connect:\u{1b}[2J refused".to_owned();
@@ -175,9 +179,9 @@ mod tests {
         };
         let report = UpstreamsReport { proxies: 2, pools: vec![pool(vec![rented, lost])] };
         let expected = "\
-POOL  ENDPOINT       STATE          LOAD             MODELS                   PRICE    UP  LAST ERROR
-gpu   rented         healthy, 40 %  3/4, 40k tokens  qwen3:32b, gemma3:4b +1  $0.52/h  2h  -
-gpu   10.0.0.2:8000  down           0/4              ?                        -        -   2m ago: can't connect: [2J refused
+POOL  ENDPOINT       STATE          LOAD                       MODELS                   PRICE    UP  LAST ERROR
+gpu   rented         healthy, 40 %  3/4, 40k tokens, GPU 87 %  qwen3:32b, gemma3:4b +1  $0.52/h  2h  -
+gpu   10.0.0.2:8000  down           0/4                        ?                        -        -   2m ago: can't connect: [2J refused
 
 gpu: 3 of 8 requests in flight, 2 waiting; 3 endpoints wanted
 2 proxies share these pools: load and limits are this one's.

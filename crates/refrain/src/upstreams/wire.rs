@@ -75,6 +75,8 @@ pub(crate) struct EndpointReport {
     pub(crate) price_per_hour: Option<f64>,
     /// How long it has been running, if its provider says so.
     pub(crate) uptime_seconds: Option<u64>,
+    /// How busy its host's GPUs are, from 0 to 1, if that is known.
+    pub(crate) gpu_utilization: Option<f64>,
     /// Why it failed last.
     pub(crate) last_error: Option<ErrorReport>,
 }

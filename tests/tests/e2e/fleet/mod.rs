@@ -4,7 +4,7 @@ mod affinity;
 mod assemble;
 mod discovery;
 mod fallback;
-mod operators;
+pub(crate) mod operators;
 mod overload;
 mod proxies;
 mod tenancy;

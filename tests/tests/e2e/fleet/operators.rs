@@ -13,7 +13,7 @@ const EXAMPLES: [&str; 2] = [
 ];
 
 /// Runs `refrain upstreams` with these words against a proxy; whether it succeeded, and what it said.
-async fn upstreams(refrain: &Refrain, words: &[&str]) -> (bool, String) {
+pub(crate) async fn upstreams(refrain: &Refrain, words: &[&str]) -> (bool, String) {
     let mut command = tokio::process::Command::new(refrain_binary());
     command.arg("upstreams").args(words).args(["--admin", &refrain.admin_address().to_string()]);
     let output = within("refrain upstreams", command.kill_on_drop(true).output()).await.unwrap();

@@ -2,5 +2,6 @@
 
 mod access;
 mod answers;
+mod gpu;
 mod otlp;
 mod prometheus;

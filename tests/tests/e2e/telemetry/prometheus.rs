@@ -9,6 +9,8 @@ use refrain_tests::redis::{Flavour, RedisServer};
 use refrain_tests::{Ask, Config, Policy, Prometheus, Refrain, eventually};
 use serde_json::Value;
 
+use super::gpu;
+
 fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join(path)
 }
@@ -67,9 +69,10 @@ fn names(query: &str) -> BTreeSet<String> {
 }
 
 /// A Refrain with everything that has numbers, and a little of each kind of request.
-async fn busy() -> (FakeUpstream, RedisServer, Collector, tempfile::TempDir, Refrain) {
-    let (fake, redis, collector) = (
+async fn busy() -> ([FakeUpstream; 2], RedisServer, Collector, tempfile::TempDir, Refrain) {
+    let (fake, exporter, redis, collector) = (
         FakeUpstream::start().await,
+        gpu::exporter().await,
         RedisServer::start(Flavour::VectorSets).await,
         Collector::start().await,
     );
@@ -77,8 +80,9 @@ async fn busy() -> (FakeUpstream, RedisServer, Collector, tempfile::TempDir, Ref
     let tables = format!(
         "[otlp]\nurl = \"{}\"\nmetrics_interval = \"1s\"\nsample = 1.0\n\n\
          [cost]\nbudget_per_day = 9.0\n\n\
-         [limit.all]\nby = [\"route\"]\nrequests_per_minute = 100000\n",
-        collector.url()
+         [limit.all]\nby = [\"route\"]\nrequests_per_minute = 100000\n\n{}",
+        collector.url(),
+        gpu::table(&exporter)
     );
     let redis_lines = format!("url = \"{}\"\ntimeout = \"2s\"\nconnect_timeout = \"5s\"", redis.url());
     let config = Config::new(&fake.url())
@@ -96,12 +100,12 @@ async fn busy() -> (FakeUpstream, RedisServer, Collector, tempfile::TempDir, Ref
     let several = Ask::chat("another one, in pieces").streamed().cache_control("no-store");
     refrain.open(&several).await.rest().await.1.unwrap();
     refrain.send(&Ask::post_bytes("/v1/chat/completions", "{")).await;
-    (fake, redis, collector, dir, refrain)
+    ([fake, exporter], redis, collector, dir, refrain)
 }
 
 #[tokio::test]
 async fn every_query_of_dashboard_and_rules_runs_and_names_what_is_there() {
-    let (_fake, _redis, _collector, dir, refrain) = busy().await;
+    let (_fakes, _redis, _collector, dir, refrain) = busy().await;
     let files = ["config/prometheus/recording.yml", "config/prometheus/alerts.yml"];
     // As they are but for their pace.
     let hurried = files.map(|file| {
@@ -158,7 +162,7 @@ fn every_alert_is_provoked_by_a_test() {
 
 #[tokio::test]
 async fn a_scrape_is_what_promtool_takes_for_one() {
-    let (_fake, _redis, _collector, dir, refrain) = busy().await;
+    let (_fakes, _redis, _collector, dir, refrain) = busy().await;
     refrain.counted("refrain_otlp_exports_total", &[("signal", "metrics")], 1.0).await;
     let file = dir.path().join("scrape.txt");
     std::fs::write(&file, refrain.metrics().await.text()).unwrap();
