@@ -24,7 +24,7 @@ pub const LABEL_BYTES_MAX: usize = 320;
 /// The tag by which an entry is found whose answer carries this id: the store gives it beside a policy's own. None for an id
 /// that no tag can hold.
 pub fn answer_tag(id: &str) -> Option<String> {
-    let tag = format!("id:{id}");
+    let tag = ["id:", id].concat();
     (!id.is_empty() && tag.len() <= TAG_BYTES_MAX).then_some(tag)
 }
 

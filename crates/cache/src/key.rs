@@ -109,6 +109,8 @@ pub(crate) struct PartHasher {
     length: usize,
 }
 
+/// Seven bits a byte.
+const NUMBER_BYTES_MAX: usize = 10;
 /// Bytes that wait for the hasher.
 const GATHERED_MAX: usize = 256;
 
@@ -169,9 +171,17 @@ impl PartHasher {
         }
     }
 
+    /// The number in LEB128: most are below 128, and each byte is hashed twice.
     pub(crate) fn number(&mut self, tag: Tag, number: usize) {
-        let [a, b, c, d, e, f, g, h] = (number as u64).to_le_bytes();
-        self.bytes(&[tag as u8, a, b, c, d, e, f, g, h]);
+        let mut encoded = [tag as u8; 1 + NUMBER_BYTES_MAX];
+        let (mut rest, mut length) = (number as u64, 1);
+        while rest >= 0x80 {
+            encoded[length] = rest as u8 | 0x80;
+            rest >>= 7;
+            length += 1;
+        }
+        encoded[length] = rest as u8;
+        self.bytes(&encoded[..=length]);
     }
 
     fn bytes(&mut self, bytes: &[u8]) {

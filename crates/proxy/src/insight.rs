@@ -16,24 +16,23 @@ use crate::snapshot::AnswerCache;
 /// Of two answers, what is compared.
 const COMPARED_BYTES_MAX: usize = 4 * 1024;
 
-/// Remembers a miss, if its question is of the sample: for a while, the same questions always are.
-pub(crate) fn note_miss(cache: &AnswerCache, miss: &Miss) {
+/// What is to be remembered of a miss, if its question is of the sample: for a while, the same questions always are.
+pub(crate) fn miss(cache: &AnswerCache, miss: &Miss) -> Option<NotedMiss> {
     let keyed = &miss.keyed;
     let state = keyed.admitted.state();
     let (share, now_ms) = (state.route.cache.miss_sample, unix_ms());
     if share <= 0.0 {
-        return;
+        return None;
     }
     let insight = &cache.insight;
     let question = of_question(keyed, |text| insight.question(text));
     if !insight.samples(question, share, now_ms) {
-        return;
+        return None;
     }
     let mut parts: Vec<Part> = Vec::with_capacity(32);
-    if keyed.dissect(cache, &mut |name, text| parts.push(insight.part(name, text))).is_ok() {
-        let when = (state.route.id.clone(), now_ms);
-        insight.misses.note(NotedMiss::new(when, (reason(miss.status), miss.refusal), (question, parts)));
-    }
+    keyed.dissect(cache, &mut |name, text| parts.push(insight.part(name, text))).ok()?;
+    let when = (state.route.id.clone(), now_ms);
+    Some(NotedMiss::new(when, (reason(miss.status), miss.refusal), (question, parts)))
 }
 
 fn reason(status: CacheStatus) -> MissReason {
@@ -79,11 +78,14 @@ pub(crate) fn note_hit(cache: &AnswerCache, admitted: &Admitted, hit: &Hit) {
     cache.insight.servings.note(Serving { similarity, question, ..serving });
 }
 
-/// Remembers for whom an answer was generated that is stored now.
-pub(crate) fn note_stored(cache: &AnswerCache, keyed: &Keyed, (key, id): ([u8; 32], Option<&str>)) {
-    let id = id.map(Serving::of_id);
-    let serving = serving(&keyed.admitted, (key, id), ServedAs::Generated);
-    cache.insight.servings.note(Serving { question: Some(question(cache, keyed)), ..serving });
+/// Remembers for whom an answer was generated that is stored now. `question`: what was asked, as [`question`] tells.
+pub(crate) fn note_stored(
+    cache: &AnswerCache,
+    (admitted, question): (&Admitted, u64),
+    (key, id): ([u8; 32], Option<&str>),
+) {
+    let serving = serving(admitted, (key, id.map(Serving::of_id)), ServedAs::Generated);
+    cache.insight.servings.note(Serving { question: Some(question), ..serving });
 }
 
 /// Remembers who joined the generation of an answer.

@@ -1,12 +1,12 @@
 //! Last stage: may a generated answer be stored, and as what.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::StatusCode;
 use parking_lot::Mutex;
-use refrain_cache::{CacheKey, ClaimGuard, Entry, EntryMeta, Epoch, answer_tag, unix_ms};
+use refrain_cache::{CacheKey, ClaimGuard, Entry, EntryMeta, Epoch, NotedMiss, answer_tag, unix_ms};
 use refrain_core::{EndpointId, Freshness, Skip, Usage};
 use refrain_llm::answer::Encoded;
 use refrain_plugin::ResponseView;
@@ -36,10 +36,20 @@ pub(crate) struct Keeper {
     charge: Charge,
     /// Other proxies wait a moment for the answer while it is there.
     _claim: Option<ClaimGuard>,
+    /// What doesn't depend on the answer. Boxed, as keepers are moved.
+    ahead: OnceLock<Box<Ahead>>,
     /// Whether it is decided: what the clients do from then on changes nothing.
     is_settled: AtomicBool,
     /// An answer that waits for the policies' word.
     pending: Mutex<Option<Arc<Answered>>>,
+}
+
+/// What keeping an answer takes, and what was known before it came.
+struct Ahead {
+    /// What the request was, for those who ask why it missed.
+    missed: Mutex<Option<NotedMiss>>,
+    /// Stands for what is asked.
+    question: u64,
 }
 
 /// How an answer came.
@@ -65,6 +75,7 @@ impl Keeper {
             seen,
             charge,
             _claim: claim,
+            ahead: OnceLock::new(),
             is_settled: AtomicBool::new(false),
             pending: Mutex::new(None),
         }
@@ -75,13 +86,30 @@ impl Keeper {
         self.miss.keyed.admitted.state()
     }
 
+    /// Does what can be done before the answer is there: while a server thinks, it costs its client no time.
+    pub(crate) fn look_ahead(&self) {
+        self.ahead();
+    }
+
+    fn ahead(&self) -> &Ahead {
+        self.ahead.get_or_init(|| {
+            // Once a request, whichever pool answers it: who joined has missed nothing.
+            let is_miss = self.charge.purpose == Purpose::Miss;
+            let missed = is_miss.then(|| insight::miss(&self.cache, &self.miss)).flatten();
+            let question = insight::question(&self.cache, &self.miss.keyed);
+            Box::new(Ahead { missed: Mutex::new(missed), question })
+        })
+    }
+
     /// Stores the answer if it may be; counts what became of it. Where policies have a word about it, it waits for
     /// [`Keeper::conclude`]. `took`: how long the upstream took, without the wait for it.
     pub(crate) fn settle(&self, answer: Result<Encoded, Skip>, from: &Provenance, took: Duration) {
         self.is_settled.store(true, Ordering::Relaxed);
-        // Once a request, whichever pool answers it: who joined has missed nothing, and errors are never stored.
-        if self.charge.purpose == Purpose::Miss && from.head.status.is_success() {
-            insight::note_miss(&self.cache, &self.miss);
+        // Errors are never stored: one that comes again has missed nothing.
+        if from.head.status.is_success()
+            && let Some(missed) = self.ahead().missed.lock().take()
+        {
+            self.cache.insight.misses.note(missed);
         }
         if let Ok(answer) = &answer {
             from.head.dispatched.used(answer.usage());
@@ -147,7 +175,8 @@ impl Keeper {
             let key = entry.key.key;
             let embedding = self.miss.embedding.clone().filter(|_| !exact_only);
             self.cache.store.insert(entry, embedding)?;
-            insight::note_stored(&self.cache, &self.miss.keyed, (key, id.as_deref()));
+            let asked = (&*self.miss.keyed.admitted, self.ahead().question);
+            insight::note_stored(&self.cache, asked, (key, id.as_deref()));
             Ok(())
         });
         match kept {

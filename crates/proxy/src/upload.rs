@@ -18,23 +18,23 @@ pub(crate) struct Upload {
     body: Incoming,
     /// Between two pieces.
     patience: Duration,
-    /// Of the whole.
-    deadline: Option<Instant>,
-    last: Instant,
+    /// For the whole.
+    whole: Option<Duration>,
+    /// Since when more is waited for, in all and since the last piece. Most bodies are there at once and need no clock.
+    waited: Option<(Instant, Option<Instant>)>,
     timer: DeadlineTimer,
 }
 
 impl Upload {
-    /// A body that must be whole within its time from now.
+    /// A body that must be whole within its time, from when it is first waited for.
     pub(crate) fn new(body: Incoming, limits: &Limits) -> Self {
-        let now = Instant::now();
-        Self { deadline: Some(now + limits.upload_timeout), ..Self::unbounded(body, limits) }
+        Self { whole: Some(limits.upload_timeout), ..Self::unbounded(body, limits) }
     }
 
     /// One that may take as long as its pieces keep coming.
     pub(crate) fn unbounded(body: Incoming, limits: &Limits) -> Self {
         let timer = DeadlineTimer::default();
-        Self { body, patience: limits.body_timeout, deadline: None, last: Instant::now(), timer }
+        Self { body, patience: limits.body_timeout, whole: None, waited: None, timer }
     }
 
     /// The next piece; none after the last.
@@ -50,13 +50,16 @@ impl Upload {
                     return Poll::Ready(Some(Err(failure)));
                 }
                 Poll::Ready(Some(Ok(frame))) => {
-                    self.last = Instant::now();
+                    if let Some((_, since_last)) = &mut self.waited {
+                        *since_last = None;
+                    }
                     if let Ok(data) = frame.into_data() {
                         return Poll::Ready(Some(Ok(data)));
                     }
                 }
                 Poll::Pending => {
-                    std::task::ready!(self.timer.poll(cx, self.due()));
+                    let due = self.due();
+                    std::task::ready!(self.timer.poll(cx, due));
                     let failure = Failure::new(Code::BodyTimeout, "the request's body came too slowly");
                     return Poll::Ready(Some(Err(failure)));
                 }
@@ -82,8 +85,9 @@ impl Upload {
         self.body.size_hint()
     }
 
-    fn due(&self) -> Instant {
-        let next = self.last + self.patience;
-        self.deadline.map_or(next, |deadline| deadline.min(next))
+    fn due(&mut self) -> Instant {
+        let (begun, since_last) = self.waited.get_or_insert_with(|| (Instant::now(), None));
+        let next = *since_last.get_or_insert_with(Instant::now) + self.patience;
+        self.whole.map_or(next, |whole| next.min(*begun + whole))
     }
 }

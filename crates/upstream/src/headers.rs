@@ -14,38 +14,71 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 /// `Transfer-Encoding`, `Upgrade`, `Proxy-*` (RFC 9110, section 7.6.1). For requests and responses alike. A
 /// `Content-Length` beside `Transfer-Encoding` goes too: it does not say how long the body is (RFC 9112, section 6.3).
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(TRANSFER_ENCODING) {
+    let present = Present::of(headers);
+    if present.has(TRANSFER_ENCODING_AT) && present.has(CONTENT_LENGTH_AT) {
         headers.remove(CONTENT_LENGTH);
     }
-    // One look at the names is cheaper than a hash for each that is mostly absent.
-    let mut present = [false; HOP_BY_HOP_COUNT];
-    for place in headers.keys().filter_map(|name| HOP_BY_HOP.iter().position(|hop| hop == name)) {
-        present[place] = true;
-    }
-    if present[0] {
+    if present.has(CONNECTION_AT) {
         for name in named_by_connection(headers) {
             headers.remove(name);
         }
     }
-    for (name, _) in HOP_BY_HOP.iter().zip(present).filter(|(_, present)| *present) {
-        headers.remove(name);
+    for (at, name) in LOOKED_FOR.iter().enumerate() {
+        if at != CONTENT_LENGTH_AT && present.has(at) {
+            headers.remove(name);
+        }
     }
 }
 
-const HOP_BY_HOP_COUNT: usize = 9;
-
-/// `Connection` first.
-const HOP_BY_HOP: [HeaderName; HOP_BY_HOP_COUNT] = [
+/// The hop-by-hop fields, and the length.
+static LOOKED_FOR: [HeaderName; 10] = [
     CONNECTION,
     KEEP_ALIVE,
+    TRANSFER_ENCODING,
+    CONTENT_LENGTH,
     TE,
     TRAILER,
-    TRANSFER_ENCODING,
     UPGRADE,
     PROXY_CONNECTION,
     PROXY_AUTHENTICATE,
     PROXY_AUTHORIZATION,
 ];
+const CONNECTION_AT: usize = 0;
+const KEEP_ALIVE_AT: usize = 1;
+const TRANSFER_ENCODING_AT: usize = 2;
+const CONTENT_LENGTH_AT: usize = 3;
+
+/// Which of the fields that concern a connection there are: one look at all names is cheaper than a hash for each of those
+/// that are mostly absent.
+#[derive(Clone, Copy)]
+struct Present(u16);
+
+impl Present {
+    fn of(headers: &HeaderMap) -> Self {
+        Self(headers.keys().filter_map(Self::place).fold(0, |present, at| present | 1 << at))
+    }
+
+    /// Its place among those that are looked for. By length and text, which the compiler makes a few comparisons of.
+    fn place(name: &HeaderName) -> Option<usize> {
+        Some(match name.as_str() {
+            "connection" => CONNECTION_AT,
+            "keep-alive" => KEEP_ALIVE_AT,
+            "transfer-encoding" => TRANSFER_ENCODING_AT,
+            "content-length" => CONTENT_LENGTH_AT,
+            "te" => 4,
+            "trailer" => 5,
+            "upgrade" => 6,
+            "proxy-connection" => 7,
+            "proxy-authenticate" => 8,
+            "proxy-authorization" => 9,
+            _ => return None,
+        })
+    }
+
+    fn has(self, at: usize) -> bool {
+        self.0 & (1 << at) != 0
+    }
+}
 
 /// Options that name no field of their own, or one that goes anyway.
 const OPTIONS: [&str; 2] = ["keep-alive", "close"];
@@ -72,17 +105,26 @@ fn tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
 /// What is odd about a response's framing, if anything: with hop-by-hop fields stripped, a client behind us could read
 /// the body otherwise than we did.
 pub(crate) fn framing_fault(headers: &HeaderMap) -> Option<&'static str> {
-    let mut codings = headers.get_all(TRANSFER_ENCODING).into_iter();
-    let is_chunked = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
-    if !codings.next().is_none_or(is_chunked) || codings.next().is_some() {
+    let present = Present::of(headers);
+    if present.has(TRANSFER_ENCODING_AT) && !is_chunked_once(headers) {
         return Some("its transfer coding is not chunked");
     }
-    let mut lengths = headers.get_all(CONTENT_LENGTH).into_iter();
-    let is_number = |length: &HeaderValue| length.as_bytes().iter().all(u8::is_ascii_digit);
-    if !lengths.next().is_none_or(is_number) || lengths.next().is_some() {
+    if present.has(CONTENT_LENGTH_AT) && !has_one_length(headers) {
         return Some("it has more than one length");
     }
     None
+}
+
+fn is_chunked_once(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).into_iter();
+    let is_chunked = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    codings.next().is_some_and(is_chunked) && codings.next().is_none()
+}
+
+fn has_one_length(headers: &HeaderMap) -> bool {
+    let mut lengths = headers.get_all(CONTENT_LENGTH).into_iter();
+    let is_number = |length: &HeaderValue| length.as_bytes().iter().all(u8::is_ascii_digit);
+    lengths.next().is_some_and(is_number) && lengths.next().is_none()
 }
 
 /// What an upstream says about reusing the connection.
@@ -100,9 +142,14 @@ pub(crate) struct KeepAlive {
 impl KeepAlive {
     /// Reads `Connection` and `Keep-Alive`; what can't be read is as if absent.
     pub(crate) fn of(headers: &HeaderMap) -> Self {
-        let doubly_framed = headers.contains_key(TRANSFER_ENCODING) && headers.contains_key(CONTENT_LENGTH);
-        let close = doubly_framed || tokens(headers).any(|token| token.eq_ignore_ascii_case("close"));
-        let mut hint = Self { close, ..Self::default() };
+        let present = Present::of(headers);
+        let doubly_framed = present.has(TRANSFER_ENCODING_AT) && present.has(CONTENT_LENGTH_AT);
+        let says_close =
+            || present.has(CONNECTION_AT) && tokens(headers).any(|token| token.eq_ignore_ascii_case("close"));
+        let mut hint = Self { close: doubly_framed || says_close(), ..Self::default() };
+        if !present.has(KEEP_ALIVE_AT) {
+            return hint;
+        }
         if let Some(value) = headers.get(KEEP_ALIVE).and_then(|value| value.to_str().ok()) {
             for parameter in value.split(',') {
                 hint.read(parameter);
@@ -149,6 +196,14 @@ mod tests {
         ]);
         strip_hop_by_hop(&mut headers);
         assert_eq!(headers, map(&[("content-type", "text/plain")]));
+    }
+
+    #[test]
+    fn every_field_that_is_looked_for_is_found_at_its_place() {
+        for (at, name) in LOOKED_FOR.iter().enumerate() {
+            assert_eq!(Present::place(name), Some(at), "{name}");
+        }
+        assert_eq!(Present::place(&http::header::DATE), None);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::command;
 use crate::http::Client;
@@ -14,7 +15,10 @@ use crate::http::Client;
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 const READY_POLL: Duration = Duration::from_millis(100);
 
-/// A running server. Dropping kills it and waits for its end.
+/// How long a server may take to end when asked to.
+const END_DEADLINE: Duration = Duration::from_secs(5);
+
+/// A running server. Dropping ends it, and whatever processes it has, and waits for that.
 pub(crate) struct Server {
     name: &'static str,
     child: Child,
@@ -108,7 +112,14 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // It may have ended by itself, which is as good.
+        // It may have ended by itself, which is as good. Killed at once, nginx would leave its workers behind.
+        if let Ok(pid) = i32::try_from(self.child.id()) {
+            let _ = Pid::from_raw(pid).map(|pid| kill_process(pid, Signal::TERM));
+        }
+        let asked = Instant::now();
+        while asked.elapsed() < END_DEADLINE && matches!(self.child.try_wait(), Ok(None)) {
+            pause(READY_POLL);
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

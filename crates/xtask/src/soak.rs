@@ -24,8 +24,9 @@ const RELOAD_INTERVAL: Duration = Duration::from_secs(5);
 const RELOADS_A_SWAP: u32 = 12;
 /// Part of what the proxy can do that it is asked to do.
 const LOAD_SHARE: f64 = 0.8;
-/// How long it is found out what the proxy can do.
-const CALIBRATION: &str = "10s";
+/// How long it is found out what the proxy can do, while as much changes as later: reloads and new policies take their share of
+/// a machine.
+const CALIBRATION: Duration = Duration::from_secs(120);
 /// Users who wait for each answer meanwhile: about as many connections as the load will need, since each makes all slower.
 const CALIBRATION_USERS: &str = "512";
 /// Until all connections are open: a full load from one moment to the next has thousands of requests wait for them. Times
@@ -51,7 +52,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let dir = workspace::setup_dir().join("soak");
     fs::create_dir_all(&dir).with_context(|| format!("can't create {}", dir.display()))?;
     let refrain = crate::run::build(crate::run::Profile::Release)?;
-    let stage = Stage::start(require("nginx", "bench", manifest.nginx.as_ref())?, &refrain, &dir)?;
+    let mut stage = Stage::start(require("nginx", "bench", manifest.nginx.as_ref())?, &refrain, &dir)?;
     let able = stage.able()?;
     let rate = (able * LOAD_SHARE).round();
     println!("{able:.0} requests a second are possible; {rate:.0} are sent for {} min", args.minutes);
@@ -104,6 +105,8 @@ struct Stage {
     dir: PathBuf,
     ports: [u16; 3],
     component: Vec<u8>,
+    /// Reloads so far.
+    step: u32,
 }
 
 impl Stage {
@@ -124,18 +127,20 @@ impl Stage {
             dir: dir.to_owned(),
             ports,
             component,
+            step: 0,
         })
     }
 
     /// Requests a second, if all are misses: each reload changes the keys, so that most of the soak's are.
-    fn able(&self) -> Result<f64> {
-        let users = ["--repeat", "0", "--concurrency", CALIBRATION_USERS, "--duration", CALIBRATION];
-        Ok(self.load(&users)?.finish()?.rate)
+    fn able(&mut self) -> Result<f64> {
+        let time = seconds(CALIBRATION);
+        let load = self.load(&["--repeat", "0", "--concurrency", CALIBRATION_USERS, "--duration", &time])?;
+        self.change(CALIBRATION)?;
+        Ok(load.finish()?.rate)
     }
 
     /// Begins the steady load.
     fn begin(&self, rate: f64, time: Duration) -> Result<Load> {
-        let seconds = |time: Duration| format!("{}s", time.as_secs());
         let (rate, time, warm_up) = (rate.to_string(), seconds(time), seconds(WARM_UP));
         let pace = ["--repeat", "0.3", "--rate", &rate, "--in-flight", IN_FLIGHT];
         self.load(&[&pace[..], &["--duration", &time, "--warm-up", &warm_up]].concat())
@@ -159,21 +164,28 @@ impl Stage {
     }
 
     /// Reloads, and replaces the policy, for so long; memory after each step, in MiB.
-    fn change(&self, time: Duration) -> Result<Vec<u64>> {
+    fn change(&mut self, time: Duration) -> Result<Vec<u64>> {
         let (begun, mut memory) = (Instant::now(), Vec::new());
-        for step in 1_u32.. {
+        let mut slowest = Duration::ZERO;
+        for nth in 1_u32.. {
             if begun.elapsed() + RELOAD_INTERVAL > time {
                 break;
             }
-            wait_until(begun + RELOAD_INTERVAL * step);
-            if step.is_multiple_of(RELOADS_A_SWAP) {
-                write(&self.dir.join("policy.wasm"), &stamped(&self.component, step))?;
+            wait_until(begun + RELOAD_INTERVAL * nth);
+            self.step += 1;
+            // In the middle of each minute: its compiling shall be over when the time is.
+            if nth % RELOADS_A_SWAP == RELOADS_A_SWAP / 2 {
+                write(&self.dir.join("policy.wasm"), &stamped(&self.component, self.step))?;
             }
-            write(&self.dir.join("refrain.toml"), config(&self.dir, self.ports, step).as_bytes())?;
-            self.reload(step)?;
+            write(&self.dir.join("refrain.toml"), config(&self.dir, self.ports, self.step).as_bytes())?;
+            let asked = Instant::now();
+            self.reload(self.step)?;
+            slowest = slowest.max(asked.elapsed());
             memory.push(cpu::resident_mib(self.refrain.pid())?);
-            if step.is_multiple_of(RELOADS_A_SWAP) {
-                println!("  {} min: {} MiB", step / RELOADS_A_SWAP, memory.last().unwrap_or(&0));
+            if nth.is_multiple_of(RELOADS_A_SWAP) {
+                let (minute, now) = (nth / RELOADS_A_SWAP, memory.last().unwrap_or(&0));
+                println!("  {minute} min: {now} MiB, slowest reload {slowest:.1?}");
+                slowest = Duration::ZERO;
             }
         }
         Ok(memory)
@@ -193,6 +205,10 @@ impl Stage {
         }
         Ok(())
     }
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{}s", time.as_secs())
 }
 
 /// A load that runs.
@@ -272,7 +288,7 @@ fn config(dir: &Path, [upstream, data, admin]: [u16; 3], step: u32) -> String {
          limits = {{ concurrency = 3072, queue = 8192 }}\n\
          [plugin.soak]\nfile = {policy:?}\nconfig = {RUST_CONFIG}\n\
          [route.all]\npool = \"up\"\nplugins = [\"soak\"]\n[route.all.cache]\nttl = \"{ttl}s\"\n",
-        idle = 64 + step % 64,
+        idle = 512 + step % 64,
         policy = dir.join("policy.wasm"),
         ttl = 60 + step % 60,
     )

@@ -18,6 +18,10 @@ pub struct Limits {
     pub nodes_max: usize,
 }
 
+/// Room for the names of nested objects, and for the values of a short text, so that most need no more.
+const NAMES_EXPECTED: usize = 16;
+const NODES_EXPECTED: usize = 16;
+
 /// What is wrong with a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ErrorKind {
@@ -90,10 +94,10 @@ pub fn read_text<'a>(text: &'a str, limits: Limits) -> Result<Document<'a>, Erro
     if u32::try_from(bytes.len()).is_err() {
         return Err(Error { kind: ErrorKind::TooLarge, offset: 0 });
     }
-    let nodes = Vec::with_capacity(bytes.len() / 16 + 8);
+    let nodes = Vec::with_capacity(bytes.len() / 16 + NODES_EXPECTED);
     let depth_left = limits.depth_max.min(DEPTH_CEILING);
-    let mut reader =
-        Reader { text, bytes, at: 0, depth_left, nodes_max: limits.nodes_max, nodes, names: vec![] };
+    let names = Vec::with_capacity(NAMES_EXPECTED);
+    let mut reader = Reader { text, bytes, at: 0, depth_left, nodes_max: limits.nodes_max, nodes, names };
     reader.value()?;
     reader.skip_space();
     if reader.at < bytes.len() {
