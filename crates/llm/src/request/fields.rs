@@ -9,7 +9,36 @@ use crate::json::{Kind, Value};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Fields<'d> {
     pub(super) object: Value<'d>,
+    names: Names,
     place: Place,
+}
+
+/// Which names an object may have: requests are asked for dozens of fields that they don't have, and most of those are told by
+/// a bit.
+#[derive(Clone, Copy, Debug)]
+struct Names(u64);
+
+impl Names {
+    fn of(object: Value<'_>) -> Self {
+        Self(object.raw_members().fold(0, |names, (name, _)| match name.kind() {
+            Kind::PlainString => {
+                let raw = name.raw();
+                names | Self::bit(&raw[1..raw.len() - 1])
+            }
+            // An escape may stand for any name.
+            _ => u64::MAX,
+        }))
+    }
+
+    fn may_have(self, name: &str) -> bool {
+        self.0 & Self::bit(name) != 0
+    }
+
+    /// By its length and its ends.
+    fn bit(name: &str) -> u64 {
+        let [first, .., last] = name.as_bytes() else { return 1 << (name.len() % 64) };
+        1 << ((name.len() + 7 * usize::from(*first) + 13 * usize::from(*last)) % 64)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -22,13 +51,13 @@ enum Place {
 impl<'d> Fields<'d> {
     /// The body itself.
     pub(super) fn top(object: Value<'d>) -> Result<Self, ParseError> {
-        let fields = Self { object, place: Place::Top };
+        let fields = Self::at(object, Place::Top);
         if object.kind() == Kind::Object { Ok(fields) } else { Err(fields.invalid("", object, "an object")) }
     }
 
     /// A message of `messages`.
     pub(super) fn message(message: Value<'d>, index: usize) -> Result<Self, ParseError> {
-        let fields = Self { object: message, place: Place::Message(index) };
+        let fields = Self::at(message, Place::Message(index));
         if message.kind() == Kind::Object {
             Ok(fields)
         } else {
@@ -36,8 +65,15 @@ impl<'d> Fields<'d> {
         }
     }
 
+    fn at(object: Value<'d>, place: Place) -> Self {
+        Self { object, names: Names::of(object), place }
+    }
+
     /// A field that is there and isn't null.
     pub(super) fn any(self, name: &str) -> Option<Value<'d>> {
+        if !self.names.may_have(name) {
+            return None;
+        }
         self.object.member(name).filter(|value| !value.is_null())
     }
 
@@ -45,7 +81,7 @@ impl<'d> Fields<'d> {
     pub(super) fn within(self, name: &'static str) -> Result<Option<Self>, ParseError> {
         let object =
             self.typed(name, "an object", |value| (value.kind() == Kind::Object).then_some(value))?;
-        Ok(object.map(|object| Self { object, place: Place::Within(name) }))
+        Ok(object.map(|object| Self::at(object, Place::Within(name))))
     }
 
     pub(super) fn boolean(self, name: &str) -> Result<Option<bool>, ParseError> {
@@ -126,6 +162,29 @@ impl<'d> Fields<'d> {
             (Place::Within(object), name) => format!("{object}.{name}"),
             (Place::Message(index), "") => format!("messages[{index}]"),
             (Place::Message(index), name) => format!("messages[{index}].{name}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::json::{Limits, read_text};
+
+    proptest! {
+        #[test]
+        fn a_field_is_found_exactly_where_the_object_has_it(
+            names in proptest::collection::btree_set("[a-c\\\\\"]{0,3}", 0..6),
+            asked in "[a-c\\\\\"]{0,3}",
+        ) {
+            let members: Vec<String> =
+                names.iter().map(|name| format!("{}:1", serde_json::to_string(name).unwrap())).collect();
+            let text = format!("{{{}}}", members.join(","));
+            let document = read_text(&text, Limits { depth_max: 4, nodes_max: 100 }).unwrap();
+            let fields = Fields::top(document.root()).unwrap();
+            prop_assert_eq!(fields.any(&asked).is_some(), names.contains(&asked));
         }
     }
 }
