@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ::metrics::{Counter, counter};
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use opentelemetry_proto::tonic::collector::metrics::v1::ExportMetricsServiceResponse;
@@ -24,6 +24,8 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024;
 const MESSAGE_BYTES_MAX: usize = 200;
 /// Waits before further tries; what comes meanwhile waits in its bounded queue.
 const WAITS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
+/// The longest that a collector may ask for before the next try.
+const WAIT_MAX: Duration = Duration::from_secs(30);
 /// How long an answer may take.
 const TIMEOUTS: Timeouts = Timeouts {
     connect: Duration::from_secs(2),
@@ -78,8 +80,8 @@ impl Collector {
         let result = loop {
             let sent = self.attempt(signal, body.clone()).await;
             match (sent, waits.next()) {
-                (Sent::Later(_), Some(wait)) => {
-                    sleep(wait).await;
+                (Sent::Later { after, .. }, Some(wait)) => {
+                    sleep(pause(wait, after)).await;
                     self.renew();
                 }
                 (sent, _) => break sent,
@@ -111,12 +113,12 @@ impl Collector {
             charge: None,
         };
         match self.client.send_to(&self.pool, &self.state, request).await {
-            Err(error) => Sent::Later(error.to_string()),
+            Err(error) => Sent::Later { reason: error.to_string(), after: None },
             Ok(response) => {
-                let status = response.status;
+                let (status, after) = (response.status, retry_after(&response.headers));
                 // Read to its end, the connection can be used again.
                 let answer = response.body.collect(ANSWER_BYTES_MAX).await.unwrap_or_default();
-                match Sent::of(status) {
+                match Sent::of(status, after) {
                     Sent::Done => signal.rejected(&answer).map_or(Sent::Done, Sent::Refused),
                     sent => sent,
                 }
@@ -129,16 +131,27 @@ impl Collector {
         match result {
             Sent::Done if was_away => tracing::info!("the collector is back"),
             Sent::Done => {}
-            Sent::Later(reason) | Sent::Refused(reason) if !was_away => {
+            Sent::Later { reason, .. } | Sent::Refused(reason) if !was_away => {
                 tracing::warn!(
                     signal = signal.as_str(),
                     reason,
                     "the collector takes nothing; requests go on"
                 );
             }
-            Sent::Later(_) | Sent::Refused(_) => {}
+            Sent::Later { .. } | Sent::Refused(_) => {}
         }
     }
+}
+
+/// How long to wait at least, and at most as long as the collector asks for.
+fn pause(wait: Duration, after: Option<Duration>) -> Duration {
+    after.unwrap_or_default().min(WAIT_MAX).max(wait)
+}
+
+/// Seconds that the collector wants to be left alone for. A date, which nobody sends, is as if absent.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let seconds = headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok()?;
+    Some(Duration::from_secs(seconds))
 }
 
 /// What could not even be tried.
@@ -153,18 +166,21 @@ fn exports(signal: Signal, result: &'static str) -> Counter {
 /// What became of a try.
 enum Sent {
     Done,
-    /// It may go well later.
-    Later(String),
+    /// It may go well later: not before this time, if the collector says so.
+    Later {
+        reason: String,
+        after: Option<Duration>,
+    },
     /// It never will.
     Refused(String),
 }
 
 impl Sent {
-    /// Which answers allow another try: OTLP specification, "Retryable Response Codes".
-    fn of(status: StatusCode) -> Self {
+    /// Which answers allow another try, and when: OTLP specification, "Retryable Response Codes" and "OTLP/HTTP Throttling".
+    fn of(status: StatusCode, after: Option<Duration>) -> Self {
         match status.as_u16() {
             200..=299 => Self::Done,
-            429 | 502..=504 => Self::Later(status.to_string()),
+            429 | 502..=504 => Self::Later { reason: status.to_string(), after },
             _ => Self::Refused(status.to_string()),
         }
     }
@@ -172,7 +188,7 @@ impl Sent {
     fn as_str(&self) -> &'static str {
         match self {
             Self::Done => "done",
-            Self::Later(_) => "away",
+            Self::Later { .. } => "away",
             Self::Refused(_) => "refused",
         }
     }
@@ -215,6 +231,18 @@ mod tests {
     use opentelemetry_proto::tonic::collector::trace::v1::ExportTracePartialSuccess;
 
     use super::*;
+
+    #[test]
+    fn a_collector_is_left_alone_for_as_long_as_it_asks_within_bounds() {
+        let asked =
+            |value| retry_after(&HeaderMap::from_iter([(RETRY_AFTER, HeaderValue::from_static(value))]));
+        let [second, four] = WAITS;
+        assert_eq!(pause(second, retry_after(&HeaderMap::new())), second);
+        assert_eq!(pause(second, asked("7")), Duration::from_secs(7));
+        assert_eq!(pause(four, asked("0")), four);
+        assert_eq!(pause(four, asked("86400")), WAIT_MAX);
+        assert_eq!(pause(four, asked("Sun, 22 Nov 2026 21:00:00 GMT")), four);
+    }
 
     #[test]
     fn what_a_collector_refuses_of_a_batch_is_told() {
