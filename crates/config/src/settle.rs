@@ -54,6 +54,7 @@ pub(crate) fn settle(
     let mut context = Context::new(tree, source, problems);
     context.check_names();
     let admin = admin::settle(&mut context, raw.admin);
+    let has_keys_file = context.has_keys_file();
     let identities = identities(&mut context, (raw.key, raw.keys_file), raw.jwt, raw.certificate);
     let has_credentials = identities.are_configured(&context);
     let listeners = listeners::settle(&mut context, raw.listener, admin.as_ref(), has_credentials);
@@ -75,6 +76,7 @@ pub(crate) fn settle(
         embedder,
         rate_limits,
         keys: identities.keys,
+        has_keys_file,
         tokens: identities.tokens,
         certificates: identities.certificates,
         tenants: tenants::settle(&mut context, raw.tenant),

@@ -68,6 +68,7 @@ pub fn for_upstream(upstream: &str, listen: Option<SocketAddr>) -> Result<Settin
         embedder: None,
         rate_limits: BTreeMap::new(),
         keys: Vec::new(),
+        has_keys_file: false,
         tokens: Vec::new(),
         certificates: Vec::new(),
         tenants: BTreeMap::new(),

@@ -64,6 +64,9 @@ pub struct Settings {
     pub rate_limits: BTreeMap<LimitId, Arc<RateLimit>>,
     /// API keys. Never the keys themselves.
     pub keys: Vec<ApiKey>,
+    /// Whether there may be keys, though there are none at present: a file of keys that is empty knows no key, which isn't the
+    /// same as asking for none.
+    pub has_keys_file: bool,
     /// Who signs tokens.
     pub tokens: Vec<TokenIssuer>,
     /// Whose client certificates are, those that name one alone first.

@@ -10,12 +10,16 @@ use refrain_upstream::PoolState;
 
 use crate::auth::Caller;
 use crate::failure::Failure;
+use crate::ingest::Whole;
 use crate::request::Admitted;
+use crate::room::Room;
 
 /// Proof that the body was understood.
 pub(crate) struct Asked {
     /// The request, understood.
     pub(crate) request: ParsedRequest,
+    /// What its body holds, if that counts.
+    room: Option<Arc<Room>>,
 }
 
 /// Where a miss goes. Proof that the caller may ask this model.
@@ -29,6 +33,11 @@ pub(crate) struct Target {
 }
 
 impl Asked {
+    /// The same, asked in other words.
+    pub(crate) fn reworded(&self, request: ParsedRequest) -> Self {
+        Self { request, room: self.room.clone() }
+    }
+
     /// The upstream's name for the model, where it differs from the client's.
     pub(crate) fn renamed(&self, target: &Target) -> Option<String> {
         (target.model != self.request.prompt.model).then(|| target.model.clone())
@@ -38,18 +47,18 @@ impl Asked {
 /// Reads the body in the API's dialect and applies the pool's aliases and the caller's entitlements.
 pub(crate) fn understand(
     api: Api,
-    body: &Bytes,
+    Whole { bytes, room }: Whole,
     admitted: &Admitted,
     limits: &Limits,
 ) -> Result<(Asked, Target), Failure> {
-    let request = read(api, body, limits).map_err(|error| Failure::new(error.code(), error.to_string()))?;
+    let request = read(api, &bytes, limits).map_err(|error| Failure::new(error.code(), error.to_string()))?;
     let named = &request.prompt.model;
     let pool = admitted.state().pool.clone();
     let model = alias(&pool, named).to_owned();
     if !may_ask(&admitted.caller, &[named, &model]) {
         return Err(not_entitled());
     }
-    Ok((Asked { request }, Target { pool, model, routing_key: None }))
+    Ok((Asked { request, room: room.kept() }, Target { pool, model, routing_key: None }))
 }
 
 /// Reads a body within the limits of config.

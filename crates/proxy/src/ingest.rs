@@ -7,27 +7,53 @@ use refrain_core::Code;
 use refrain_core::settings::Limits;
 
 use crate::failure::Failure;
+use crate::room::{BodyMemory, Room};
 use crate::upload::Upload;
+
+/// A whole body, and the memory that it holds.
+#[derive(Debug, Default)]
+pub(crate) struct Whole {
+    /// What was sent.
+    pub(crate) bytes: Bytes,
+    /// To be kept as long as the bytes.
+    pub(crate) room: Room,
+}
+
+impl Whole {
+    /// Of bytes that somebody else accounts for.
+    pub(crate) fn of(bytes: Bytes) -> Self {
+        Self { bytes, room: Room::default() }
+    }
+}
 
 /// Reads a body that is to be understood.
 ///
 /// # Errors
-/// Over the limit, cut short, too slow, or compressed.
-pub(crate) async fn read(headers: &HeaderMap, body: Incoming, limits: &Limits) -> Result<Bytes, Failure> {
+/// Over the limit, cut short, too slow, compressed, or one too many.
+pub(crate) async fn read(
+    headers: &HeaderMap,
+    body: Incoming,
+    (memory, limits): (&BodyMemory, &Limits),
+) -> Result<Whole, Failure> {
     refuse_encoding(headers)?;
     refuse_length(headers, limits.body_bytes_max)?;
-    whole(body, limits).await
+    whole(body, (memory, limits)).await
 }
 
 /// Reads the body whatever it holds. A body in one piece is not copied.
 ///
 /// # Errors
-/// Over the limit, cut short or too slow.
-pub(crate) async fn whole(body: Incoming, limits: &Limits) -> Result<Bytes, Failure> {
+/// Over the limit, cut short, too slow, or one too many.
+pub(crate) async fn whole(
+    body: Incoming,
+    (memory, limits): (&BodyMemory, &Limits),
+) -> Result<Whole, Failure> {
     let mut upload = Upload::new(body, limits);
-    let Some(first) = upload.next().await.transpose()? else { return Ok(Bytes::new()) };
+    let Some(first) = upload.next().await.transpose()? else { return Ok(Whole::default()) };
+    let mut room = memory.room(limits.bodies_bytes_max);
+    room.hold(first.len())?;
     if upload.is_ended() && first.len() <= limits.body_bytes_max {
-        return Ok(first);
+        return Ok(Whole { bytes: first, room });
     }
     let mut whole = BytesMut::with_capacity(first.len() * 2);
     let mut chunk = Some(first);
@@ -35,10 +61,11 @@ pub(crate) async fn whole(body: Incoming, limits: &Limits) -> Result<Bytes, Fail
         if whole.len() + bytes.len() > limits.body_bytes_max {
             return Err(too_large(limits.body_bytes_max));
         }
+        room.hold(whole.len() + bytes.len())?;
         whole.extend_from_slice(&bytes);
         chunk = upload.next().await.transpose()?;
     }
-    Ok(whole.freeze())
+    Ok(Whole { bytes: whole.freeze(), room })
 }
 
 /// Refuses a body whose announced length is over the limit before any of it is read.

@@ -39,6 +39,7 @@ mod redaction;
 mod refresh;
 mod repeats;
 mod respond;
+mod room;
 mod route;
 mod store;
 mod upload;

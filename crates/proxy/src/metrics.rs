@@ -226,9 +226,22 @@ fn add(counters: &[Counter], index: usize) {
     }
 }
 
+/// Why a request may have no route.
+const UNROUTED: [Code; 5] =
+    [Code::BadRequest, Code::HeadTooLarge, Code::MethodNotAllowed, Code::NotFound, Code::Forbidden];
+
+/// Has the counts of what no route takes there before the first.
+pub(crate) fn register() {
+    UNROUTED.into_iter().for_each(|code| unrouted_counter(code).increment(0));
+}
+
 /// A request that no route took.
 pub(crate) fn unrouted(code: Code) {
-    counter!("refrain_unrouted_errors_total", "code" => code.as_str()).increment(1);
+    unrouted_counter(code).increment(1);
+}
+
+fn unrouted_counter(code: Code) -> Counter {
+    counter!("refrain_unrouted_errors_total", "code" => code.as_str())
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use refrain_cache::Refusal;
 use refrain_core::{Bypass, PluginId, Prompt, Role};
 use refrain_plugin::Chain;
 use refrain_plugin::verdict::Labels;
+use refrain_upstream::Account;
 
 use crate::body::Body;
 use crate::cache_status::CacheStatus;
@@ -30,6 +31,8 @@ pub(crate) struct Note {
     pub(crate) admitted: Option<Arc<Admitted>>,
     /// What its limits granted it: settled when the answer has ended, given back when dropped.
     pub(crate) granted: Option<Granted>,
+    /// Where it is put down that it was spared a generation of its own, if it joined another's.
+    pub(crate) shared: Option<Arc<Account>>,
     /// What its response tells of limits.
     pub(crate) limits: Option<Box<LimitFields>>,
     /// Its place in a trace, if requests are traced.

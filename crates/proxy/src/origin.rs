@@ -1,7 +1,8 @@
 //! Where an answer came from, as its record tells it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use refrain_core::{EndpointId, Usage};
@@ -62,6 +63,8 @@ pub(crate) struct Dispatched {
     pub(crate) timings: Timings,
     /// What it used, once that is known.
     usage: Mutex<Option<Usage>>,
+    /// How long its server took in all, once that is known.
+    took: OnceLock<Duration>,
     /// About how many tokens of it have passed, where somebody counts.
     passed_tokens: AtomicU64,
     /// Where its tokens are put down, if nobody else does that.
@@ -85,6 +88,7 @@ impl Dispatched {
             attempts: response.attempts,
             timings: response.timings,
             usage: Mutex::new(None),
+            took: OnceLock::new(),
             passed_tokens: AtomicU64::new(0),
             books: None,
             bill: Arc::default(),
@@ -114,6 +118,12 @@ impl Dispatched {
     /// The answer says what it used so far.
     pub(crate) fn used(&self, usage: Usage) {
         *self.usage.lock() = Some(usage);
+    }
+
+    /// It is whole, and took its server so long.
+    pub(crate) fn took(&self, time: Duration) {
+        // Once a generation.
+        let _ = self.took.set(time);
     }
 
     /// So far it has passed: what it says of its usage, if nobody knows better, and about how many tokens came.
@@ -149,6 +159,11 @@ impl Origin {
             (Self::Flight(dispatched), Stay::Leaves) => dispatched.bill.is_open(),
             _ => false,
         }
+    }
+
+    /// How long its generation took a server, once it is whole.
+    pub(crate) fn took(&self) -> Option<Duration> {
+        self.dispatched().and_then(|dispatched| dispatched.took.get().copied())
     }
 
     /// Tokens of the answer, as far as known by now.

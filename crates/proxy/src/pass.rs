@@ -24,7 +24,7 @@ use crate::body::{Body, Relay, Source};
 use crate::cost;
 use crate::failure::Failure;
 use crate::generate::form_of;
-use crate::ingest;
+use crate::ingest::{self, Whole};
 use crate::origin::{Dispatched, Origin};
 use crate::outgoing::{self, Usage};
 use crate::paths::PathClass;
@@ -111,13 +111,13 @@ pub(crate) async fn streamed(
         return send(worker, admitted, to, UpstreamBody::empty()).await;
     }
     if is_short_prompt(admitted, &body) {
-        let body = UpstreamBody::Full(ingest::whole(body, limits).await?);
-        return send(worker, admitted, to, body).await;
+        let Whole { bytes, room: _room } = ingest::whole(body, (&worker.bodies, limits)).await?;
+        return send(worker, admitted, to, UpstreamBody::Full(bytes)).await;
     }
     if names_its_model(admitted, &body) {
-        let body = ingest::whole(body, limits).await?;
-        let to = (to.0, affinity::naming(admitted, &body));
-        return send(worker, admitted, to, UpstreamBody::Full(body)).await;
+        let Whole { bytes, room: _room } = ingest::whole(body, (&worker.bodies, limits)).await?;
+        let to = (to.0, affinity::naming(admitted, &bytes));
+        return send(worker, admitted, to, UpstreamBody::Full(bytes)).await;
     }
     let upload = match bytes_max {
         Some(_) => Upload::new(body, limits),

@@ -19,6 +19,7 @@ use refrain_upstream::Upstreams;
 use crate::ask::{self, Asked};
 use crate::auth::Caller;
 use crate::failure::Failure;
+use crate::ingest::Whole;
 use crate::key::Keyed;
 use crate::metrics::RouteMetrics;
 use crate::outgoing::{self, Usage};
@@ -204,7 +205,7 @@ impl Rehearsal {
             caller,
             priority: Priority::default(),
         };
-        let (asked, _) = ask::understand(api, &body, &admitted, &self.limits)?;
+        let (asked, _) = ask::understand(api, Whole::of(body), &admitted, &self.limits)?;
         Ok((Arc::new(admitted), Arc::new(asked)))
     }
 

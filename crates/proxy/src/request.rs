@@ -128,8 +128,8 @@ async fn path(
         return pass::streamed(worker, &admitted, body, bounds).await;
     };
     let headers = &admitted.routed.head.parts.headers;
-    let body = ingest::read(headers, body, bounds).await?;
-    let asked = ask::understand(api, &body, &admitted, bounds)?;
+    let body = ingest::read(headers, body, (&worker.bodies, bounds)).await?;
+    let asked = ask::understand(api, body, &admitted, bounds)?;
     limits::check_length(note.granted.as_mut(), &asked.0.request)?;
     let wanted = Wanted::by(&asked.0.request.prompt);
     note.understood(&asked.0.request.prompt);
@@ -219,6 +219,7 @@ async fn generate(
         Generated::Flight(flight) => {
             if flight.part == Part::Joined {
                 note.status = Some(CacheStatus::Collapsed);
+                note.shared = Some(cost::account(admitted, &planned.target.pool));
                 insight::note_joined(cache, &miss.keyed);
             }
             if pass::is_refused(&miss.keyed.planned.target.pool, flight.head.status) {

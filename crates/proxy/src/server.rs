@@ -17,6 +17,8 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::connection::{self, Ended, Peers};
 use crate::listen::{self, Bound, HANDSHAKES_END, Inherited, Owner};
+use crate::metrics;
+use crate::room::BodyMemory;
 use crate::snapshot::Live;
 use crate::worker::Worker;
 
@@ -80,6 +82,7 @@ struct Pulse {
 #[derive(Clone)]
 struct Common {
     live: Live,
+    bodies: BodyMemory,
     tls: ClientTls,
     peers: Arc<Peers>,
     drain: Drain,
@@ -91,8 +94,10 @@ impl Server {
     /// addresses accept.
     pub fn start(live: &Live, inherited: &Inherited) -> Result<Self, ServerError> {
         connection::register();
+        metrics::register();
         let settings = live.load().settings.clone();
         let common = Common {
+            bodies: BodyMemory::default(),
             live: live.clone(),
             // Reading the system's roots takes milliseconds: once, not once a worker.
             tls: ClientTls::native(),
@@ -188,11 +193,11 @@ fn spawn_worker(
 }
 
 async fn run(common: Common, bound: Vec<Bound>, pulse: Pulse) {
-    let Common { live, tls, peers, drain, leaving } = common;
+    let Common { live, bodies, tls, peers, drain, leaving } = common;
     let tasks = Tasks::new();
     let settings = live.load().settings.clone();
     tasks.spawn(pulse.beat(tasks.draining()));
-    let worker = Arc::new(Worker::new(live, tls, tasks.clone(), leaving));
+    let worker = Arc::new(Worker::new((live, bodies), tls, tasks.clone(), leaving));
     let room = Arc::new(Semaphore::new(settings.limits.connections_max));
     for Bound { id, socket, owner } in bound {
         match TcpListener::from_std(socket) {

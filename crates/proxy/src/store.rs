@@ -113,6 +113,7 @@ impl Keeper {
         }
         if let Ok(answer) = &answer {
             from.head.dispatched.used(answer.usage());
+            from.head.dispatched.took(took);
             self.note_usage(answer.usage());
         }
         if let (Ok(answer), Some(in_shadow)) = (&answer, &self.miss.in_shadow) {

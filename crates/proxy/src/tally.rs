@@ -151,6 +151,12 @@ impl Tally {
         let usage = self.origin.usage();
         let outcome = self.answered.map_or(Outcome::Left, |head| head.outcome);
         let billed = self.billed(outcome, usage);
+        if let (Some(account), Outcome::Collapsed, Some(took)) =
+            (&self.note.shared, billed, self.origin.took())
+        {
+            // It has the answer of a generation that others pay for: as good as a stored one.
+            account.note_hit(usage.unwrap_or_default(), took);
+        }
         if let Some(granted) = &mut self.note.granted {
             granted.settle(&Spent {
                 usage: usage.unwrap_or_default(),

@@ -4,6 +4,7 @@ use refrain_core::{Drain, Tasks};
 use refrain_upstream::{Client, ClientTls};
 use tokio::runtime::Handle;
 
+use crate::room::BodyMemory;
 use crate::snapshot::Live;
 
 /// One data thread's state. Shared by its connections, never with another thread's.
@@ -12,6 +13,8 @@ pub(crate) struct Worker {
     pub(crate) live: Live,
     /// Upstream connections.
     pub(crate) client: Client,
+    /// What all workers' request bodies hold.
+    pub(crate) bodies: BodyMemory,
     /// What shutdown waits for.
     pub(crate) tasks: Tasks,
     /// Raised when the process is about to stop: clients are told to connect anew, wherever they are led then.
@@ -22,8 +25,14 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// A worker without connections yet, of the current runtime.
-    pub(crate) fn new(live: Live, tls: ClientTls, tasks: Tasks, leaving: Drain) -> Self {
-        Self { live, client: Client::new(tls, tasks.clone()), tasks, leaving, runtime: Handle::current() }
+    pub(crate) fn new(
+        (live, bodies): (Live, BodyMemory),
+        tls: ClientTls,
+        tasks: Tasks,
+        leaving: Drain,
+    ) -> Self {
+        let client = Client::new(tls, tasks.clone());
+        Self { live, client, bodies, tasks, leaving, runtime: Handle::current() }
     }
 
     /// Spawns a task of this thread, from whichever thread: connections stay with the runtime that opened them.

@@ -30,6 +30,7 @@ pub(crate) fn keep_running(old: &Settings, new: &mut Settings) -> Vec<String> {
         cost: _,
         routes: _,
         otlp: _,
+        has_keys_file: _,
     } = new;
     let Runtime { workers, shutdown_delay: _, drain_timeout: _ } = runtime;
     let Limits {
@@ -38,6 +39,7 @@ pub(crate) fn keep_running(old: &Settings, new: &mut Settings) -> Vec<String> {
         head_bytes_max: _,
         headers_max: _,
         body_bytes_max: _,
+        bodies_bytes_max: _,
         json_depth_max: _,
         head_timeout: _,
         idle_timeout: _,

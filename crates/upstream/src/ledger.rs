@@ -79,10 +79,10 @@ pub struct Spent {
     pub dollars: f64,
 }
 
-/// What stored answers spared.
+/// What answers spared that were stored, or that others asked for at the same time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spared {
-    /// Answers served from the store.
+    /// Requests that had no generation of their own.
     pub hits: u64,
     /// How long their generation had taken, added up.
     pub elapsed: Duration,
@@ -157,7 +157,7 @@ impl Account {
         self.output_tokens.fetch_add(usage.output_tokens.unwrap_or_default(), Relaxed);
     }
 
-    /// A stored answer was served, whose generation had taken so long.
+    /// An answer was served that had been generated, in so long, for somebody else.
     pub fn note_hit(&self, usage: Usage, generation: Duration) {
         self.hits.fetch_add(1, Relaxed);
         // Beyond `u64` it stays at the largest.

@@ -1,6 +1,6 @@
 //! What servers cost, who they worked for, and what the cache spared: `refrain cost`, `/cost`, and metrics.
 
-use refrain_tests::fake::{FakeUpstream, Gate, openai};
+use refrain_tests::fake::{Answer, FakeUpstream, Gate, openai};
 use refrain_tests::{Ask, Client, Config, Person, Refrain, eventually, refrain_binary, within};
 use serde_json::{Value, json};
 
@@ -52,6 +52,31 @@ async fn cost_of_misses_and_what_hits_spare_are_told_apart() {
         metrics.has("refrain_cost_freed_gpu_seconds{")
             && metrics.has("refrain_cost_budget_dollars_per_day 9")
     );
+}
+
+#[tokio::test]
+async fn cost_of_a_generation_that_several_wait_for_is_spared_to_all_but_one() {
+    let fake = FakeUpstream::start().await;
+    let gate = Gate::default();
+    let message = json!({"role": "assistant", "content": "the one"});
+    fake.next(Answer::json(200, &openai::chat_whole(1, &message, "stop", 1)).gate(1, &gate));
+    let refrain = Refrain::start(&Config::new(&fake.url()).pool(PRICES)).await;
+    let client = Client::http(refrain.address());
+    let ask = Ask::chat("all at once");
+    let mut crowd = Vec::new();
+    for _ in 0..3 {
+        crowd.push(client.open(&ask).await);
+    }
+    gate.open();
+    for response in crowd {
+        assert_eq!(response.whole().await.answer(), "the one");
+    }
+    let report = eventually("settled records", async || {
+        let report = cost(&refrain).await;
+        (report["cache"]["misses"] == 1 && report["cache"]["hits"] == 2).then_some(report)
+    })
+    .await;
+    assert_eq!((&report["routes"][0]["requests"], fake.posts()), (&1.into(), 1));
 }
 
 #[tokio::test]

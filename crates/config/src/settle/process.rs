@@ -23,10 +23,12 @@ pub(super) fn limits(context: &mut Context<'_>, raw: raw::Limits) -> Limits {
     let time = |raw: Option<TimeSpan>, default| raw.map_or(default, |span| span.0);
     let number = |raw: Option<u32>, default| raw.map_or(default, |number| number as usize);
     let trusted = raw.trusted_proxies.map(|networks| networks.into_iter().map(|network| network.0).collect());
+    let body_bytes_max = bytes(raw.body, default.body_bytes_max);
     let limits = Limits {
         head_bytes_max: bytes(raw.head, default.head_bytes_max),
         headers_max: number(raw.headers, default.headers_max),
-        body_bytes_max: bytes(raw.body, default.body_bytes_max),
+        body_bytes_max,
+        bodies_bytes_max: bytes(raw.bodies, default.bodies_bytes_max.max(body_bytes_max)),
         json_depth_max: number(raw.json_depth, default.json_depth_max),
         head_timeout: time(raw.head_timeout, default.head_timeout),
         idle_timeout: time(raw.idle_timeout, default.idle_timeout),
@@ -41,6 +43,13 @@ pub(super) fn limits(context: &mut Context<'_>, raw: raw::Limits) -> Limits {
     };
     if limits.head_bytes_max < HEAD_BYTES_MIN {
         context.refuse(&["limits", "head"], "must be at least \"8 KiB\"", None);
+    }
+    if limits.bodies_bytes_max < limits.body_bytes_max {
+        context.refuse(
+            &["limits", "bodies"],
+            "must be at least as large as `body`: else no such body ever fits",
+            None,
+        );
     }
     limits
 }

@@ -24,6 +24,8 @@ pub struct Limits {
     pub headers_max: usize,
     /// Request body, in bytes.
     pub body_bytes_max: usize,
+    /// All request bodies under way together, in bytes; short ones don't count.
+    pub bodies_bytes_max: usize,
     /// Nesting of a JSON body.
     pub json_depth_max: usize,
     /// From accept, or the first byte of a later request, to a whole request head.
@@ -54,6 +56,7 @@ impl Default for Limits {
             head_bytes_max: 64 * 1024,
             headers_max: 100,
             body_bytes_max: 16 * 1024 * 1024,
+            bodies_bytes_max: 1024 * 1024 * 1024,
             json_depth_max: 64,
             head_timeout: Duration::from_secs(60),
             idle_timeout: Duration::from_secs(75),

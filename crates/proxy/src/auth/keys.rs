@@ -18,6 +18,8 @@ const CONTEXT: &str = "refrain 2026 api key v1";
 /// The keys of one configuration.
 pub(super) struct Keys {
     keys: Vec<Key>,
+    /// Whether there may be some by and by.
+    has_file: bool,
     /// Salt -> digest -> key. `refrain key new` gives all keys of a file one salt, so that an unknown key costs one hash.
     by_salt: BTreeMap<[u8; 16], HashMap<[u8; 32], usize>>,
     /// Those that were presented.
@@ -37,12 +39,12 @@ impl Keys {
         }
         let keys: Vec<Key> = settings.keys.iter().map(|key| self::key(key, settings)).collect();
         // Never full: only what is right is in it.
-        Self { verified: Verified::new(keys.len() * 64), keys, by_salt }
+        Self { verified: Verified::new(keys.len() * 64), has_file: settings.has_keys_file, keys, by_salt }
     }
 
-    /// Whether there are any.
+    /// Whether keys are asked for. A file of keys whose last one was revoked refuses that key too.
     pub(super) fn are_configured(&self) -> bool {
-        !self.keys.is_empty()
+        self.has_file || !self.keys.is_empty()
     }
 
     /// Whose a key is.

@@ -84,6 +84,7 @@ fn settings(keys: Vec<ApiKey>, tokens: Vec<TokenIssuer>) -> Settings {
         embedder: None,
         rate_limits: BTreeMap::new(),
         keys,
+        has_keys_file: false,
         tokens,
         certificates: vec![],
         tenants: BTreeMap::new(),
@@ -181,6 +182,15 @@ async fn an_unknown_key_is_refused_even_where_anonymous_is_allowed() {
     assert_eq!(identify(&auth, true, None, unknown).await.unwrap_err().code, Code::Unauthorized);
     assert_eq!(identify(&auth, false, None, &[]).await.unwrap_err().code, Code::Unauthorized);
     assert_eq!(identify(&auth, true, None, &[]).await.unwrap().identity.role, Role::Admin);
+}
+
+#[tokio::test]
+async fn a_file_of_keys_whose_last_one_was_revoked_still_refuses_keys() {
+    let empty = Settings { has_keys_file: true, ..settings(vec![], vec![]) };
+    let auth = Auth::new(&empty, None).unwrap();
+    let revoked: &[_] = &[("authorization", "Bearer k1")];
+    assert_eq!(identify(&auth, true, None, revoked).await.unwrap_err().code, Code::Unauthorized);
+    assert!(identify(&auth, true, None, &[]).await.is_ok());
 }
 
 #[tokio::test]

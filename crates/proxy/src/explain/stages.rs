@@ -20,6 +20,7 @@ use crate::auth::Caller;
 use crate::cache_status::CacheStatus;
 use crate::failure::Failure;
 use crate::head::Head;
+use crate::ingest::Whole;
 use crate::key::Keyed;
 use crate::note::Note;
 use crate::paths::PathClass;
@@ -82,7 +83,7 @@ fn understood(
     if body.len() > bounds.body_bytes_max {
         return Err(ingest::too_large(bounds.body_bytes_max));
     }
-    ask::understand(api, body, admitted, bounds)
+    ask::understand(api, Whole::of(body.clone()), admitted, bounds)
 }
 
 /// From the plan on: policies, where a miss would go, and what is stored.
@@ -94,7 +95,7 @@ async fn planned(
 ) -> Result<(), Failure> {
     let mut note = Note::default();
     let (original, defaults) =
-        (Arc::new(Asked { request: asked.0.request.clone() }), default_plan(snapshot, admitted));
+        (Arc::new(asked.0.reworded(asked.0.request.clone())), default_plan(snapshot, admitted));
     let (planned, meeting) = plan::decide(snapshot, admitted, asked, &mut note).await?;
     found.policies = said(snapshot, admitted, (original, defaults)).await;
     found.upstream = Some(upstream(admitted, &planned));

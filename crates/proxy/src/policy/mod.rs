@@ -120,7 +120,7 @@ impl Decided<'_> {
             tracing::warn!(route = %self.admitted.state().route.id, %error, "a policy's edits leave no valid request");
             Failure::new(Code::PolicyFailed, "a policy of this route made the request invalid")
         })?;
-        Ok(Arc::new(Asked { request }))
+        Ok(Arc::new(self.asked.reworded(request)))
     }
 
     /// Where a miss goes, within the caller's rights.

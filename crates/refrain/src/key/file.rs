@@ -62,6 +62,12 @@ impl KeysFile {
         self.document.get("key").and_then(Item::as_table_like).into_iter().flat_map(|keys| keys.iter())
     }
 
+    /// Whether it is a config that has no keys, here or in a file of their own.
+    pub(super) fn asks_for_no_key(&self) -> bool {
+        let is_config = self.document.get("pool").is_some() || self.document.get("listener").is_some();
+        is_config && self.keys_file().is_none() && self.keys().next().is_none()
+    }
+
     /// Whether it has a key of this name.
     pub(super) fn has(&self, name: &str) -> bool {
         self.keys().any(|(known, _)| known == name)

@@ -65,10 +65,12 @@ fn revoke(arguments: &RevokeKeyArguments) -> anyhow::Result<String> {
         let mut file = KeysFile::open(&path)?;
         if file.remove(name) {
             file.save()?;
-            return Ok(format!(
-                "{name:?} was removed from {}; a refrain that runs with it refuses the key within a second.\n",
-                path.display()
-            ));
+            let then = if file.asks_for_no_key() {
+                "it was the last: a config without keys and without a keys_file looks at none, and takes its holder for anybody"
+            } else {
+                "a refrain that runs with it refuses the key within a second"
+            };
+            return Ok(format!("{name:?} was removed from {}; {then}.\n", path.display()));
         }
     }
     bail!("there is no key {name:?}; `refrain key list` shows those that there are")

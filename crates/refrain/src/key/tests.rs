@@ -92,6 +92,24 @@ fn a_file_keeps_what_people_wrote_while_keys_come_and_go() {
     assert!(revoke(&RevokeKeyArguments { name: "ann".into(), place }).is_err());
 }
 
+#[test]
+fn revoking_the_last_key_of_a_config_says_that_none_is_asked_for_then() {
+    let dir = tempfile::tempdir().unwrap();
+    let revoked = |name: &str, rest: &str| {
+        let path = dir.path().join(name);
+        let made = new(&NewKeyArguments { file: Some(path.clone()), ..arguments("acme", Kind::Personal) });
+        made.unwrap();
+        let text = format!("{rest}{}", std::fs::read_to_string(&path).unwrap());
+        let key = keys(&text)[0].id.to_string();
+        std::fs::write(&path, text).unwrap();
+        let place = KeyPlace { file: Some(path), config: None };
+        revoke(&RevokeKeyArguments { name: key, place }).unwrap()
+    };
+    let pool = "[pool.up]\nendpoints = [\"http://127.0.0.1:1\"]\n";
+    assert!(revoked("refrain.toml", pool).contains("takes its holder for anybody"));
+    assert!(revoked("keys.toml", "").contains("refuses the key within a second"));
+}
+
 #[cfg(unix)]
 #[test]
 fn a_new_file_is_for_its_owner_alone_and_a_link_stays_a_link() {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use refrain_tests::fake::{Answer, openai};
 use refrain_tests::h2_frames::{DATA, END_HEADERS, END_STREAM, H2Raw, HEADERS, frame, literals};
-use refrain_tests::{Ask, Authority, Config, Raw, Refrain, fake::FakeUpstream};
+use refrain_tests::{Ask, Authority, Config, Raw, Refrain, eventually, fake::FakeUpstream};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -110,6 +110,29 @@ async fn an_upload_that_never_stalls_and_never_ends_is_a_408() {
         assert!(said.starts_with("HTTP/1.1 408"), "{path}: {said}");
         assert_eq!(fake.posts(), 0, "{path}");
     }
+}
+
+#[tokio::test]
+async fn large_bodies_that_take_their_time_have_so_much_memory_and_no_more() {
+    let (_fake, refrain) = limited("body = \"100 KiB\"\nbodies = \"100 KiB\"").await;
+    let large = Ask::chat(&"x".repeat(60 * 1024));
+    let body = large.body();
+    let mut slow = Raw::connect(refrain.address()).await;
+    let head =
+        format!("POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
+    slow.send([head.as_bytes(), &body[..body.len() - 1]].concat()).await;
+    let refused = eventually("room that is taken", async || {
+        let reply = refrain.send(&large).await;
+        (reply.status != 200).then_some(reply)
+    })
+    .await;
+    assert_eq!((refused.status, &*refused.header("retry-after")), (503, "1"), "{}", refused.text());
+    assert!(refused.text().contains("overloaded"), "{}", refused.text());
+    // Short ones need none.
+    assert_eq!(refrain.send(&Ask::chat("short")).await.status, 200);
+    slow.send(&body[body.len() - 1..]).await;
+    assert_eq!(slow.response().await.0, 200);
+    assert_eq!(refrain.send(&large).await.status, 200);
 }
 
 #[tokio::test]
