@@ -9,7 +9,7 @@ use http::header::{AUTHORIZATION, RETRY_AFTER};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use parking_lot::Mutex;
-use refrain_core::settings::{Endpoint, HttpVersion, MicroDollars};
+use refrain_core::settings::{Endpoint, HttpVersion, MicroDollars, Pool};
 use refrain_core::{EndpointId, Fault};
 
 use crate::UpstreamError;
@@ -180,8 +180,8 @@ impl EndpointState {
         &self.config.id
     }
 
-    /// Counters now, in a pool with such a slow start.
-    pub(crate) fn stats(&self, slow_start: Duration) -> EndpointStats {
+    /// Counters now, in this pool.
+    pub(crate) fn stats(&self, pool: &Pool) -> EndpointStats {
         let now = Millis::now();
         let counters = &self.counters;
         EndpointStats {
@@ -195,9 +195,10 @@ impl EndpointState {
             busy: counters.time.busy(),
             price: self.price(),
             state: self.condition(now),
-            share: self.health.share(now, slow_start),
+            share: self.health.share(now, pool.health.slow_start),
             models: self.models.load().as_ref().map(|models| models.names()),
-            gpu_utilization: self.gpu.lock().and_then(GpuReading::ratio),
+            // What was read by a table that is gone is not told any more.
+            gpu_utilization: self.gpu.lock().filter(|_| pool.gpu.is_some()).and_then(GpuReading::ratio),
             last_error: self.last_error.load().as_deref().cloned(),
         }
     }

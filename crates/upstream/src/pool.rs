@@ -228,14 +228,7 @@ impl PoolState {
 
     /// Every endpoint's counters now.
     pub fn stats(&self) -> Vec<EndpointStats> {
-        let slow_start = self.config.health.slow_start;
-        let stats = |endpoint: &Arc<EndpointState>| {
-            let stats = endpoint.stats(slow_start);
-            // What was read by settings that are gone is not told any more.
-            let gpu_utilization = stats.gpu_utilization.filter(|_| self.config.gpu.is_some());
-            EndpointStats { gpu_utilization, ..stats }
-        };
-        self.members.load().iter().map(stats).collect()
+        self.members.load().iter().map(|endpoint| endpoint.stats(&self.config)).collect()
     }
 
     /// What it does now.

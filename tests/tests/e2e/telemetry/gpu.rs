@@ -50,4 +50,5 @@ async fn gpu_use_is_shown_while_an_exporter_tells_it() {
     let (_, shown) = upstreams(&refrain, &[]).await;
     assert!(!shown.contains("GPU") && shown.contains(" healthy "), "{shown}");
     assert_eq!(refrain.send(&Ask::chat("as before")).await.status, 200);
+    assert_eq!(refrain.logs().matches("GPU use is not told").count(), 1, "once, and not for each reading");
 }
