@@ -343,13 +343,14 @@ fn scope(scope: &Scope) -> Value {
 }
 
 fn semantic(semantic: &RouteSemantic) -> Value {
-    let RouteSemantic { threshold, threshold_floor, candidates, vetoes, shadow } = semantic;
+    let RouteSemantic { threshold, threshold_floor, candidates, vetoes, shadow, audit } = semantic;
     json!({
         "threshold": decimal(*threshold),
         "threshold_floor": decimal(*threshold_floor),
         "candidates": candidates,
         "vetoes": vetoes.iter().map(|veto: &Veto| veto.as_str()).collect::<Vec<_>>(),
         "shadow": shadow,
+        "audit": decimal(*audit),
     })
 }
 

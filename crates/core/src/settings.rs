@@ -331,6 +331,8 @@ pub struct RouteSemantic {
     pub vetoes: Vec<Veto>,
     /// Only report.
     pub shadow: bool,
+    /// Part of the hits of which an upstream is asked too, to compare the answers; 0 to 1.
+    pub audit: f32,
 }
 
 /// Which `Cache-Control` request directives a route honours.
@@ -397,6 +399,7 @@ impl Default for RouteSemantic {
             candidates: 8,
             vetoes: Veto::ALL.to_vec(),
             shadow: false,
+            audit: 0.0,
         }
     }
 }

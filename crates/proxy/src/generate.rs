@@ -9,6 +9,7 @@ use std::time::Duration;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, StatusCode};
 use refrain_cache::{Claim, ClaimGuard, FlightEnd, Found, Joined, Lead, Reader, UnderWay, unix_ms};
+use refrain_core::settings::Priority;
 use refrain_core::{Bypass, Code, Dialect};
 use refrain_llm::answer::Form;
 use refrain_upstream::{Charge, Purpose};
@@ -238,6 +239,10 @@ pub(crate) fn generation(
     let body = outgoing::body(admitted, planned, Usage::Wanted);
     let mut request = upstream_headers::request(admitted, Encoding::Identity, body)?;
     request.demand = affinity::demand(admitted, planned);
+    if purpose == Purpose::Audit {
+        // Nobody waits for it.
+        request.demand.priority = Priority::Low;
+    }
     let charge = Charge { account: cost::account(admitted, &planned.target.pool), purpose };
     request.charge = Some(charge.clone());
     let keeper = Keeper::new(cache.clone(), miss.clone(), (charge, claim));

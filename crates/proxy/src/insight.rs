@@ -110,10 +110,15 @@ fn serving(admitted: &Admitted, (key, id): ([u8; 32], Option<u64>), served_as: S
     }
 }
 
-/// Remembers what shadow mode kept back, and how it compares with what came instead; tells it to the log, too.
-pub(crate) fn note_shadowed(cache: &AnswerCache, keyed: &Keyed, (stored, fresh): (&InShadow, &Encoded)) {
+/// Remembers a stored answer that shadow mode kept back, or that was served and is audited, and how it compares with what an
+/// upstream says; tells it to the log, too. How alike they are; none if one of them can't be read.
+pub(crate) fn note_shadowed(
+    cache: &AnswerCache,
+    keyed: &Keyed,
+    (stored, fresh): (&InShadow, &Encoded),
+) -> Option<f32> {
     let InShadow { entry, similarity, threshold } = stored;
-    let (Ok(fresh), Ok(answer)) = (fresh.answer(), entry.answer()) else { return };
+    let (Ok(fresh), Ok(answer)) = (fresh.answer(), entry.answer()) else { return None };
     let shadowed = Shadowed {
         route: keyed.admitted.state().route.id.clone(),
         at_ms: unix_ms(),
@@ -135,7 +140,9 @@ pub(crate) fn note_shadowed(cache: &AnswerCache, keyed: &Keyed, (stored, fresh):
         answers_alike = shadowed.answers_alike,
         "shadow"
     );
+    let alike = shadowed.answers_alike;
     cache.insight.shadowed.note(shadowed);
+    Some(alike)
 }
 
 /// How alike two answers are: 1 if they say the same, else the part of their words that they share, below 1.

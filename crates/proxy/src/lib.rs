@@ -15,6 +15,7 @@ mod tls;
 mod request;
 
 mod ask;
+mod audit;
 mod auth;
 mod cors;
 mod cost;

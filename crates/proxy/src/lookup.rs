@@ -9,6 +9,7 @@ use refrain_cache::{
 };
 use refrain_core::{ExactOnly, Plan, SemanticPlan};
 
+use crate::audit;
 use crate::cache_status::{CacheStatus, Staleness, Tier};
 use crate::key::Keyed;
 use crate::note::Note;
@@ -21,6 +22,8 @@ pub(crate) enum Lookup {
     Hit(Hit),
     /// One past its time that may be served while it is refreshed.
     Stale(Hit, Box<Miss>),
+    /// One for a similar question that is served, and compared with what an upstream says.
+    Audited(Hit, Box<Miss>),
     /// None: it must be generated.
     Miss(Box<Miss>),
     /// None, and nobody wants one that isn't stored.
@@ -42,7 +45,8 @@ pub(crate) struct Hit {
     pub(crate) similar: Option<(f32, u64)>,
 }
 
-/// An answer that might have been served to a similar question, but for shadow mode.
+/// An answer to a similar question that the fresh one is compared with: it was served and is audited, or might have been
+/// served but for shadow mode.
 pub(crate) struct InShadow {
     /// The entry.
     pub(crate) entry: Arc<Entry>,
@@ -103,7 +107,7 @@ pub(crate) async fn find(cache: &AnswerCache, keyed: Keyed, note: &mut Note) -> 
     };
     let Similar { embedding, served, in_shadow } = similar(cache, &keyed, &semantic, note).await;
     match served {
-        Some(hit) => Lookup::Hit(hit),
+        Some(hit) => serve(keyed, &exact, hit, semantic.threshold),
         None => generate(keyed, &exact, embedding, Takes::Stored).with_shadow(in_shadow),
     }
 }
@@ -151,6 +155,20 @@ fn generate(keyed: Keyed, exact: &Exact, embedding: Option<Embedding>, takes: Ta
     }
     let takes = if keyed.plan.shadow { Takes::Nothing } else { takes };
     Lookup::Miss(miss(keyed, exact, embedding, takes))
+}
+
+/// A hit by meaning, perhaps one that is audited. Who wants nothing but what is stored, or nothing stored of its own, has the
+/// upstream asked for nothing.
+fn serve(keyed: Keyed, exact: &Exact, hit: Hit, threshold: f32) -> Lookup {
+    let share = keyed.admitted.state().route.cache.semantic.as_ref().map_or(0.0, |semantic| semantic.audit);
+    let directives = &keyed.plan.directives;
+    if directives.only_if_cached || directives.no_store || !audit::is_drawn(share) {
+        return Lookup::Hit(hit);
+    }
+    let similarity = hit.similar.map_or(threshold, |(similarity, _)| similarity);
+    let mut miss = miss(keyed, exact, None, Takes::Nothing);
+    miss.in_shadow = Some(InShadow { entry: hit.entry.clone(), similarity, threshold });
+    Lookup::Audited(hit, miss)
 }
 
 fn miss(keyed: Keyed, exact: &Exact, embedding: Option<Embedding>, takes: Takes) -> Box<Miss> {

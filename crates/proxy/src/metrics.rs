@@ -6,6 +6,7 @@ use refrain_core::{Bypass, Code, ExactOnly, RouteId, Skip, Usage};
 use refrain_upstream::Timings;
 
 use crate::answer_metrics::AnswerMetrics;
+use crate::audit::Audited;
 use crate::gaps::GapStats;
 use crate::tally::Tally;
 
@@ -75,6 +76,7 @@ pub(crate) struct RouteMetrics {
     stored: Counter,
     refusals: Vec<Counter>,
     shadow: Counter,
+    audits: Vec<Counter>,
     fallbacks: Counter,
     tokens_generated: Counter,
     tokens_saved: Counter,
@@ -121,6 +123,11 @@ impl RouteMetrics {
                 "refrain_semantic_refusals_total",
                 "reason",
                 Refusal::ALL.iter().map(|r| r.as_str()).collect(),
+            ),
+            audits: by(
+                "refrain_semantic_audits_total",
+                "result",
+                Audited::ALL.iter().map(|a| a.as_str()).collect(),
             ),
             stored: counter!("refrain_cache_stored_total", "route" => route.clone()),
             fallbacks: counter!("refrain_upstream_fallbacks_total", "route" => route.clone()),
@@ -189,6 +196,11 @@ impl RouteMetrics {
     /// A semantic hit that shadow mode kept back.
     pub(crate) fn shadow(&self) {
         self.shadow.increment(1);
+    }
+
+    /// A semantic hit was audited.
+    pub(crate) fn audited(&self, found: Audited) {
+        add(&self.audits, found as usize);
     }
 
     /// Time from a request's head to its response's head.

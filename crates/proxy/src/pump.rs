@@ -44,6 +44,7 @@ impl Generation {
             Some(Ok(())) => lead.finish(),
             Some(Err(error)) => {
                 tracing::warn!(route = %keeper.state().route.id, reason = error.as_str(), %error, "upstream failed");
+                keeper.failed();
                 lead.fail(error.code());
             }
             None => keeper.abandoned(),

@@ -30,6 +30,6 @@ async fn refresh(worker: Arc<Worker>, cache: Arc<AnswerCache>, mut miss: Miss, l
 }
 
 /// Somebody must want the answer, or its generation is given up.
-async fn drain(mut reader: Reader<Arc<FlightHead>>) {
+pub(crate) async fn drain(mut reader: Reader<Arc<FlightHead>>) {
     while let Some(Ok(_)) = reader.chunk().await {}
 }

@@ -28,8 +28,8 @@ use crate::tally::{Answered, Tally};
 use crate::trace::StageKind;
 use crate::worker::Worker;
 use crate::{
-    ask, cors, cost, error_response, generate, head, ingest, insight, key, limits, lookup, models, pass,
-    plan, refresh, respond, route,
+    ask, audit, cors, cost, error_response, generate, head, ingest, insight, key, limits, lookup, models,
+    pass, plan, refresh, respond, route,
 };
 
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
@@ -184,6 +184,10 @@ async fn answer(
         Lookup::Hit(hit) => serve_hit(cache, (admitted, planned), (&hit, wanted), note),
         Lookup::Stale(hit, miss) => {
             refresh::begin(worker, cache, *miss);
+            serve_hit(cache, (admitted, planned), (&hit, wanted), note)
+        }
+        Lookup::Audited(hit, miss) => {
+            audit::begin(worker, cache, *miss);
             serve_hit(cache, (admitted, planned), (&hit, wanted), note)
         }
         Lookup::NotCached => {

@@ -13,6 +13,7 @@ use refrain_plugin::ResponseView;
 use refrain_plugin::verdict::{Keep, Outcome};
 use refrain_upstream::{Charge, Purpose};
 
+use crate::audit::Audited;
 use crate::generate::FlightHead;
 use crate::insight;
 use crate::lookup::Miss;
@@ -116,14 +117,24 @@ impl Keeper {
             from.head.dispatched.took(took);
             self.note_usage(answer.usage());
         }
-        if let (Ok(answer), Some(in_shadow)) = (&answer, &self.miss.in_shadow) {
-            insight::note_shadowed(&self.cache, &self.miss.keyed, (in_shadow, answer));
+        let alike = self.compared(answer.as_ref());
+        if self.charge.purpose == Purpose::Audit {
+            // Who asked was served: a hit by meaning stores nothing.
+            return self.state().metrics.audited(Audited::of(alike));
         }
         match answer {
             Err(skip) => self.skipped(skip, from),
             Ok(encoded) if self.judging().is_some() => self.wait(encoded, from.clone(), took),
             Ok(encoded) => self.keep(encoded, from, took, None),
         }
+    }
+
+    /// How alike the answer is to a stored one that it is compared with, if it is.
+    fn compared(&self, answer: Result<&Encoded, &Skip>) -> Result<f32, Skip> {
+        let answer = answer.map_err(|skip| *skip)?;
+        let in_shadow = self.miss.in_shadow.as_ref().ok_or(Skip::NoStore)?;
+        answer.storable()?;
+        insight::note_shadowed(&self.cache, &self.miss.keyed, (in_shadow, answer)).ok_or(Skip::Malformed)
     }
 
     fn note_usage(&self, usage: Usage) {
@@ -153,6 +164,13 @@ impl Keeper {
             Outcome::Keep(keep) => self.keep(encoded.clone(), from, *took, Some(keep)),
             Outcome::Skip { .. } => self.skipped(Skip::Policy, from),
             Outcome::Failed { .. } => self.skipped(Skip::PolicyFailed, from),
+        }
+    }
+
+    /// It broke off: there is nothing to compare with.
+    pub(crate) fn failed(&self) {
+        if self.charge.purpose == Purpose::Audit {
+            self.state().metrics.audited(Audited::Failed);
         }
     }
 

@@ -1,9 +1,13 @@
 //! What one data thread has of its own: its upstream connections and its tasks.
 
+use std::sync::Arc;
+
 use refrain_core::{Drain, Tasks};
 use refrain_upstream::{Client, ClientTls};
 use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
 
+use crate::audit;
 use crate::room::BodyMemory;
 use crate::snapshot::Live;
 
@@ -15,6 +19,8 @@ pub(crate) struct Worker {
     pub(crate) client: Client,
     /// What all workers' request bodies hold.
     pub(crate) bodies: BodyMemory,
+    /// Turns of audits.
+    pub(crate) audits: Arc<Semaphore>,
     /// What shutdown waits for.
     pub(crate) tasks: Tasks,
     /// Raised when the process is about to stop: clients are told to connect anew, wherever they are led then.
@@ -32,7 +38,8 @@ impl Worker {
         leaving: Drain,
     ) -> Self {
         let client = Client::new(tls, tasks.clone());
-        Self { live, client, bodies, tasks, leaving, runtime: Handle::current() }
+        let audits = Arc::new(Semaphore::new(audit::UNDER_WAY_MAX));
+        Self { live, client, bodies, audits, tasks, leaving, runtime: Handle::current() }
     }
 
     /// Spawns a task of this thread, from whichever thread: connections stay with the runtime that opened them.

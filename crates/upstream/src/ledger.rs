@@ -39,11 +39,13 @@ pub enum Purpose {
     Pass,
     /// A fresh answer in place of a stale one that was served.
     Refresh,
+    /// An answer to compare with the one that was served to a similar question.
+    Audit,
 }
 
 impl Purpose {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Miss, Self::Pass, Self::Refresh];
+    pub const ALL: [Self; 4] = [Self::Miss, Self::Pass, Self::Refresh, Self::Audit];
 
     /// The word in metrics and reports.
     pub fn as_str(self) -> &'static str {
@@ -51,6 +53,7 @@ impl Purpose {
             Self::Miss => "miss",
             Self::Pass => "pass",
             Self::Refresh => "refresh",
+            Self::Audit => "audit",
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The semantic tier with the real embedding model.
 
-use refrain_tests::{Ask, Refrain, wire};
+use refrain_tests::fake::{Answer, openai};
+use refrain_tests::{Ask, Refrain, eventually, wire};
 use serde_json::json;
 
 use crate::start_with;
@@ -125,6 +126,41 @@ async fn shadow_mode_serves_the_upstreams_answer_and_counts_what_it_would_have_s
     refrain.counted("refrain_semantic_shadow_hits_total", &[], 1.0).await;
     // Exact hits are served all the same.
     assert!(refrain.send(&Ask::chat(QUESTION)).await.is_hit());
+}
+
+#[tokio::test]
+async fn an_audit_asks_behind_the_clients_back_and_says_how_alike_the_answers_are() {
+    let said = |text: &str| {
+        let message = json!({"role": "assistant", "content": text});
+        Answer::json(200, &openai::chat_whole(1, &message, "stop", 1))
+    };
+    let (fake, refrain) =
+        start_with(|config| config.semantic("threshold = 0.85\naudit = 1.0").pool("price_per_hour = 3600.0"))
+            .await;
+    fake.next(said("By the link below the form."));
+    refrain.send(&Ask::chat(QUESTION)).await;
+    for (fresh, result) in [
+        (said("by the link below the form"), "same"),
+        (said("You never can"), "other"),
+        (Answer::json(500, &json!({"error": "broken"})), "failed"),
+    ] {
+        fake.next(fresh);
+        check_semantic_hit(&refrain, &Ask::chat(PARAPHRASE), "By the link below the form.").await;
+        refrain.counted("refrain_semantic_audits_total", &[("result", result)], 1.0).await;
+    }
+    assert_eq!(fake.posts(), 4);
+    let shadow = refrain.admin(&Ask::get("/shadow")).await.text();
+    assert_eq!(shadow.lines().count(), 2, "they are labels for tune: {shadow}");
+    let cost = eventually("the audits' cost", async || {
+        let cost = refrain.admin(&Ask::get("/cost")).await.json();
+        (cost["cache"]["audit_gpu_seconds"].as_f64() > Some(0.0)).then_some(cost)
+    })
+    .await;
+    assert_eq!((&cost["cache"]["hits"], &cost["cache"]["misses"]), (&3.into(), &1.into()));
+    // Who wants nothing but what is stored has no server asked.
+    let stored = Ask::chat(PARAPHRASE).cache_control("no-store");
+    assert!(refrain.send(&stored).await.is_hit());
+    assert_eq!(fake.posts(), 4);
 }
 
 #[tokio::test]

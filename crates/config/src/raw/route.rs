@@ -154,6 +154,9 @@ pub(crate) struct Semantic {
     pub(crate) vetoes: Option<Vec<Veto>>,
     /// Only report what would have been served, and ask the upstream. Default false.
     pub(crate) shadow: Option<bool>,
+    /// Part of the hits whose question a model server is asked too, behind the client's back, to compare the answers. Default 0.0.
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub(crate) audit: Option<f32>,
 }
 
 /// A difference between two questions.

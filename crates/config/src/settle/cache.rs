@@ -144,6 +144,7 @@ fn semantic(context: &mut Context<'_>, route: &str, raw: raw::Semantic) -> Route
         candidates: raw.candidates.map_or(default.candidates, |number| number as usize),
         vetoes: raw.vetoes.map_or(default.vetoes, vetoes),
         shadow: raw.shadow.unwrap_or(default.shadow),
+        audit: raw.audit.unwrap_or(default.audit),
     }
 }
 

@@ -83,7 +83,7 @@ pub(super) async fn explain(
         }
     }
     let (status, fresh_for) = match lookup::find(cache, keyed, &mut note).await {
-        Lookup::Hit(hit) | Lookup::Stale(hit, _) => {
+        Lookup::Hit(hit) | Lookup::Stale(hit, _) | Lookup::Audited(hit, _) => {
             found.answer = Some(ExplainedAnswer::of(&hit));
             hit_status(&hit)
         }

@@ -218,7 +218,8 @@ impl<A: Asker> Launch<A> {
         }
     }
 
-    /// Waits until a request is due and there is room for it; none if everything ended before.
+    /// Waits until a request is due and there is room for it; none if everything ended before. Timers are coarse: one that is
+    /// due right before the end is sent, if there is room, though both have come at once.
     async fn permit(&self, due: Instant) -> Option<OwnedSemaphorePermit> {
         let room = async {
             sleep_until(due).await;
@@ -227,8 +228,8 @@ impl<A: Asker> Launch<A> {
         tokio::select! {
             biased;
             () = self.stop.cancelled() => None,
-            () = self.end() => None,
             permit = room => permit,
+            () = self.end() => None,
         }
     }
 

@@ -36,6 +36,7 @@ pub(crate) struct AccountBook {
     pub(crate) miss: Spent,
     pub(crate) pass: Spent,
     pub(crate) refresh: Spent,
+    pub(crate) audit: Spent,
     /// Of what was generated.
     pub(crate) tokens: Tokens,
     pub(crate) spared: Spared,
@@ -51,9 +52,9 @@ impl Books {
             (id, PoolBook { bill, is_elastic })
         };
         let accounts = ledger.accounts().into_iter().map(|(holder, account)| {
-            let [miss, pass, refresh] = Purpose::ALL.map(|purpose| account.spent(purpose));
-            let book =
-                AccountBook { miss, pass, refresh, tokens: account.tokens(), spared: account.spared() };
+            let [miss, pass, refresh, audit] = Purpose::ALL.map(|purpose| account.spent(purpose));
+            let (tokens, spared) = (account.tokens(), account.spared());
+            let book = AccountBook { miss, pass, refresh, audit, tokens, spared };
             (holder, book)
         });
         Self {
@@ -67,7 +68,7 @@ impl Books {
 
 impl AccountBook {
     /// All that was spent.
-    pub(crate) fn all(&self) -> [Spent; 3] {
-        [self.miss, self.pass, self.refresh]
+    pub(crate) fn all(&self) -> [Spent; 4] {
+        [self.miss, self.pass, self.refresh, self.audit]
     }
 }

@@ -164,13 +164,14 @@ fn cache(books: &Books, pools: &BTreeMap<PoolId, PoolFigures>) -> CacheReport {
     for (holder, account) in &books.accounts {
         let pool = pools.get(&holder.pool).copied().unwrap_or_default();
         let avoided = pool.gpu_seconds(account.spared.elapsed);
-        let refresh = account.refresh.busy.as_secs_f64();
-        let net = avoided * pool.rate() - account.refresh.dollars;
+        let (refresh, audit) = (account.refresh.busy.as_secs_f64(), account.audit.busy.as_secs_f64());
+        let net = avoided * pool.rate() - account.refresh.dollars - account.audit.dollars;
         sum.hits += account.spared.hits;
         sum.misses += account.miss.requests;
         sum.avoided_gpu_seconds += avoided;
         sum.refresh_gpu_seconds += refresh;
-        sum.net_gpu_seconds += avoided - refresh;
+        sum.audit_gpu_seconds += audit;
+        sum.net_gpu_seconds += avoided - refresh - audit;
         sum.net_dollars += net;
         sum.avoidable_dollars += account.miss.dollars + avoided * pool.rate();
         let is_elastic = books.pools.get(&holder.pool).is_some_and(|pool| pool.is_elastic);

@@ -73,10 +73,10 @@ fn cache(cache: &CacheReport, has_prices: bool) -> String {
         return "No request was one that the cache might answer.\n".to_owned();
     }
     let share = percent(*hits as f64 / all as f64);
-    let less = match cache.refresh_gpu_seconds {
-        refresh if refresh > 0.0 => format!(", less {} for refreshes", span(refresh)),
-        _ => String::new(),
-    };
+    let spent = [("refreshes", cache.refresh_gpu_seconds), ("audits", cache.audit_gpu_seconds)];
+    let spent = spent.into_iter().filter(|(_, seconds)| *seconds > 0.0);
+    let spent: Vec<String> = spent.map(|(what, seconds)| format!("{} for {what}", span(seconds))).collect();
+    let less = if spent.is_empty() { String::new() } else { format!(", less {}", spent.join(" and ")) };
     let mut text = format!(
         "The cache answered {hits} of {all} requests that it might have ({share}): {} of GPU time{less}.\n",
         span(cache.avoided_gpu_seconds)
@@ -108,7 +108,7 @@ fn worth(cache: &CacheReport) -> String {
     if more > 0.0 {
         let _ = writeln!(
             text,
-            "Refreshes took {} more of servers' time than stored answers spared.",
+            "Refreshes and audits took {} more of servers' time than stored answers spared.",
             money(more)
         );
     }
@@ -256,8 +256,20 @@ The same tokens cost $1.50 at the prices of cost.reference, and $36.30 here: $34
         // That makes a GPU second dearer, too: 12 dollars for 9,100 of them.
         books.accounts[0].1.refresh.dollars = 3.0;
         let text = page(&report(&books));
-        assert!(text.contains("Refreshes took $1.68 more of servers' time"), "{text}");
+        assert!(text.contains("Refreshes and audits took $1.68 more of servers' time"), "{text}");
         assert!(!text.contains("Freed:") && !text.contains("$-"), "{text}");
+    }
+
+    #[test]
+    fn cost_page_takes_audits_off_what_hits_spare() {
+        let mut books = one_server();
+        books.accounts[0].1.audit.busy = std::time::Duration::from_secs(60);
+        books.accounts[0].1.audit.dollars = 0.06;
+        let (with, without) = (report(&books).cache, report(&one_server()).cache);
+        let spent = with.avoided_gpu_seconds - with.net_gpu_seconds;
+        assert!((spent - 160.0).abs() < 1e-6 && with.net_dollars < without.net_dollars, "{with:?}");
+        let text = page(&report(&books));
+        assert!(text.contains("less 100.0 s for refreshes and 60.0 s for audits."), "{text}");
     }
 
     #[test]

@@ -79,7 +79,9 @@ pub(crate) struct CacheReport {
     pub(crate) avoided_gpu_seconds: f64,
     /// What fresh answers in place of stale ones took.
     pub(crate) refresh_gpu_seconds: f64,
-    /// The one less the other.
+    /// What fresh answers took that answers served were compared with.
+    pub(crate) audit_gpu_seconds: f64,
+    /// The first less the others.
     pub(crate) net_gpu_seconds: f64,
     /// What that is worth at the endpoints' prices.
     pub(crate) net_dollars: f64,

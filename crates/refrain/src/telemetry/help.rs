@@ -28,6 +28,10 @@ const COUNTERS: &[(&str, &str)] = &[
     ("refrain_response_tokens_total", "Tokens of answers as clients got them, as far as servers told."),
     ("refrain_responses_total", "Answers by how they ended."),
     ("refrain_semantic_refusals_total", "Similar questions whose answer was not served, by why."),
+    (
+        "refrain_semantic_audits_total",
+        "Hits by meaning of which a server was asked too, by how alike the answers are.",
+    ),
     ("refrain_semantic_shadow_hits_total", "Answers that shadow mode kept back."),
     ("refrain_unrouted_errors_total", "Requests that no route took, by code."),
     ("refrain_upstream_fallbacks_total", "Requests that another pool was asked for."),
