@@ -109,7 +109,7 @@ pub(crate) struct PartHasher {
     length: usize,
 }
 
-/// Seven bits a byte.
+/// Of a number in LEB128: seven bits a byte.
 const NUMBER_BYTES_MAX: usize = 10;
 /// Bytes that wait for the hasher.
 const GATHERED_MAX: usize = 256;
