@@ -150,6 +150,11 @@ impl Stage {
             self.change(CALIBRATION)?;
             let Answered { failed, undone, p99_ms, .. } = load.finish()?;
             println!("{rate:.0} a second: {failed} failed, {undone} undone, p99 {p99_ms:.0} ms");
+            if failed > 0 {
+                bail!(
+                    "{failed} requests failed at {rate:.0} a second: too much load may delay an answer, not break it"
+                );
+            }
             if undone == 0 && p99_ms <= KEPT_UP_MS {
                 return Ok(rate);
             }
