@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use refrain_core::Drain;
-use refrain_core::settings::{KeySetUrl, SigningKeys};
+use refrain_core::settings::{Endpoint, SigningKeys};
 use refrain_upstream::{Client, JsonApi};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -29,8 +29,10 @@ pub async fn keep_signing_keys(current: impl Fn() -> Arc<Snapshot> + Send, clien
     loop {
         let snapshot = current();
         let now = Instant::now();
-        for keys in snapshot.auth.tokens.remote().filter(|keys| keys.begin(now)) {
-            reads.spawn(read_into(client.clone(), keys.clone()));
+        for (keys, refresh) in snapshot.auth.tokens.remote() {
+            if keys.begin(now, refresh) {
+                reads.spawn(read_into(client.clone(), keys.clone()));
+            }
         }
         let wanted = snapshot.auth.tokens.wanted().clone();
         drop(snapshot);
@@ -44,13 +46,13 @@ pub async fn keep_signing_keys(current: impl Fn() -> Arc<Snapshot> + Send, clien
 }
 
 async fn read_into(client: Client, keys: Arc<RemoteKeys>) {
-    keys.end(read_from(client, &keys.place).await);
+    keys.end(read_from(client, (&keys.endpoint, &keys.path)).await);
 }
 
-async fn read_from(client: Client, place: &KeySetUrl) -> Result<KeySet, String> {
+async fn read_from(client: Client, (endpoint, path): (&Endpoint, &str)) -> Result<KeySet, String> {
     let read = async {
-        let api = JsonApi::new(client, &place.endpoint).map_err(|error| error.to_string())?;
-        let document = api.json(&place.path, None).await.map_err(|error| error.to_string())?;
+        let api = JsonApi::new(client, endpoint).map_err(|error| error.to_string())?;
+        let document = api.json(path, None).await.map_err(|error| error.to_string())?;
         KeySet::parse(document).map_err(str::to_owned)
     };
     let read = timeout(READ_TIMEOUT, read).await;
@@ -66,7 +68,7 @@ async fn read_from(client: Client, place: &KeySetUrl) -> Result<KeySet, String> 
 /// Safe.
 pub async fn read_signing_keys(keys: &SigningKeys, client: Client) -> Result<usize, String> {
     match keys {
-        SigningKeys::Url(place) => read_from(client, place).await.map(|keys| keys.len()),
+        SigningKeys::Url(url) => read_from(client, (&url.endpoint, &url.path)).await.map(|keys| keys.len()),
         SigningKeys::File(file) => signing_keys::read(file).map(|keys| keys.len()),
         SigningKeys::Secret(_) => Ok(1),
     }

@@ -12,7 +12,7 @@ use jsonwebtoken::jwk::{AlgorithmParameters, Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use parking_lot::Mutex;
 use refrain_core::JwtId;
-use refrain_core::settings::{KeySetUrl, SigningKeys};
+use refrain_core::settings::{Endpoint, KeySetUrl, SigningKeys};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::{Notify, Semaphore, watch};
@@ -141,12 +141,12 @@ impl SigningKey {
 pub(super) enum Keys {
     /// As they were read with the configuration.
     Fixed(Arc<KeySet>),
-    /// As a server gives them out.
-    Remote(Arc<RemoteKeys>),
+    /// As a server gives them out, read with this pause.
+    Remote(Arc<RemoteKeys>, Duration),
 }
 
 impl Keys {
-    /// Blocks on files.
+    /// `former`: what was read for this issuer so far, kept if it comes from the same place. Blocks on files.
     pub(super) fn new(
         issuer: &JwtId,
         keys: &SigningKeys,
@@ -163,10 +163,11 @@ impl Keys {
             SigningKeys::File(file) => {
                 Self::Fixed(Arc::new(read(file).map_err(|reason| failed(file, reason))?))
             }
-            SigningKeys::Url(place) => Self::Remote(match former.filter(|former| former.place == **place) {
-                Some(former) => former.clone(),
-                None => Arc::new(RemoteKeys::new(issuer.clone(), (**place).clone(), wanted.clone())),
-            }),
+            SigningKeys::Url(url) => {
+                let kept = former.filter(|former| former.is_from(url)).cloned();
+                let new = || Arc::new(RemoteKeys::new(issuer.clone(), url, wanted.clone()));
+                Self::Remote(kept.unwrap_or_else(new), url.refresh)
+            }
         })
     }
 
@@ -174,7 +175,7 @@ impl Keys {
     pub(super) fn current(&self) -> Option<Arc<KeySet>> {
         match self {
             Self::Fixed(keys) => Some(keys.clone()),
-            Self::Remote(remote) => remote.current.load_full(),
+            Self::Remote(remote, _) => remote.current.load_full(),
         }
     }
 
@@ -182,7 +183,7 @@ impl Keys {
     pub(super) fn generation(&self) -> u64 {
         match self {
             Self::Fixed(_) => 0,
-            Self::Remote(remote) => remote.generation.load(Ordering::Acquire),
+            Self::Remote(remote, _) => remote.generation.load(Ordering::Acquire),
         }
     }
 }
@@ -196,10 +197,14 @@ pub(super) fn read(file: &Path) -> Result<KeySet, String> {
     KeySet::parse(document).map_err(str::to_owned)
 }
 
-/// The keys that a server gives out. What was read last stays while the server is away.
+/// The keys that a server gives out. What was read last stays while the server is away, and over reloads that change nothing of
+/// where it comes from.
 pub(super) struct RemoteKeys {
     pub(super) issuer: JwtId,
-    pub(super) place: KeySetUrl,
+    /// The server.
+    pub(super) endpoint: Endpoint,
+    /// Path and query.
+    pub(super) path: String,
     current: ArcSwapOption<KeySet>,
     generation: AtomicU64,
     reads: Mutex<Reads>,
@@ -225,10 +230,11 @@ struct Reads {
 }
 
 impl RemoteKeys {
-    fn new(issuer: JwtId, place: KeySetUrl, wanted: Arc<Notify>) -> Self {
+    fn new(issuer: JwtId, url: &KeySetUrl, wanted: Arc<Notify>) -> Self {
         Self {
             issuer,
-            place,
+            endpoint: url.endpoint.clone(),
+            path: url.path.clone(),
             current: ArcSwapOption::empty(),
             generation: AtomicU64::new(0),
             reads: Mutex::default(),
@@ -236,6 +242,11 @@ impl RemoteKeys {
             waiters: Semaphore::new(WAITERS_MAX),
             wanted,
         }
+    }
+
+    /// Whether what is read of this URL is the same. How often it is read is no part of that.
+    fn is_from(&self, KeySetUrl { endpoint, path, refresh: _ }: &KeySetUrl) -> bool {
+        self.endpoint == *endpoint && self.path == *path
     }
 
     /// Has the set read anew, and waits for the end of that. False at once if it was read a moment ago, or if too many
@@ -265,14 +276,10 @@ impl RemoteKeys {
         may
     }
 
-    /// Whether it is time for a read; begins it.
-    pub(super) fn begin(&self, now: Instant) -> bool {
+    /// Whether it is time for a read, if one is made each `refresh`; begins it.
+    pub(super) fn begin(&self, now: Instant, refresh: Duration) -> bool {
         let mut reads = self.reads.lock();
-        let pause = if reads.last_error.is_some() {
-            FAILED_PAUSE.min(self.place.refresh)
-        } else {
-            self.place.refresh
-        };
+        let pause = if reads.last_error.is_some() { FAILED_PAUSE.min(refresh) } else { refresh };
         let is_due = reads.wanted || reads.ended.is_none_or(|ended| now >= ended + pause);
         let begins = is_due && !reads.under_way;
         if begins {
@@ -337,22 +344,61 @@ impl RemoteKeys {
 
 #[cfg(test)]
 mod tests {
-    use refrain_core::settings::Endpoint;
+    use refrain_core::settings::EndpointTls;
 
     use super::*;
 
+    const REFRESH: Duration = Duration::from_secs(300);
+
+    fn url() -> KeySetUrl {
+        let endpoint = Endpoint::plain("sso", "127.0.0.1", 1);
+        KeySetUrl { endpoint, path: "/keys".to_owned(), refresh: REFRESH }
+    }
+
+    /// What a reload makes of keys whose URL becomes this one.
+    fn reloaded(former: &Arc<RemoteKeys>, url: KeySetUrl) -> Keys {
+        Keys::new(&"corp".into(), &SigningKeys::Url(Box::new(url)), Some(former), &former.wanted).unwrap()
+    }
+
     #[tokio::test(start_paused = true)]
     async fn who_wants_a_key_while_the_set_is_read_has_it_read_no_sooner_again() {
-        let endpoint = Endpoint::plain("sso", "127.0.0.1", 1);
-        let place = KeySetUrl { endpoint, path: "/keys".to_owned(), refresh: Duration::from_secs(300) };
-        let keys = RemoteKeys::new("corp".into(), place, Arc::default());
-        assert!(keys.begin(Instant::now()));
+        let keys = RemoteKeys::new("corp".into(), &url(), Arc::default());
+        assert!(keys.begin(Instant::now(), REFRESH));
         let ends = async { keys.end(Err("away".to_owned())) };
         let (waited, ()) = tokio::join!(biased; keys.refreshed(), ends);
         assert!(waited, "it waited for the read that was under way");
-        assert!(!keys.begin(Instant::now()), "anybody can make up a key");
-        assert!(!keys.refreshed().await && !keys.begin(Instant::now()), "nor is it read again at once");
+        assert!(!keys.begin(Instant::now(), REFRESH), "anybody can make up a key");
+        assert!(
+            !keys.refreshed().await && !keys.begin(Instant::now(), REFRESH),
+            "nor is it read again at once"
+        );
         tokio::time::advance(FAILED_PAUSE).await;
-        assert!(keys.begin(Instant::now()));
+        assert!(keys.begin(Instant::now(), REFRESH));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn keys_that_were_read_stay_when_a_reload_changes_only_how_often_they_are() {
+        let keys = Arc::new(RemoteKeys::new("corp".into(), &url(), Arc::default()));
+        keys.end(Ok(KeySet::of_secret("secret")));
+        let sooner = Duration::from_secs(10);
+        let Keys::Remote(kept, refresh) = reloaded(&keys, KeySetUrl { refresh: sooner, ..url() }) else {
+            panic!("keys of a server")
+        };
+        assert_eq!((kept.status().keys, refresh), (1, sooner));
+        tokio::time::advance(sooner).await;
+        assert!(!keys.begin(Instant::now(), REFRESH) && kept.begin(Instant::now(), refresh));
+    }
+
+    #[tokio::test]
+    async fn keys_of_another_place_or_of_a_server_that_others_vouch_for_are_read_anew() {
+        let keys = Arc::new(RemoteKeys::new("corp".into(), &url(), Arc::default()));
+        keys.end(Ok(KeySet::of_secret("secret")));
+        let ca = EndpointTls { ca_file: Some("ca.pem".into()), ..EndpointTls::default() };
+        let vouched = Endpoint { tls: Some(ca), ..url().endpoint };
+        for url in
+            [KeySetUrl { path: "/others".to_owned(), ..url() }, KeySetUrl { endpoint: vouched, ..url() }]
+        {
+            assert!(reloaded(&keys, url).current().is_none());
+        }
     }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -108,8 +108,8 @@ impl Tokens {
     pub(super) fn new(settings: &Settings, former: Option<&Self>) -> Result<Self, SigningKeysError> {
         let wanted = former.map_or_else(Arc::default, |former| former.wanted.clone());
         let issuers = settings.tokens.iter().map(|issuer| {
-            let known = former.and_then(|former| former.remote().find(|keys| keys.issuer == issuer.id));
-            let keys = Keys::new(&issuer.id, &issuer.keys, known, &wanted)?;
+            let known = former.and_then(|former| former.remote().find(|(keys, _)| keys.issuer == issuer.id));
+            let keys = Keys::new(&issuer.id, &issuer.keys, known.map(|(keys, _)| keys), &wanted)?;
             Ok(Issuer::new(issuer.clone(), keys, &settings.tenants))
         });
         Ok(Self {
@@ -119,10 +119,10 @@ impl Tokens {
         })
     }
 
-    /// Key sets that servers give out.
-    pub(super) fn remote(&self) -> impl Iterator<Item = &Arc<RemoteKeys>> {
+    /// Key sets that servers give out, and how often each is read.
+    pub(super) fn remote(&self) -> impl Iterator<Item = (&Arc<RemoteKeys>, Duration)> {
         self.issuers.iter().filter_map(|issuer| match &issuer.keys {
-            Keys::Remote(keys) => Some(keys),
+            Keys::Remote(keys, refresh) => Some((keys, *refresh)),
             Keys::Fixed(_) => None,
         })
     }
@@ -132,7 +132,7 @@ impl Tokens {
     }
 
     pub(super) fn key_sets(&self) -> Vec<KeySetStatus> {
-        self.remote().map(|keys| keys.status()).collect()
+        self.remote().map(|(keys, _)| keys.status()).collect()
     }
 
     /// Whether tokens are credentials here.
@@ -285,7 +285,7 @@ impl Issuer {
     async fn refreshed(&self) -> bool {
         match &self.keys {
             Keys::Fixed(_) => false,
-            Keys::Remote(keys) => keys.refreshed().await,
+            Keys::Remote(keys, _) => keys.refreshed().await,
         }
     }
 
