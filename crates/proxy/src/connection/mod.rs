@@ -6,6 +6,7 @@ mod frames;
 mod head_timer;
 mod linger;
 mod peers;
+mod preface;
 mod streams;
 
 use std::net::SocketAddr;
@@ -72,7 +73,7 @@ pub(crate) async fn serve(
     drop(snapshot);
     match tls {
         None => {
-            let Some(Some(protocol)) = begun(&limits, &drain, detect(&stream)).await else { return };
+            let Some(Some(protocol)) = begun(&limits, &drain, preface::detect(&stream)).await else { return };
             let entrance = Entrance { listener: listener.clone(), certificate: None };
             drive(worker, entrance, stream, protocol, &limits, drain).await;
         }
@@ -100,17 +101,6 @@ async fn begun<T>(limits: &Limits, drain: &Drain, beginning: impl Future<Output 
     tokio::select! {
         begun = beginning.as_mut() => begun.ok(),
         () = drain.begun() => timeout(LATE_REQUEST, beginning).await.ok()?.ok(),
-    }
-}
-
-/// HTTP/2 by prior knowledge starts with `PRI `; no method of HTTP/1 starts with `PR` but PROPFIND and its kin, whose
-/// third letter differs. `None`: the client left without a word.
-async fn detect(stream: &TcpStream) -> Option<Protocol> {
-    let mut first = [0; 3];
-    match stream.peek(&mut first).await {
-        Ok(0) | Err(_) => None,
-        Ok(_) if first == *b"PRI" => Some(Protocol::Http2),
-        Ok(_) => Some(Protocol::Http1),
     }
 }
 
