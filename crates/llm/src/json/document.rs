@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::read::decode_string;
+use super::escape::decode_string;
+use super::tag::Tag;
 
 /// What a node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,9 +29,50 @@ pub enum Kind {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Node {
     pub(super) kind: Kind,
+    /// Whether the canonical form has it as it is written here; false of what takes a closer look, and of containers.
+    pub(super) is_canonical: bool,
+    /// Of a name.
+    pub(super) tag: Tag,
     pub(super) start: u32,
     pub(super) end: u32,
     pub(super) next: u32,
+}
+
+impl Node {
+    /// One whose end isn't known yet. Numbers and words are canonical as they are written.
+    pub(super) fn starting(kind: Kind, start: usize) -> Self {
+        let is_canonical = matches!(kind, Kind::Null | Kind::Bool | Kind::Number);
+        Self { kind, is_canonical, tag: Tag::default(), start: start as u32, end: 0, next: 0 }
+    }
+
+    /// The bytes of a string of this text, decoded.
+    pub(super) fn decoded<'d>(&self, text: &'d str) -> Cow<'d, [u8]> {
+        let inside = self.start as usize + 1..self.end as usize - 1;
+        match self.kind {
+            Kind::EscapedString => Cow::Owned(decode_string(&text[inside], usize::MAX).into_bytes()),
+            _ => Cow::Borrowed(&text.as_bytes()[inside]),
+        }
+    }
+
+    /// The first eight decoded bytes of a string as a number that orders as they do; zeros stand for what a shorter one lacks.
+    #[inline]
+    fn beginning(&self, text: &str) -> u64 {
+        let written = text.as_bytes().get(self.start as usize + 1..).and_then(<[u8]>::first_chunk);
+        match written {
+            Some(eight) if self.kind == Kind::PlainString => {
+                let length = (self.end - self.start - 2).min(8);
+                let beyond = u64::MAX.checked_shr(8 * length).unwrap_or(0);
+                u64::from_be_bytes(*eight) & !beyond
+            }
+            _ => beginning(&self.decoded(text)),
+        }
+    }
+
+    /// Whether a string of this text says this. Apart, since it's seldom asked: tags tell most names apart.
+    #[inline(never)]
+    fn says(&self, text: &str, name: &[u8]) -> bool {
+        *self.decoded(text) == *name
+    }
 }
 
 /// Unused room of an outline that is worth giving back, in nodes.
@@ -132,25 +174,27 @@ impl<'d> Value<'d> {
 
     /// The decoded text of a string up to a character boundary at most `bytes_max` in.
     pub fn as_str_up_to(self, bytes_max: usize) -> Option<Cow<'d, str>> {
-        let raw = self.raw();
-        match self.kind() {
-            Kind::PlainString => {
-                let inside = &raw[1..raw.len() - 1];
-                Some(Cow::Borrowed(&inside[..inside.floor_char_boundary(bytes_max)]))
-            }
-            Kind::EscapedString => Some(Cow::Owned(decode_string(&raw[1..raw.len() - 1], bytes_max))),
-            _ => None,
-        }
+        let inside = self.inside_string()?;
+        Some(match self.kind() {
+            Kind::EscapedString => Cow::Owned(decode_string(inside, bytes_max)),
+            _ => Cow::Borrowed(&inside[..inside.floor_char_boundary(bytes_max)]),
+        })
     }
 
     /// The decoded text of a string.
     pub fn as_str(self) -> Option<Cow<'d, str>> {
-        let raw = self.raw();
-        match self.kind() {
-            Kind::PlainString => Some(Cow::Borrowed(&raw[1..raw.len() - 1])),
-            Kind::EscapedString => Some(Cow::Owned(decode_string(&raw[1..raw.len() - 1], usize::MAX))),
-            _ => None,
-        }
+        let inside = self.inside_string()?;
+        Some(match self.kind() {
+            Kind::EscapedString => Cow::Owned(decode_string(inside, usize::MAX)),
+            _ => Cow::Borrowed(inside),
+        })
+    }
+
+    /// What is written between a string's quotes.
+    pub(super) fn inside_string(self) -> Option<&'d str> {
+        let node = self.entry();
+        let is_string = matches!(node.kind, Kind::PlainString | Kind::EscapedString);
+        is_string.then(|| &self.text[node.start as usize + 1..node.end as usize - 1])
     }
 
     /// A boolean's value.
@@ -168,6 +212,11 @@ impl<'d> Value<'d> {
         self.as_number()?.parse().ok()
     }
 
+    /// Whether the canonical form has it as it is written; false if that takes a closer look.
+    pub(super) fn is_canonical(self) -> bool {
+        self.entry().is_canonical
+    }
+
     /// The members of an object in their order; nothing for other kinds.
     pub fn members(self) -> Members<'d> {
         Members { inside: self.inside(Kind::Object) }
@@ -177,6 +226,16 @@ impl<'d> Value<'d> {
     pub(crate) fn raw_members(self) -> impl Iterator<Item = (Value<'d>, Value<'d>)> + use<'d> {
         let mut members = self.members();
         std::iter::from_fn(move || members.next_raw())
+    }
+
+    /// See [`Node::beginning`].
+    pub(super) fn beginning(self) -> u64 {
+        self.entry().beginning(self.text)
+    }
+
+    /// The places of an object's names, in the order of the text, with their beginnings.
+    pub(super) fn name_beginnings(self) -> impl Iterator<Item = (u32, u64)> {
+        self.names().map(move |(at, name)| (at as u32, name.beginning(self.text)))
     }
 
     /// The places of everything within it.
@@ -190,31 +249,33 @@ impl<'d> Value<'d> {
     }
 
     /// The value of an object's member.
+    #[inline]
     pub fn member(self, name: &str) -> Option<Value<'d>> {
-        let object = self.entry();
-        if object.kind != Kind::Object {
-            return None;
-        }
-        // Over the nodes themselves: requests are asked for dozens of members that they don't have.
-        let nodes = &self.nodes[..object.next as usize];
-        let mut at = self.node as usize + 1;
-        while let Some([key, value, ..]) = nodes.get(at..) {
-            if self.says(key, name) {
-                return Some(self.at(at as u32 + 1));
-            }
-            at = value.next as usize;
-        }
-        None
+        // The tag here, so that nothing is left to do of it where the name is a constant.
+        self.tagged_member(Tag::of(name.as_bytes()), name.as_bytes())
     }
 
-    /// Whether an object's name is this text.
-    fn says(self, name: &Node, text: &str) -> bool {
-        let inside = || &self.text[name.start as usize + 1..name.end as usize - 1];
-        if name.kind == Kind::EscapedString {
-            return decode_string(inside(), usize::MAX) == text;
-        }
-        // The lengths decide most comparisons without touching the text.
-        (name.end - name.start) as usize == text.len() + 2 && inside() == text
+    fn tagged_member(self, tag: Tag, name: &[u8]) -> Option<Value<'d>> {
+        let (at, _) = self.names().find(|(_, node)| node.tag == tag && node.says(self.text, name))?;
+        Some(self.at(at as u32 + 1))
+    }
+
+    /// The [`Tag::bit`]s of an object's names.
+    pub(crate) fn name_bits(self) -> u64 {
+        self.names().fold(0, |bits, (_, name)| bits | name.tag.bit())
+    }
+
+    /// The places and nodes of an object's names; nothing for other kinds. Over the nodes themselves: requests are asked
+    /// for dozens of members that they don't have.
+    fn names(self) -> impl Iterator<Item = (usize, &'d Node)> + use<'d> {
+        let object = self.entry();
+        let end = if object.kind == Kind::Object { object.next as usize } else { 0 };
+        let nodes = &self.nodes[..end];
+        let mut at = self.node as usize + 1;
+        std::iter::from_fn(move || {
+            let [name, value, ..] = nodes.get(at..)? else { return None };
+            Some((std::mem::replace(&mut at, value.next as usize), name))
+        })
     }
 
     fn inside(self, kind: Kind) -> Siblings<'d> {
@@ -223,6 +284,13 @@ impl<'d> Value<'d> {
         let end = if node.kind == kind { node.next } else { first };
         Siblings { parent: self, at: first, end }
     }
+}
+
+#[inline(never)]
+fn beginning(decoded: &[u8]) -> u64 {
+    let mut eight = [0; 8];
+    eight.iter_mut().zip(decoded).for_each(|(to, from)| *to = *from);
+    u64::from_be_bytes(eight)
 }
 
 /// The members of an object: decoded name and value.

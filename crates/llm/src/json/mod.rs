@@ -5,13 +5,18 @@
 //! the original text and one flat table of nodes.
 
 mod document;
+mod escape;
 pub mod pointer;
 mod read;
+mod scan;
+mod tag;
 mod write;
 
 pub use document::{Document, Kind, Members, Outline, Value};
 pub use read::{Error, ErrorKind, Limits, read, read_text};
 pub use write::{Cut, canonical, canonical_less, canonical_members, string};
+
+pub(crate) use tag::Tag;
 
 #[cfg(test)]
 mod tests;

@@ -1,8 +1,11 @@
 //! The reader: one pass over the text, recursion bounded by the depth limit.
 
-use std::borrow::Cow;
+use std::ops::Range;
 
 use super::document::{Document, Kind, Node, Outline};
+use super::escape::{decode_string, unit};
+use super::scan::plain_run;
+use super::tag::Tag;
 
 /// Recursion never goes deeper than this, whatever the caller's limit: it must fit a thread's stack.
 const DEPTH_CEILING: usize = 512;
@@ -18,9 +21,9 @@ pub struct Limits {
     pub nodes_max: usize,
 }
 
-/// Room for the names of nested objects, and for the values of a short text, so that most need no more.
-const NAMES_EXPECTED: usize = 16;
+/// Room that most texts need no more of: for the values of a short one, and how many bytes a value has in a long one.
 const NODES_EXPECTED: usize = 16;
+const NODE_BYTES_EXPECTED: usize = 32;
 
 /// What is wrong with a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -94,87 +97,82 @@ pub fn read_text<'a>(text: &'a str, limits: Limits) -> Result<Document<'a>, Erro
     if u32::try_from(bytes.len()).is_err() {
         return Err(Error { kind: ErrorKind::TooLarge, offset: 0 });
     }
-    let nodes = Vec::with_capacity(bytes.len() / 16 + NODES_EXPECTED);
+    let nodes_expected = bytes.len() / NODE_BYTES_EXPECTED + NODES_EXPECTED;
+    let nodes = Vec::with_capacity(nodes_expected.min(limits.nodes_max));
     let depth_left = limits.depth_max.min(DEPTH_CEILING);
-    let names = Vec::with_capacity(NAMES_EXPECTED);
-    let mut reader = Reader { text, bytes, at: 0, depth_left, nodes_max: limits.nodes_max, nodes, names };
-    reader.value()?;
-    reader.skip_space();
-    if reader.at < bytes.len() {
-        return Err(reader.error(ErrorKind::TrailingData));
+    let mut reader = Reader { text, bytes, at: 0, depth_left, nodes_max: limits.nodes_max, nodes };
+    match reader.document() {
+        Ok(()) => Ok(Document { text, outline: Outline { nodes: reader.nodes } }),
+        Err(kind) => Err(Error { kind, offset: reader.at }),
     }
-    Ok(Document { text, outline: Outline { nodes: reader.nodes } })
 }
 
 struct Reader<'a> {
     text: &'a str,
     bytes: &'a [u8],
+    /// The next byte; after an error, where it is.
     at: usize,
     depth_left: usize,
     nodes_max: usize,
     nodes: Vec<Node>,
-    /// Name nodes of the objects that are open, innermost last.
-    names: Vec<u32>,
 }
 
 impl Reader<'_> {
-    fn error(&self, kind: ErrorKind) -> Error {
-        Error { kind, offset: self.at }
+    fn document(&mut self) -> Result<(), ErrorKind> {
+        self.value()?;
+        if self.token().is_some() { Err(ErrorKind::TrailingData) } else { Ok(()) }
     }
 
-    fn unexpected(&self) -> Error {
-        let kind =
-            if self.at < self.bytes.len() { ErrorKind::UnexpectedByte } else { ErrorKind::UnexpectedEnd };
-        self.error(kind)
+    fn unexpected(&self) -> ErrorKind {
+        if self.at < self.bytes.len() { ErrorKind::UnexpectedByte } else { ErrorKind::UnexpectedEnd }
     }
 
     fn peek(&self) -> Option<u8> {
         self.bytes.get(self.at).copied()
     }
 
-    fn skip_space(&mut self) {
-        while matches!(self.peek(), Some(b' ' | b'\n' | b'\r' | b'\t')) {
-            self.at += 1;
+    /// Goes to the next byte that isn't white space, and looks at it.
+    fn token(&mut self) -> Option<u8> {
+        loop {
+            match self.peek() {
+                Some(b' ' | b'\n' | b'\r' | b'\t') => self.at += 1,
+                other => return other,
+            }
         }
     }
 
-    fn value(&mut self) -> Result<(), Error> {
-        self.skip_space();
-        match self.peek() {
+    fn value(&mut self) -> Result<(), ErrorKind> {
+        match self.token() {
             Some(b'"') => self.string(),
             Some(b'{') => self.container(Kind::Object),
             Some(b'[') => self.container(Kind::Array),
             Some(b'-' | b'0'..=b'9') => self.number(),
-            Some(b't') => self.word("true", Kind::Bool),
-            Some(b'f') => self.word("false", Kind::Bool),
-            Some(b'n') => self.word("null", Kind::Null),
+            Some(b't') => self.word(b"true", Kind::Bool),
+            Some(b'f') => self.word(b"false", Kind::Bool),
+            Some(b'n') => self.word(b"null", Kind::Null),
             _ => Err(self.unexpected()),
         }
     }
 
-    fn open(&mut self, kind: Kind) -> Result<usize, Error> {
-        let index = self.nodes.len();
-        if index >= self.nodes_max {
-            return Err(self.error(ErrorKind::TooLarge));
-        }
-        self.nodes.push(Node { kind, start: self.at as u32, end: 0, next: 0 });
-        Ok(index)
+    fn refuse_too_many(&self) -> Result<(), ErrorKind> {
+        if self.nodes.len() < self.nodes_max { Ok(()) } else { Err(ErrorKind::TooLarge) }
     }
 
-    fn close(&mut self, index: usize) {
-        let next = self.nodes.len() as u32;
-        let node = &mut self.nodes[index];
-        node.end = self.at as u32;
-        node.next = next;
+    /// Notes what ends here and has nothing within it.
+    #[inline]
+    fn leaf(&mut self, node: Node) {
+        let (end, next) = (self.at as u32, self.nodes.len() as u32 + 1);
+        self.nodes.push(Node { end, next, ..node });
     }
 
-    fn word(&mut self, word: &str, kind: Kind) -> Result<(), Error> {
-        if !self.bytes[self.at..].starts_with(word.as_bytes()) {
-            return Err(self.error(ErrorKind::UnexpectedByte));
+    fn word(&mut self, word: &[u8], kind: Kind) -> Result<(), ErrorKind> {
+        if !self.bytes[self.at..].starts_with(word) {
+            return Err(ErrorKind::UnexpectedByte);
         }
-        let index = self.open(kind)?;
+        self.refuse_too_many()?;
+        let node = Node::starting(kind, self.at);
         self.at += word.len();
-        self.close(index);
+        self.leaf(node);
         Ok(())
     }
 
@@ -186,10 +184,11 @@ impl Reader<'_> {
         self.at > start
     }
 
-    fn number(&mut self) -> Result<(), Error> {
-        let index = self.open(Kind::Number)?;
-        self.number_lexeme().ok_or_else(|| self.error(ErrorKind::Number))?;
-        self.close(index);
+    fn number(&mut self) -> Result<(), ErrorKind> {
+        self.refuse_too_many()?;
+        let node = Node::starting(Kind::Number, self.at);
+        self.number_lexeme().ok_or(ErrorKind::Number)?;
+        self.leaf(node);
         Ok(())
     }
 
@@ -212,73 +211,79 @@ impl Reader<'_> {
         Some(())
     }
 
-    fn string(&mut self) -> Result<(), Error> {
-        let index = self.open(Kind::PlainString)?;
+    fn string(&mut self) -> Result<(), ErrorKind> {
+        self.refuse_too_many()?;
+        let start = self.at;
+        let (kind, is_canonical) = self.string_lexeme()?;
+        self.leaf(Node { is_canonical, ..Node::starting(kind, start) });
+        Ok(())
+    }
+
+    /// Its kind, and whether it is written as the canonical form has it; false if that takes a closer look.
+    #[inline]
+    fn string_lexeme(&mut self) -> Result<(Kind, bool), ErrorKind> {
         self.at += 1;
+        self.plain_run();
+        let form = match self.peek() {
+            Some(b'"') => (Kind::PlainString, true),
+            _ => (Kind::EscapedString, self.escaped()?),
+        };
+        self.at += 1;
+        Ok(form)
+    }
+
+    /// Goes to the next byte that doesn't stand for itself, or to the end.
+    #[inline]
+    fn plain_run(&mut self) {
+        self.at += plain_run(&self.bytes[self.at..]);
+    }
+
+    /// Goes from a string's first escape to its end. As in [`Reader::string_lexeme`]: whether all are written canonically.
+    #[inline(never)]
+    fn escaped(&mut self) -> Result<bool, ErrorKind> {
+        let mut is_canonical = true;
         loop {
-            self.plain_run()?;
             match self.peek() {
-                Some(b'"') => break,
-                Some(_) => self.escape()?,
-                None => return Err(self.unexpected()),
+                Some(b'"') => return Ok(is_canonical),
+                Some(b'\\') => is_canonical &= self.escape()?,
+                Some(_) => return Err(ErrorKind::ControlCharacter),
+                None => return Err(ErrorKind::UnexpectedEnd),
             }
-            self.nodes[index].kind = Kind::EscapedString;
+            self.plain_run();
         }
-        self.at += 1;
-        self.close(index);
-        Ok(())
     }
 
-    /// Goes to the next quote or backslash, or to the end.
-    fn plain_run(&mut self) -> Result<(), Error> {
-        let rest = &self.bytes[self.at..];
-        let (run, ends) = short_plain_run(rest);
-        self.at += run;
-        if ends && rest[run] >= b' ' {
-            return Ok(());
-        }
-        let rest = &rest[run..];
-        let run = memchr::memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
-        self.refuse_controls(run)?;
-        self.at += run;
-        Ok(())
-    }
-
-    fn refuse_controls(&self, run: usize) -> Result<(), Error> {
-        let run = &self.bytes[self.at..self.at + run];
-        // No early exit: the compiler turns this into vector code.
-        if !run.iter().fold(false, |found, byte| found | (*byte < 0x20)) {
-            return Ok(());
-        }
-        let offset = run.iter().position(|byte| *byte < 0x20).unwrap_or_default();
-        Err(Error { kind: ErrorKind::ControlCharacter, offset: self.at + offset })
-    }
-
-    fn escape(&mut self) -> Result<(), Error> {
+    fn escape(&mut self) -> Result<bool, ErrorKind> {
         match self.bytes.get(self.at + 1) {
-            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => self.at += 2,
+            Some(b'"' | b'\\' | b'b' | b'f' | b'n' | b'r' | b't') => {
+                self.at += 2;
+                return Ok(true);
+            }
+            Some(b'/') => self.at += 2,
             Some(b'u') => self.unicode_escape()?,
-            _ => return Err(self.error(ErrorKind::Escape)),
+            _ => return Err(ErrorKind::Escape),
         }
-        Ok(())
+        Ok(false)
     }
 
-    fn unicode_escape(&mut self) -> Result<(), Error> {
-        let first = hex4(self.bytes, self.at).ok_or_else(|| self.error(ErrorKind::Escape))?;
+    fn unicode_escape(&mut self) -> Result<(), ErrorKind> {
+        let first = unit(self.bytes, self.at).ok_or(ErrorKind::Escape)?;
         let units = match first {
-            0xD800..0xDC00 if matches!(hex4(self.bytes, self.at + 6), Some(0xDC00..0xE000)) => 2,
-            0xD800..0xE000 => return Err(self.error(ErrorKind::LoneSurrogate)),
+            0xD800..0xDC00 if matches!(unit(self.bytes, self.at + 6), Some(0xDC00..0xE000)) => 2,
+            0xD800..0xE000 => return Err(ErrorKind::LoneSurrogate),
             _ => 1,
         };
         self.at += 6 * units;
         Ok(())
     }
 
-    fn container(&mut self, kind: Kind) -> Result<(), Error> {
+    fn container(&mut self, kind: Kind) -> Result<(), ErrorKind> {
         if self.depth_left == 0 {
-            return Err(self.error(ErrorKind::TooDeep));
+            return Err(ErrorKind::TooDeep);
         }
-        let index = self.open(kind)?;
+        self.refuse_too_many()?;
+        let index = self.nodes.len();
+        self.nodes.push(Node::starting(kind, self.at));
         self.depth_left -= 1;
         self.at += 1;
         if kind == Kind::Object {
@@ -287,13 +292,15 @@ impl Reader<'_> {
             self.array_inside()?
         }
         self.depth_left += 1;
-        self.close(index);
+        let next = self.nodes.len() as u32;
+        let node = &mut self.nodes[index];
+        (node.end, node.next) = (self.at as u32, next);
         Ok(())
     }
 
-    fn array_inside(&mut self) -> Result<(), Error> {
-        self.skip_space();
-        if self.closes(b']') {
+    fn array_inside(&mut self) -> Result<(), ErrorKind> {
+        if self.token() == Some(b']') {
+            self.at += 1;
             return Ok(());
         }
         loop {
@@ -304,174 +311,95 @@ impl Reader<'_> {
         }
     }
 
-    fn object_inside(&mut self) -> Result<(), Error> {
-        let outer_names = self.names.len();
-        self.skip_space();
-        if self.closes(b'}') {
+    fn object_inside(&mut self) -> Result<(), ErrorKind> {
+        if self.token() == Some(b'}') {
+            self.at += 1;
             return Ok(());
         }
+        let first_name = self.nodes.len();
+        let (mut seen, mut may_repeat) = (0, false);
         loop {
-            self.name()?;
+            let bit = self.name()?.bit();
+            may_repeat |= seen & bit != 0;
+            seen |= bit;
             self.value()?;
             if self.ends(b'}')? {
                 break;
             }
         }
-        self.refuse_duplicates(outer_names)?;
-        self.names.truncate(outer_names);
-        Ok(())
+        // Names are different where their bits are.
+        if may_repeat { self.refuse_duplicates(first_name) } else { Ok(()) }
     }
 
-    fn name(&mut self) -> Result<(), Error> {
-        self.skip_space();
-        if self.peek() != Some(b'"') {
+    fn name(&mut self) -> Result<Tag, ErrorKind> {
+        if self.token() != Some(b'"') {
             return Err(self.unexpected());
         }
-        self.names.push(self.nodes.len() as u32);
-        self.string()?;
-        self.skip_space();
-        if self.closes(b':') { Ok(()) } else { Err(self.unexpected()) }
+        self.refuse_too_many()?;
+        let start = self.at;
+        let (kind, is_canonical) = self.string_lexeme()?;
+        let tag = self.tag(kind, start + 1..self.at - 1);
+        self.leaf(Node { is_canonical, tag, ..Node::starting(kind, start) });
+        if self.token() != Some(b':') {
+            return Err(self.unexpected());
+        }
+        self.at += 1;
+        Ok(tag)
     }
 
-    fn closes(&mut self, byte: u8) -> bool {
-        let found = self.peek() == Some(byte);
-        self.at += usize::from(found);
-        found
+    /// Of a name with this between its quotes.
+    #[inline]
+    fn tag(&self, kind: Kind, inside: Range<usize>) -> Tag {
+        match kind {
+            Kind::EscapedString => Tag::of(decode_string(&self.text[inside], usize::MAX).as_bytes()),
+            _ => Tag::of(&self.bytes[inside]),
+        }
     }
 
     /// After an element: true at the closing bracket, false after a comma.
-    fn ends(&mut self, close: u8) -> Result<bool, Error> {
-        self.skip_space();
-        if self.closes(close) {
-            return Ok(true);
+    fn ends(&mut self, close: u8) -> Result<bool, ErrorKind> {
+        let token = self.token();
+        if token != Some(close) && token != Some(b',') {
+            return Err(self.unexpected());
         }
-        if self.closes(b',') { Ok(false) } else { Err(self.unexpected()) }
+        self.at += 1;
+        Ok(token == Some(close))
     }
 
-    fn refuse_duplicates(&self, outer_names: usize) -> Result<(), Error> {
-        let names = &self.names[outer_names..];
-        let twin = if names.len() <= PAIRWISE_MEMBERS_MAX {
-            self.twin_pairwise(names)
+    fn refuse_duplicates(&mut self, first_name: usize) -> Result<(), ErrorKind> {
+        let count = self.names(first_name).count();
+        let twin = if count <= PAIRWISE_MEMBERS_MAX {
+            self.twin_pairwise(first_name)
         } else {
-            self.twin_sorted(names)
+            self.twin_sorted(first_name, count)
         };
-        match twin {
-            Some(node) => {
-                let offset = self.nodes[node as usize].start as usize;
-                Err(Error { kind: ErrorKind::Duplicate, offset })
-            }
-            None => Ok(()),
-        }
+        let Some(start) = twin else { return Ok(()) };
+        self.at = start as usize;
+        Err(ErrorKind::Duplicate)
     }
 
-    fn twin_pairwise(&self, names: &[u32]) -> Option<u32> {
-        let same = |a: u32, b: u32| {
-            let (left, right) = (&self.nodes[a as usize], &self.nodes[b as usize]);
-            if left.kind == Kind::PlainString && right.kind == Kind::PlainString {
-                return self.bytes[left.start as usize..left.end as usize]
-                    == self.bytes[right.start as usize..right.end as usize];
-            }
-            self.decoded(a) == self.decoded(b)
-        };
-        let pairs = names.iter().enumerate();
-        pairs
-            .filter(|(at, name)| names[..*at].iter().any(|earlier| same(*earlier, **name)))
-            .map(|(_, n)| *n)
-            .next()
+    /// The names of the object that was read last.
+    fn names(&self, first: usize) -> impl Iterator<Item = &Node> {
+        let mut at = first;
+        std::iter::from_fn(move || {
+            let [name, value, ..] = self.nodes.get(at..)? else { return None };
+            at = value.next as usize;
+            Some(name)
+        })
     }
 
-    fn twin_sorted(&self, names: &[u32]) -> Option<u32> {
-        let mut sorted: Vec<(Cow<'_, str>, u32)> =
-            names.iter().map(|name| (self.decoded(*name), *name)).collect();
+    fn twin_pairwise(&self, first: usize) -> Option<u32> {
+        let decoded = |name: &Node| name.decoded(self.text);
+        let same = |a: &Node, b: &Node| a.tag == b.tag && decoded(a) == decoded(b);
+        let has_twin = |at: usize, name: &Node| self.names(first).take(at).any(|earlier| same(earlier, name));
+        let mut names = self.names(first).enumerate();
+        names.find(|(at, name)| has_twin(*at, name)).map(|(_, name)| name.start)
+    }
+
+    fn twin_sorted(&self, first: usize, count: usize) -> Option<u32> {
+        let mut sorted = Vec::with_capacity(count);
+        sorted.extend(self.names(first).map(|name| (name.decoded(self.text), name.start)));
         sorted.sort_unstable();
         sorted.windows(2).find(|pair| pair[0].0 == pair[1].0).map(|pair| pair[1].1)
-    }
-
-    fn decoded(&self, name: u32) -> Cow<'_, str> {
-        let node = &self.nodes[name as usize];
-        let inside = &self.text[node.start as usize + 1..node.end as usize - 1];
-        if node.kind == Kind::PlainString {
-            Cow::Borrowed(inside)
-        } else {
-            Cow::Owned(decode_string(inside, usize::MAX))
-        }
-    }
-}
-
-/// Bytes at the start that stand for themselves, of the first few words, and whether one that doesn't comes next. Eight at
-/// a time: names and most values are too short for vector code to pay.
-fn short_plain_run(bytes: &[u8]) -> (usize, bool) {
-    const WORDS: usize = 4;
-    let (words, _) = bytes.as_chunks::<8>();
-    let mut run = 0;
-    for word in words.iter().take(WORDS) {
-        let special = special_bytes(u64::from_le_bytes(*word));
-        if special != 0 {
-            return (run + special.trailing_zeros() as usize / 8, true);
-        }
-        run += 8;
-    }
-    (run, false)
-}
-
-/// The top bit of the first byte that is a quote, a backslash or a control character; higher ones may be wrong.
-fn special_bytes(word: u64) -> u64 {
-    const ONES: u64 = u64::MAX / 255;
-    let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word;
-    let is = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
-    (is(b'"') | is(b'\\') | below(word, 0x20)) & (ONES * 0x80)
-}
-
-/// The code unit of a `\uXXXX` that starts at `at`.
-fn hex4(bytes: &[u8], at: usize) -> Option<u32> {
-    let escape = bytes.get(at..at + 6)?;
-    if !escape.starts_with(b"\\u") {
-        return None;
-    }
-    escape[2..].iter().try_fold(0, |unit, digit| Some(unit * 16 + (*digit as char).to_digit(16)?))
-}
-
-/// Decodes the inside of a string whose escapes were checked by the reader, up to a character boundary at most
-/// `bytes_max` in.
-pub(super) fn decode_string(inside: &str, bytes_max: usize) -> String {
-    let mut decoded = String::with_capacity(inside.len().min(bytes_max));
-    let mut rest = inside;
-    while let Some(at) = memchr::memchr(b'\\', rest.as_bytes()).filter(|_| decoded.len() < bytes_max) {
-        decoded.push_str(&rest[..at]);
-        let (character, length) = decode_escape(&rest.as_bytes()[at..]);
-        decoded.push(character);
-        rest = &rest[at + length..];
-    }
-    if decoded.len() < bytes_max {
-        decoded.push_str(rest);
-    }
-    decoded.truncate(decoded.floor_char_boundary(bytes_max));
-    decoded
-}
-
-/// The character of the escape at the start, and the escape's length.
-fn decode_escape(escape: &[u8]) -> (char, usize) {
-    let simple = match escape.get(1) {
-        Some(b'b') => '\u{8}',
-        Some(b'f') => '\u{c}',
-        Some(b'n') => '\n',
-        Some(b'r') => '\r',
-        Some(b't') => '\t',
-        Some(b'u') => return decode_unicode(escape),
-        Some(other) => *other as char,
-        None => char::REPLACEMENT_CHARACTER,
-    };
-    (simple, 2)
-}
-
-fn decode_unicode(escape: &[u8]) -> (char, usize) {
-    let unit = hex4(escape, 0).unwrap_or(0xFFFD);
-    match char::from_u32(unit) {
-        Some(character) => (character, 6),
-        None => {
-            let low = hex4(escape, 6).unwrap_or(0xDC00);
-            let scalar = 0x10000 + ((unit & 0x3FF) << 10) + (low & 0x3FF);
-            (char::from_u32(scalar).unwrap_or(char::REPLACEMENT_CHARACTER), 12)
-        }
     }
 }

@@ -130,6 +130,44 @@ fn spans_point_into_the_original_text() {
     assert_eq!(document.root().member("n").unwrap().as_number(), Some("1.50"));
 }
 
+#[test]
+fn a_byte_that_is_no_text_is_refused_wherever_it_stands() {
+    let text = br#"{"a name":["some text that is long enough for every way of looking",1.5,null]}"#;
+    for at in 0..text.len() {
+        let mut bytes = text.to_vec();
+        bytes[at] = 0xFF;
+        assert_eq!(read(&bytes, LIMITS).unwrap_err(), Error { kind: ErrorKind::Utf8, offset: at });
+    }
+}
+
+/// A string in one of the many ways to write it: a style for each character in turn.
+fn written(text: &str, styles: &[u8]) -> String {
+    let mut json = String::from("\"");
+    for (character, style) in text.chars().zip(styles.iter().cycle()) {
+        let mut units = [0; 2];
+        match (character, style % 4) {
+            (_, 0) => {
+                character.encode_utf16(&mut units).iter().for_each(|unit| json += &format!("\\u{unit:04x}"));
+            }
+            (_, 1) => {
+                character.encode_utf16(&mut units).iter().for_each(|unit| json += &format!("\\u{unit:04X}"));
+            }
+            ('/', 2) => json += "\\/",
+            _ => {
+                let mut plainest = String::new();
+                string(character.encode_utf8(&mut [0; 4]), &mut plainest);
+                json += &plainest[1..plainest.len() - 1];
+            }
+        }
+    }
+    json + "\""
+}
+
+fn object(names: &[String], styles: &[u8]) -> String {
+    let members: Vec<String> = names.iter().map(|name| written(name, styles) + ":0").collect();
+    format!("{{{}}}", members.join(","))
+}
+
 fn any_json() -> impl Strategy<Value = serde_json::Value> {
     let leaf = prop_oneof![
         Just(serde_json::Value::Null),
@@ -178,6 +216,57 @@ proptest! {
         string(&text, &mut json);
         let document = read(json.as_bytes(), LIMITS).expect("valid");
         prop_assert_eq!(document.root().as_str().expect("string"), text.as_str());
+    }
+
+    #[test]
+    fn however_a_string_is_written_it_has_one_canonical_form(
+        text in "([ -~]|[\\x00-\\x1f\"\\\\/]|\\PC){0,80}",
+        styles in prop::collection::vec(any::<u8>(), 1..9),
+        bytes_max in 0..100_usize,
+    ) {
+        let json = written(&text, &styles);
+        let document = read(json.as_bytes(), LIMITS).expect("valid");
+        let mut canonical = String::new();
+        string(&text, &mut canonical);
+        prop_assert_eq!(canonical_of(&json).expect("valid"), canonical);
+        prop_assert_eq!(document.root().as_str().expect("string"), text.as_str());
+        let up_to = &text[..text.floor_char_boundary(bytes_max)];
+        prop_assert_eq!(document.root().as_str_up_to(bytes_max).expect("string"), up_to);
+    }
+
+    #[test]
+    fn members_are_found_and_sorted_by_their_decoded_names(
+        names in prop::collection::hash_set("[ab\\x00é😀\"]{0,10}", 0..24),
+        other in "[ab\\x00é😀\"]{0,10}",
+        styles in prop::collection::vec(any::<u8>(), 1..9),
+    ) {
+        let mut names: Vec<String> = names.into_iter().collect();
+        let json = object(&names, &styles);
+        let document = read(json.as_bytes(), LIMITS).expect("valid");
+        for name in names.iter().chain([&other]) {
+            let found = document.root().members().position(|(member, _)| member == *name);
+            prop_assert_eq!(document.root().member(name).is_some(), names.contains(name));
+            prop_assert_eq!(found.is_some(), names.contains(name));
+        }
+        names.sort_unstable();
+        prop_assert_eq!(canonical_of(&json).expect("valid"), object(&names, &[3]));
+    }
+
+    #[test]
+    fn an_object_is_refused_exactly_if_a_name_occurs_twice(
+        names in prop::collection::vec("[a-c]{0,2}|[0-9]{2,3}", 0..30),
+        styles in prop::collection::vec(any::<u8>(), 1..9),
+    ) {
+        let json = object(&names, &styles);
+        let is_second = |at: usize| names[..at].contains(&names[at]);
+        match read(json.as_bytes(), LIMITS) {
+            Ok(_) => prop_assert!(!(0..names.len()).any(is_second)),
+            Err(error) => {
+                prop_assert_eq!(error.kind, ErrorKind::Duplicate);
+                let at = json[..error.offset].matches(',').count();
+                prop_assert!(is_second(at), "{} is no second name of {}", at, json);
+            }
+        }
     }
 
     #[test]

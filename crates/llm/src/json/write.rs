@@ -1,8 +1,13 @@
 //! The writer: one canonical text for every way of writing the same document.
 
-use std::borrow::Cow;
+use std::cmp::Ordering;
 
 use super::document::{Kind, Value};
+use super::escape::pieces;
+use super::scan::{is_special, plain_run};
+
+/// Room that most requests need no more of, for the members of an object and of those within it.
+const MEMBERS_EXPECTED: usize = 16;
 
 /// Appends `value` in canonical form: no white space, object names sorted by their decoded bytes, every string escaped
 /// minimally in one way, numbers exactly as they were written.
@@ -12,7 +17,7 @@ pub fn canonical(value: Value<'_>, out: &mut String) {
 
 /// The same less what is cut.
 pub fn canonical_less<'d>(value: Value<'d>, cut: Cut<'_, 'd>, out: &mut String) {
-    Canonical { document: value, cut, members: Vec::new(), out }.value(value);
+    Canonical { document: value, cut, members: Vec::new(), out }.value(value.place());
 }
 
 /// Values that are left out of a canonical text, wherever they lie.
@@ -31,39 +36,41 @@ pub fn canonical_members<'d>(
     cut: Cut<'_, 'd>,
     out: &mut String,
 ) {
-    let mut writer = Canonical { document: object, cut, members: Vec::new(), out };
+    let mut members = Vec::with_capacity(MEMBERS_EXPECTED);
     for (name, value) in object.raw_members() {
-        if keep(&text(name), value) {
-            writer.members.push((name.place(), value.place()));
+        if keep(&name.as_str().unwrap_or_default(), value) {
+            members.push(Member::of((name.place(), name.beginning())));
         }
     }
-    writer.sorted_object(0);
+    Canonical { document: object, cut, members, out }.sorted_object(0);
 }
 
 /// Appends `text` as a JSON string. Only what must be escaped is, with a short escape where JSON has one.
 pub fn string(text: &str, out: &mut String) {
     out.push('"');
     let mut rest = text;
-    while let Some(at) = first_escape(rest.as_bytes()) {
-        out.push_str(&rest[..at]);
-        escape(rest.as_bytes()[at], out);
-        rest = &rest[at + 1..];
+    loop {
+        let (plain, special) = rest.split_at(plain_run(rest.as_bytes()));
+        out.push_str(plain);
+        let Some(byte) = special.as_bytes().first() else { break };
+        escape(*byte, out);
+        rest = &special[1..];
     }
-    out.push_str(rest);
     out.push('"');
 }
 
-/// Where the first byte stands that must be escaped. Whole chunks are looked at first: that is vector code.
-fn first_escape(bytes: &[u8]) -> Option<usize> {
-    const CHUNK: usize = 32;
-    let (chunks, _) = bytes.as_chunks::<CHUNK>();
-    let is_plain = |chunk: &&[u8; CHUNK]| !chunk.iter().fold(false, |found, byte| found | must_escape(*byte));
-    let plain = CHUNK * chunks.iter().take_while(is_plain).count();
-    bytes[plain..].iter().position(|byte| must_escape(*byte)).map(|at| plain + at)
-}
-
-fn must_escape(byte: u8) -> bool {
-    byte < 0x20 || byte == b'"' || byte == b'\\'
+/// Appends the canonical form of a string with this between its quotes, whose escapes were checked.
+fn rewritten_string(inside: &str, out: &mut String) {
+    out.push('"');
+    for (plain, character) in pieces(inside) {
+        out.push_str(plain);
+        match character {
+            Some(special) if special.is_ascii() && is_special(special as u8) => escape(special as u8, out),
+            Some(character) => out.push(character),
+            None => {}
+        }
+    }
+    out.push('"');
 }
 
 fn escape(byte: u8, out: &mut String) {
@@ -91,61 +98,85 @@ struct Canonical<'c, 'd, 'o> {
     /// Any value of the document.
     document: Value<'d>,
     cut: Cut<'c, 'd>,
-    /// Places of the members of the objects that are being written, innermost last: one allocation for a whole document.
-    members: Vec<(u32, u32)>,
+    /// The members of the objects that are being written, innermost last: one allocation for a whole document.
+    members: Vec<Member>,
     out: &'o mut String,
 }
 
-impl<'d> Canonical<'_, 'd, '_> {
-    fn value(&mut self, value: Value<'d>) {
-        if self.cut.values.binary_search_by_key(&value.place(), |cut| cut.place()).is_ok() {
+/// One member of an object, by places.
+#[derive(Clone, Copy, Debug)]
+struct Member {
+    /// The name's beginning, which orders most.
+    beginning: u64,
+    name: u32,
+    value: u32,
+}
+
+impl Member {
+    fn of((name, beginning): (u32, u64)) -> Self {
+        Self { beginning, name, value: name + 1 }
+    }
+
+    fn compare(&self, other: &Self, document: Value<'_>) -> Ordering {
+        let name = |member: &Self| document.at(member.name).as_str();
+        self.beginning.cmp(&other.beginning).then_with(|| name(self).cmp(&name(other)))
+    }
+}
+
+impl Canonical<'_, '_, '_> {
+    fn value(&mut self, place: u32) {
+        if self.cut.values.binary_search_by_key(&place, |cut| cut.place()).is_ok() {
             self.out.push_str(self.cut.mark);
             return;
         }
+        let value = self.document.at(place);
         match value.kind() {
             Kind::Object => self.object(value),
             Kind::Array => self.array(value),
-            Kind::EscapedString => string(&text(value), self.out),
-            Kind::Null | Kind::Bool | Kind::Number | Kind::PlainString => self.out.push_str(value.raw()),
+            _ => self.leaf(value),
         }
     }
 
-    fn array(&mut self, array: Value<'d>) {
+    fn leaf(&mut self, leaf: Value<'_>) {
+        if leaf.is_canonical() {
+            self.out.push_str(leaf.raw());
+        } else {
+            rewritten_string(leaf.inside_string().unwrap_or_default(), self.out);
+        }
+    }
+
+    fn array(&mut self, array: Value<'_>) {
         self.out.push('[');
         for (at, element) in array.elements().enumerate() {
             if at > 0 {
                 self.out.push(',');
             }
-            self.value(element);
+            self.value(element.place());
         }
         self.out.push(']');
     }
 
-    fn object(&mut self, object: Value<'d>) {
+    fn object(&mut self, object: Value<'_>) {
         let outer = self.members.len();
-        self.members.extend(object.raw_members().map(|(name, value)| (name.place(), value.place())));
+        self.members.extend(object.name_beginnings().map(Member::of));
         self.sorted_object(outer);
     }
 
     /// Writes the members from `outer` on, and forgets them.
     fn sorted_object(&mut self, outer: usize) {
         let document = self.document;
-        self.members[outer..].sort_by(|(a, _), (b, _)| text(document.at(*a)).cmp(&text(document.at(*b))));
+        self.members[outer..].sort_by(|a, b| a.compare(b, document));
         self.out.push('{');
         for at in outer..self.members.len() {
-            let (name, value) = self.members[at];
+            let Member { name, value, .. } = self.members[at];
             if at > outer {
                 self.out.push(',');
             }
-            self.value(document.at(name));
+            self.leaf(document.at(name));
             self.out.push(':');
-            self.value(document.at(value));
+            self.value(value);
         }
         self.out.push('}');
         self.members.truncate(outer);
     }
-}
-
-fn text(name: Value<'_>) -> Cow<'_, str> {
-    name.as_str().unwrap_or_default()
 }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::error::{ParseError, kind_name};
-use crate::json::{Kind, Value};
+use crate::json::{Kind, Tag, Value};
 
 /// An object with its place in the body.
 #[derive(Clone, Copy, Debug)]
@@ -19,25 +19,8 @@ pub(super) struct Fields<'d> {
 struct Names(u64);
 
 impl Names {
-    fn of(object: Value<'_>) -> Self {
-        Self(object.raw_members().fold(0, |names, (name, _)| match name.kind() {
-            Kind::PlainString => {
-                let raw = name.raw();
-                names | Self::bit(&raw[1..raw.len() - 1])
-            }
-            // An escape may stand for any name.
-            _ => u64::MAX,
-        }))
-    }
-
     fn may_have(self, name: &str) -> bool {
-        self.0 & Self::bit(name) != 0
-    }
-
-    /// By its length and its ends.
-    fn bit(name: &str) -> u64 {
-        let [first, .., last] = name.as_bytes() else { return 1 << (name.len() % 64) };
-        1 << ((name.len() + 7 * usize::from(*first) + 13 * usize::from(*last)) % 64)
+        self.0 & Tag::of(name.as_bytes()).bit() != 0
     }
 }
 
@@ -66,7 +49,7 @@ impl<'d> Fields<'d> {
     }
 
     fn at(object: Value<'d>, place: Place) -> Self {
-        Self { object, names: Names::of(object), place }
+        Self { object, names: Names(object.name_bits()), place }
     }
 
     /// A field that is there and isn't null.
