@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -23,6 +23,13 @@ impl DeadlineTimer {
             ready!(sleep.as_mut().poll(cx));
         }
         Poll::Ready(())
+    }
+
+    /// Wakes nobody from now on, until it is polled again.
+    pub fn detach(&mut self) {
+        if let Some(sleep) = &mut self.0 {
+            let _ = sleep.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        }
     }
 }
 

@@ -1,26 +1,23 @@
 //! One request on its way through the tries: what of it can be sent again, and how long its head may take.
 
-use std::future::{Future, poll_fn};
-use std::pin::pin;
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::{Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::uri::PathAndQuery;
-use http::{HeaderMap, Method, Request, Response, StatusCode};
-use hyper::body::Incoming;
+use http::{HeaderMap, Method};
 use parking_lot::Mutex;
 use refrain_core::settings::Timeouts;
 use tokio::time::Instant;
 
 use crate::admission::Seat;
-use crate::connection::{Connection, Told};
+use crate::connection::{Connection, Told, Unanswered, WireFault};
 use crate::endpoint::EndpointState;
-use crate::headers::framing_fault;
-use crate::http2::Http2Fault;
 use crate::ledger::Charge;
-use crate::request::{self, Progress, SentBody};
+use crate::request::{self, Outgoing, Progress, SentBody};
+use crate::response::Head;
 use crate::{PoolState, UpstreamBody, UpstreamError, UpstreamRequest};
 
 /// Most connections to one endpoint that are taken in place of others, for one request that no server processed.
@@ -160,75 +157,34 @@ impl<'a> Asking<'a> {
         endpoint: &EndpointState,
         connection: &mut Connection,
         sent: Instant,
-    ) -> Result<Response<Incoming>, Failure> {
+    ) -> Result<Head, Failure> {
         let (body, progress) = self.take_body();
-        let request =
-            request::build(endpoint, self.method.clone(), &self.path_and_query, self.headers.clone(), body)
-                .and_then(|request| match connection {
-                    Connection::Own(_) => Ok(request),
-                    Connection::Shared(_) => request::absolute(endpoint, request),
-                })
-                .map_err(|error| Failure { error, unsent: true, told: Told::First })?;
+        Outgoing::new(endpoint, &self.method, &self.path_and_query, &self.headers, body)
+            .and_then(|request| connection.send(request))
+            .map_err(|error| Failure { error, unsent: true, told: Told::First })?;
         let wait = HeadWait {
             sent,
             first_byte: self.timeouts.first_byte,
             total_deadline: self.total_deadline(),
             progress,
         };
-        let answered = match connection {
-            Connection::Own(line) => {
-                let answer = line.bell.muted(|_| line.sender.try_send_request(request));
-                wait.wait(endpoint, answer, connection).await
-            }
-            Connection::Shared(stream) => {
-                let answer = stream.sender.try_send_request(request);
-                wait.wait(endpoint, answer, connection).await
-            }
-        };
-        let response = match answered.map_err(Failure::sent)? {
-            Ok(response) => response,
-            Err(mut failed) => {
-                let told = connection.note(failed.error());
-                let unsent = failed.take_message().map(Request::into_body);
-                return Err(Failure { told, ..self.failure(endpoint, failed.error(), unsent) });
-            }
-        };
-        let fault = match response.status() {
-            StatusCode::SWITCHING_PROTOCOLS => Some("it switches protocols without being asked to"),
-            _ => framing_fault(response.headers()),
-        };
-        if let Some(detail) = fault {
-            let error = UpstreamError::Malformed { endpoint: endpoint.id().clone(), detail };
-            return Err(Failure::sent(error));
-        }
-        Ok(response)
+        let answered = wait.wait(endpoint, connection).await.map_err(Failure::sent)?;
+        answered.map_err(|unanswered| self.failure(endpoint, unanswered))
     }
 
     /// What an error before the response head means. A body that was not sent comes back for the next try.
-    fn failure(
-        &mut self,
-        endpoint: &EndpointState,
-        error: &hyper::Error,
-        unsent: Option<SentBody>,
-    ) -> Failure {
-        let http2 = Http2Fault::of(error);
-        let is_unsent = unsent.is_some() || http2 == Some(Http2Fault::Unprocessed);
-        if let Some(SentBody::Stream(body, _)) = unsent {
+    fn failure(&mut self, endpoint: &EndpointState, unanswered: Unanswered) -> Failure {
+        let Unanswered { fault, told, is_unsent, body } = unanswered;
+        if let Some(SentBody::Stream(body, _)) = body {
             self.body = Some(UpstreamBody::Stream(body));
         }
         let endpoint = endpoint.id().clone();
-        let error = if error.is_parse_too_large() {
-            UpstreamError::Malformed { endpoint, detail: "its head is too large" }
-        } else if error.is_parse() {
-            UpstreamError::Malformed { endpoint, detail: "it is not HTTP/1" }
-        } else if http2 == Some(Http2Fault::Protocol) {
-            UpstreamError::Malformed { endpoint, detail: "it is not HTTP/2" }
-        } else if error.is_user() || http2 == Some(Http2Fault::RequestBody) {
-            UpstreamError::RequestBody
-        } else {
-            UpstreamError::Reset { endpoint }
+        let error = match fault {
+            WireFault::Lost => UpstreamError::Reset { endpoint },
+            WireFault::Malformed(detail) => UpstreamError::Malformed { endpoint, detail },
+            WireFault::RequestBody => UpstreamError::RequestBody,
         };
-        Failure { error, unsent: is_unsent, told: Told::First }
+        Failure { error, unsent: is_unsent, told }
     }
 }
 
@@ -242,15 +198,13 @@ struct HeadWait {
 }
 
 impl HeadWait {
-    async fn wait<T>(
+    async fn wait(
         &self,
         endpoint: &EndpointState,
-        answer: impl Future<Output = T>,
         connection: &mut Connection,
-    ) -> Result<T, UpstreamError> {
-        let mut answer = pin!(answer);
+    ) -> Result<Result<Head, Unanswered>, UpstreamError> {
         poll_fn(|cx| {
-            if let Poll::Ready(answer) = connection.poll(cx, |cx| answer.as_mut().poll(cx)) {
+            if let Poll::Ready(answer) = connection.poll_head(cx) {
                 return Poll::Ready(Ok(answer));
             }
             loop {

@@ -1,8 +1,6 @@
 //! The body of an upstream's answer: ends cleanly, or with an error that says how it broke.
 
-use std::error::Error as _;
 use std::future::poll_fn;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -10,15 +8,13 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 use refrain_core::EndpointId;
 use tokio::time::Instant;
 
 use crate::UpstreamError;
 use crate::admission::Seat;
-use crate::connection::{Connection, Told};
+use crate::connection::{Connection, Told, WireFault};
 use crate::connections::Connections;
-use crate::http2::Http2Fault;
 
 /// A response body. An HTTP/1.1 connection goes back to the idle ones only when the body ended cleanly; dropping the
 /// stream before closes it at once, or resets its stream of an HTTP/2 connection, which is how the upstream learns that nobody
@@ -36,7 +32,6 @@ pub struct UpstreamStream {
 /// What a body holds until it ends.
 #[derive(Debug)]
 pub(crate) struct Lease {
-    pub(crate) incoming: Incoming,
     pub(crate) connection: Connection,
     /// Counts it until it has ended.
     pub(crate) seat: Seat,
@@ -74,40 +69,32 @@ impl UpstreamStream {
     /// [`UpstreamError::Cut`], [`UpstreamError::Malformed`], [`UpstreamError::IdleTimeout`] or
     /// [`UpstreamError::TotalTimeout`].
     pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, UpstreamError>>> {
-        loop {
-            let Some(Lease { incoming, connection, seat, .. }) = &mut self.lease else {
-                return Poll::Ready(None);
-            };
-            match poll_incoming(incoming, connection, cx) {
-                Poll::Ready(Some(Ok(frame))) => {
-                    if let Ok(data) = frame.into_data() {
-                        // An answer that is always ahead of its reader never waits for a deadline.
-                        if Instant::now() >= self.total_deadline {
-                            return self
-                                .fail(Told::First, |endpoint| UpstreamError::TotalTimeout { endpoint });
-                        }
-                        self.idle_deadline = None;
-                        seat.note_heard();
-                        self.finish_if_ended();
-                        return Poll::Ready(Some(Ok(data)));
-                    }
+        let Some(Lease { connection, seat, .. }) = &mut self.lease else {
+            return Poll::Ready(None);
+        };
+        match connection.poll_data(cx) {
+            Poll::Ready(Some(Ok(data))) => {
+                // An answer that is always ahead of its reader never waits for a deadline.
+                if Instant::now() >= self.total_deadline {
+                    return self.fail(Told::First, |endpoint| UpstreamError::TotalTimeout { endpoint });
                 }
-                Poll::Ready(Some(Err(error))) => {
-                    let told = connection.note(&error);
-                    return self.fail(told, |endpoint| broken(&error, endpoint));
-                }
-                Poll::Ready(None) => {
-                    self.finish();
-                    return Poll::Ready(None);
-                }
-                Poll::Pending => {
-                    let idle_deadline = *self.idle_deadline.get_or_insert_with(|| Instant::now() + self.idle);
-                    ready!(connection.poll_deadline(cx, idle_deadline.min(self.total_deadline)));
-                    return if self.total_deadline <= idle_deadline {
-                        self.fail(Told::First, |endpoint| UpstreamError::TotalTimeout { endpoint })
-                    } else {
-                        self.fail(Told::First, |endpoint| UpstreamError::IdleTimeout { endpoint })
-                    };
+                self.idle_deadline = None;
+                seat.note_heard();
+                self.finish_if_ended();
+                Poll::Ready(Some(Ok(data)))
+            }
+            Poll::Ready(Some(Err((fault, told)))) => self.fail(told, |endpoint| broken(fault, endpoint)),
+            Poll::Ready(None) => {
+                self.finish();
+                Poll::Ready(None)
+            }
+            Poll::Pending => {
+                let idle_deadline = *self.idle_deadline.get_or_insert_with(|| Instant::now() + self.idle);
+                ready!(connection.poll_deadline(cx, idle_deadline.min(self.total_deadline)));
+                if self.total_deadline <= idle_deadline {
+                    self.fail(Told::First, |endpoint| UpstreamError::TotalTimeout { endpoint })
+                } else {
+                    self.fail(Told::First, |endpoint| UpstreamError::IdleTimeout { endpoint })
                 }
             }
         }
@@ -143,7 +130,7 @@ impl UpstreamStream {
     }
 
     fn finish_if_ended(&mut self) {
-        if self.lease.as_ref().is_some_and(|lease| lease.incoming.is_end_stream()) {
+        if self.lease.as_ref().is_some_and(|lease| lease.connection.is_at_end()) {
             self.finish();
         }
     }
@@ -184,31 +171,14 @@ impl Body for UpstreamStream {
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.lease.as_ref().map_or_else(|| SizeHint::with_exact(0), |lease| lease.incoming.size_hint())
+        self.lease.as_ref().map_or_else(|| SizeHint::with_exact(0), |lease| lease.connection.size_hint())
     }
 }
 
-/// What was read already, else what the connection has by now.
-fn poll_incoming(
-    incoming: &mut Incoming,
-    connection: &mut Connection,
-    cx: &mut Context<'_>,
-) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-    if let Connection::Own(line) = connection
-        && let Poll::Ready(read) = line.bell.muted(|cx| Pin::new(&mut *incoming).poll_frame(cx))
-    {
-        return Poll::Ready(read);
+/// What an error within a body means.
+fn broken(fault: WireFault, endpoint: EndpointId) -> UpstreamError {
+    match fault {
+        WireFault::Malformed(detail) => UpstreamError::Malformed { endpoint, detail },
+        WireFault::Lost | WireFault::RequestBody => UpstreamError::Cut { endpoint },
     }
-    connection.poll(cx, |cx| Pin::new(incoming).poll_frame(cx))
-}
-
-/// A body error of hyper: the framing was wrong, or (all else) the connection ended before the body did.
-fn broken(error: &hyper::Error, endpoint: EndpointId) -> UpstreamError {
-    let framing = |kind| matches!(kind, io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData);
-    let io = error.source().and_then(|source| source.downcast_ref::<io::Error>());
-    let is_framing = error.is_parse() || io.is_some_and(|io| framing(io.kind()));
-    if is_framing || Http2Fault::of(error) == Some(Http2Fault::Protocol) {
-        return UpstreamError::Malformed { endpoint, detail: "the framing of the body is wrong" };
-    }
-    UpstreamError::Cut { endpoint }
 }

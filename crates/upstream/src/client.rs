@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use refrain_core::Tasks;
 use smallvec::SmallVec;
 use tokio::time::Instant;
@@ -22,9 +21,7 @@ use crate::connections::{CheckOut, Connections, Handover, Need, Permit, Waiting}
 use crate::endpoint::EndpointState;
 use crate::headers::KeepAlive;
 use crate::response::Timings;
-use crate::{
-    ClientTls, PoolState, UpstreamError, UpstreamRequest, UpstreamResponse, UpstreamStream, strip_hop_by_hop,
-};
+use crate::{ClientTls, PoolState, UpstreamError, UpstreamRequest, UpstreamResponse, UpstreamStream};
 
 /// The upstream client of one data worker. Clones share its connections; never hand one to another runtime, since
 /// connections are registered with the runtime that opened them.
@@ -220,18 +217,11 @@ impl Client {
     ) -> Result<UpstreamResponse, Failure> {
         asking.attempts += 1;
         endpoint.counters.requests.fetch_add(1, Relaxed);
-        let answered = asking.exchange(endpoint, &mut connection, started).await;
-        let response = answered?;
-        let (mut head, incoming) = response.into_parts();
-        let reuse = reuse(&mut connection, &head.headers, asking.pool.config().idle_connections_max);
-        strip_hop_by_hop(&mut head.headers);
-        if head.status == StatusCode::NO_CONTENT {
-            // RFC 9110, section 8.6: it must not be there, and clients of HTTP/2 take it for a body that is missing.
-            head.headers.remove(CONTENT_LENGTH);
-        }
+        let head = asking.exchange(endpoint, &mut connection, started).await?;
+        let reuse = reuse(&mut connection, head.keep_alive, asking.pool.config().idle_connections_max);
         // Who asks has seated it.
         let seat = asking.seat.take().unwrap_or_else(|| Seat::beyond_limits(asking.pool, endpoint));
-        let lease = Lease { incoming, connection, seat, connections: self.0.connections.clone(), reuse };
+        let lease = Lease { connection, seat, connections: self.0.connections.clone(), reuse };
         Ok(UpstreamResponse {
             status: head.status,
             headers: head.headers,
@@ -262,9 +252,8 @@ impl Obtained {
 /// Notes what the upstream says about reuse, and decides. `max` counts all requests of a connection (llama.cpp repeats
 /// it) or those that are left (Apache counts down); the first one said holds, which suits both. A shared connection needs no
 /// decision.
-fn reuse(connection: &mut Connection, headers: &HeaderMap, count_max: usize) -> Reuse {
+fn reuse(connection: &mut Connection, hint: KeepAlive, count_max: usize) -> Reuse {
     let Connection::Own(line) = connection else { return Reuse::No };
-    let hint = KeepAlive::of(headers);
     line.served += 1;
     line.served_max = line.served_max.or(hint.max);
     if hint.close || line.served_max.is_some_and(|max| line.served >= max) {

@@ -78,12 +78,12 @@ impl Opener<'_> {
     where
         T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let begun = match http {
-            HttpVersion::Http2 => Http2::begin(io, self.tasks).await.map(Opened::Http2),
-            HttpVersion::Auto | HttpVersion::Http1 => {
-                Http1::begin(io).await.map(|line| Opened::Http1(Box::new(line)))
+        match http {
+            HttpVersion::Http2 => {
+                let begun = Http2::begin(io, self.tasks).await.map(Opened::Http2);
+                begun.map_err(|_| UpstreamError::Reset { endpoint: endpoint.id().clone() })
             }
-        };
-        begun.map_err(|_| UpstreamError::Reset { endpoint: endpoint.id().clone() })
+            HttpVersion::Auto | HttpVersion::Http1 => Ok(Opened::Http1(Box::new(Http1::begin(io)))),
+        }
     }
 }

@@ -122,7 +122,7 @@ impl Connections {
     pub(crate) fn put(
         self: &Arc<Self>,
         endpoint_key: u64,
-        line: Box<Http1>,
+        mut line: Box<Http1>,
         announced: Option<Duration>,
         count_max: usize,
     ) {
@@ -130,7 +130,7 @@ impl Connections {
         if wait.is_zero() || count_max == 0 || !line.is_ready() {
             return;
         }
-        line.bell.detach();
+        line.look();
         let swept = self.with_shelf(endpoint_key, |shelf, dropped| {
             shelf.put(line, Instant::now() + wait, count_max, dropped);
             shelf.serve(self, endpoint_key, dropped);

@@ -36,7 +36,7 @@ pub struct EndpointState {
     /// The same for HTTP/2.
     pub(crate) authority: Authority,
     /// Sent in place of what a request has of these names.
-    pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    pub(crate) headers: HeaderMap,
     /// None: plain. Read anew by each reload.
     pub(crate) tls: ArcSwapOption<TlsAccess>,
     /// Whether the server last chose HTTP/1.1 where HTTP/2 was offered.
@@ -324,22 +324,21 @@ fn host_text(config: &Endpoint) -> String {
     if config.port == default_port { host } else { format!("{host}:{}", config.port) }
 }
 
-/// Credentials: marked, so that nothing prints them.
-fn headers(config: &Endpoint) -> Result<Vec<(HeaderName, HeaderValue)>, UpstreamError> {
+/// Credentials: marked, so that nothing prints them. `authorization` has the last word.
+fn headers(config: &Endpoint) -> Result<HeaderMap, UpstreamError> {
     let named = config.headers.iter().map(|(name, secret)| {
         let name = HeaderName::try_from(name.as_str())
             .map_err(|_| UpstreamError::Settings { endpoint: config.id.clone() });
         (name, secret)
     });
     let authorization = config.authorization.iter().map(|secret| (Ok(AUTHORIZATION), secret));
-    named
-        .chain(authorization)
-        .map(|(name, secret)| {
-            let mut value = header(config, &secret.0)?;
-            value.set_sensitive(true);
-            Ok((name?, value))
-        })
-        .collect()
+    let mut headers = HeaderMap::new();
+    for (name, secret) in named.chain(authorization) {
+        let mut value = header(config, &secret.0)?;
+        value.set_sensitive(true);
+        headers.insert(name?, value);
+    }
+    Ok(headers)
 }
 
 fn header(config: &Endpoint, text: &str) -> Result<HeaderValue, UpstreamError> {

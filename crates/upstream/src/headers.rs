@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::Version;
 use http::header::{
     CONNECTION, CONTENT_LENGTH, HeaderMap, HeaderName, HeaderValue, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION,
     TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
@@ -14,7 +15,10 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 /// `Transfer-Encoding`, `Upgrade`, `Proxy-*` (RFC 9110, section 7.6.1). For requests and responses alike. A
 /// `Content-Length` beside `Transfer-Encoding` goes too: it does not say how long the body is (RFC 9112, section 6.3).
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let present = Present::of(headers);
+    strip(headers, Present::of(headers));
+}
+
+fn strip(headers: &mut HeaderMap, present: Present) {
     if present.has(TRANSFER_ENCODING_AT) && present.has(CONTENT_LENGTH_AT) {
         headers.remove(CONTENT_LENGTH);
     }
@@ -27,6 +31,39 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
         if at != CONTENT_LENGTH_AT && present.has(at) {
             headers.remove(name);
         }
+    }
+}
+
+/// What an answer's fields say of its connection and of where its body ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Transfer {
+    pub(crate) keep_alive: KeepAlive,
+    /// Whether the body comes in chunks, whatever its length is said to be.
+    pub(crate) is_chunked: bool,
+    /// `Content-Length`, in bytes.
+    pub(crate) length: Option<u64>,
+}
+
+impl Transfer {
+    /// Reads it, and removes what concerns the connection only.
+    ///
+    /// # Errors
+    /// What is odd about the framing: with the hop-by-hop fields gone, a client behind us could read the body otherwise
+    /// than we did.
+    pub(crate) fn take(version: Version, headers: &mut HeaderMap) -> Result<Self, &'static str> {
+        let present = Present::of(headers);
+        let is_chunked = present.has(TRANSFER_ENCODING_AT);
+        if is_chunked && (version == Version::HTTP_10 || !is_chunked_once(headers)) {
+            return Err("its transfer coding is not chunked");
+        }
+        let length = if present.has(CONTENT_LENGTH_AT) {
+            Some(one_length(headers).ok_or("it has no length, or more than one")?)
+        } else {
+            None
+        };
+        let keep_alive = KeepAlive::of(version, headers, present);
+        strip(headers, present);
+        Ok(Self { keep_alive, is_chunked, length })
     }
 }
 
@@ -102,36 +139,24 @@ fn tokens(headers: &HeaderMap) -> impl Iterator<Item = &str> {
         .filter(|token| !token.is_empty())
 }
 
-/// What is odd about a response's framing, if anything: with hop-by-hop fields stripped, a client behind us could read
-/// the body otherwise than we did.
-pub(crate) fn framing_fault(headers: &HeaderMap) -> Option<&'static str> {
-    let present = Present::of(headers);
-    if present.has(TRANSFER_ENCODING_AT) && !is_chunked_once(headers) {
-        return Some("its transfer coding is not chunked");
-    }
-    if present.has(CONTENT_LENGTH_AT) && !has_one_length(headers) {
-        return Some("it has more than one length");
-    }
-    None
-}
-
 fn is_chunked_once(headers: &HeaderMap) -> bool {
     let mut codings = headers.get_all(TRANSFER_ENCODING).into_iter();
     let is_chunked = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
     codings.next().is_some_and(is_chunked) && codings.next().is_none()
 }
 
-fn has_one_length(headers: &HeaderMap) -> bool {
+fn one_length(headers: &HeaderMap) -> Option<u64> {
     let mut lengths = headers.get_all(CONTENT_LENGTH).into_iter();
-    let is_number = |length: &HeaderValue| length.as_bytes().iter().all(u8::is_ascii_digit);
-    lengths.next().is_some_and(is_number) && lengths.next().is_none()
+    let length = lengths.next()?.to_str().ok()?;
+    let is_number = length.bytes().all(|byte| byte.is_ascii_digit());
+    if is_number && lengths.next().is_none() { length.parse().ok() } else { None }
 }
 
 /// What an upstream says about reusing the connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct KeepAlive {
-    /// `Connection: close`, or a length beside a transfer coding: then nobody knows where the next answer starts
-    /// (RFC 9112, section 6.1).
+    /// `Connection: close`, HTTP/1.0 that doesn't say otherwise, or a length beside a transfer coding: then nobody knows
+    /// where the next answer starts (RFC 9112, section 6.1).
     pub(crate) close: bool,
     /// `Keep-Alive: timeout=`.
     pub(crate) timeout: Option<Duration>,
@@ -141,12 +166,13 @@ pub(crate) struct KeepAlive {
 
 impl KeepAlive {
     /// Reads `Connection` and `Keep-Alive`; what can't be read is as if absent.
-    pub(crate) fn of(headers: &HeaderMap) -> Self {
-        let present = Present::of(headers);
+    fn of(version: Version, headers: &HeaderMap, present: Present) -> Self {
         let doubly_framed = present.has(TRANSFER_ENCODING_AT) && present.has(CONTENT_LENGTH_AT);
-        let says_close =
-            || present.has(CONNECTION_AT) && tokens(headers).any(|token| token.eq_ignore_ascii_case("close"));
-        let mut hint = Self { close: doubly_framed || says_close(), ..Self::default() };
+        let says = |option: &str| {
+            present.has(CONNECTION_AT) && tokens(headers).any(|token| token.eq_ignore_ascii_case(option))
+        };
+        let is_old = version == Version::HTTP_10 && !says("keep-alive");
+        let mut hint = Self { close: doubly_framed || is_old || says("close"), ..Self::default() };
         if !present.has(KEEP_ALIVE_AT) {
             return hint;
         }
@@ -182,6 +208,10 @@ mod tests {
             .collect()
     }
 
+    fn take(headers: &mut HeaderMap) -> Result<Transfer, &'static str> {
+        Transfer::take(Version::HTTP_11, headers)
+    }
+
     #[test]
     fn connection_takes_the_fields_it_names_with_it() {
         let mut headers = map(&[
@@ -209,8 +239,8 @@ mod tests {
     #[test]
     fn a_length_beside_a_transfer_coding_is_dropped() {
         let mut headers = map(&[("transfer-encoding", "chunked"), ("content-length", "1")]);
-        assert!(KeepAlive::of(&headers).close);
-        strip_hop_by_hop(&mut headers);
+        let transfer = take(&mut headers).unwrap();
+        assert!(transfer.keep_alive.close && transfer.is_chunked);
         assert!(headers.is_empty());
     }
 
@@ -224,25 +254,39 @@ mod tests {
 
     #[test]
     fn odd_framing_is_seen() {
-        let is_odd = |fields: &[_]| framing_fault(&map(fields)).is_some();
+        let is_odd = |fields: &[_]| take(&mut map(fields)).is_err();
         assert!(!is_odd(&[]));
         assert!(!is_odd(&[("content-length", "12")]));
         assert!(!is_odd(&[("transfer-encoding", "Chunked")]));
         assert!(is_odd(&[("transfer-encoding", "gzip, chunked")]));
         assert!(is_odd(&[("content-length", "2, 2")]));
         assert!(is_odd(&[("content-length", "+2")]));
+        assert!(is_odd(&[("content-length", "")]));
+        assert!(is_odd(&[("content-length", "18446744073709551616")]));
+        assert!(is_odd(&[("content-length", "2"), ("content-length", "2")]));
+        assert!(Transfer::take(Version::HTTP_10, &mut map(&[("transfer-encoding", "chunked")])).is_err());
+    }
+
+    #[test]
+    fn http_1_0_closes_unless_it_says_otherwise() {
+        let closes =
+            |fields: &[_]| Transfer::take(Version::HTTP_10, &mut map(fields)).unwrap().keep_alive.close;
+        assert!(closes(&[]));
+        assert!(closes(&[("connection", "close")]));
+        assert!(!closes(&[("connection", "Keep-Alive")]));
     }
 
     #[test]
     fn keep_alive_is_read_as_llama_cpp_sends_it() {
-        let hint = KeepAlive::of(&map(&[("keep-alive", "timeout=5, max=100"), ("connection", "keep-alive")]));
+        let mut headers = map(&[("keep-alive", "timeout=5, max=100"), ("connection", "keep-alive")]);
+        let hint = take(&mut headers).unwrap().keep_alive;
         let expected = KeepAlive { close: false, timeout: Some(Duration::from_secs(5)), max: Some(100) };
         assert_eq!(hint, expected);
     }
 
     #[test]
     fn nonsense_in_keep_alive_is_as_if_absent() {
-        let hint = KeepAlive::of(&map(&[("keep-alive", "timeout=soon, max, =3, max=-1")]));
+        let hint = take(&mut map(&[("keep-alive", "timeout=soon, max, =3, max=-1")])).unwrap().keep_alive;
         assert_eq!(hint, KeepAlive::default());
     }
 }

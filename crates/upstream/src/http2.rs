@@ -9,10 +9,15 @@ use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use h2::Reason;
+use http::{Request, Response};
+use http_body::{Body, SizeHint};
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
@@ -21,9 +26,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use crate::connect::HEAD_BYTES_MAX;
-use crate::connection::Told;
+use crate::connection::{Told, Unanswered, WireFault};
 use crate::connections::{Connections, Permit};
 use crate::request::SentBody;
+use crate::response::Head;
 
 /// Most streams of a connection, whatever the server allows.
 pub(crate) const STREAMS_MAX: usize = 100;
@@ -117,11 +123,22 @@ impl fmt::Debug for Http2 {
 
 /// The right to one stream of a connection: counted until dropped.
 pub(crate) struct Stream {
-    pub(crate) sender: SendRequest<SentBody>,
+    sender: SendRequest<SentBody>,
+    state: StreamState,
     timer: DeadlineTimer,
     line: Arc<Http2>,
     home: Weak<Connections>,
     endpoint_key: u64,
+}
+
+type Answering = dyn Future<Output = Result<Response<Incoming>, TrySendError<Request<SentBody>>>> + Send;
+
+/// How far the exchange is.
+enum StreamState {
+    /// Nothing was asked, or the answer is over.
+    Idle,
+    Asked(Pin<Box<Answering>>),
+    Answered(Incoming),
 }
 
 impl Stream {
@@ -129,10 +146,92 @@ impl Stream {
     pub(crate) fn new(line: &Arc<Http2>, home: &Arc<Connections>, endpoint_key: u64) -> Self {
         Self {
             sender: line.sender.clone(),
+            state: StreamState::Idle,
             timer: DeadlineTimer::default(),
             line: line.clone(),
             home: Arc::downgrade(home),
             endpoint_key,
+        }
+    }
+
+    /// Sends a request. It goes on its way at once.
+    pub(crate) fn send(&mut self, request: Request<SentBody>) {
+        self.state = StreamState::Asked(Box::pin(self.sender.try_send_request(request)));
+    }
+
+    /// The head of the answer, once it is there.
+    pub(crate) fn poll_head(&mut self, cx: &mut Context<'_>) -> Poll<Result<Head, Unanswered>> {
+        let StreamState::Asked(answering) = &mut self.state else {
+            return Poll::Ready(Err(Unanswered::by(WireFault::Lost)));
+        };
+        let answered = ready!(answering.as_mut().poll(cx));
+        self.state = StreamState::Idle;
+        Poll::Ready(match answered {
+            Ok(response) => self.answered(response),
+            Err(failed) => Err(self.unanswered(failed)),
+        })
+    }
+
+    fn answered(&mut self, response: Response<Incoming>) -> Result<Head, Unanswered> {
+        let (parts, body) = response.into_parts();
+        let (head, _) = Head::of(parts.version, parts.status, parts.headers).map_err(Unanswered::by)?;
+        if !body.is_end_stream() {
+            self.state = StreamState::Answered(body);
+        }
+        Ok(head)
+    }
+
+    fn unanswered(&self, mut failed: TrySendError<Request<SentBody>>) -> Unanswered {
+        let body = failed.take_message().map(Request::into_body);
+        let error = failed.error();
+        let of_http2 = Http2Fault::of(error);
+        let fault = if error.is_parse_too_large() {
+            WireFault::Malformed("its head is too large")
+        } else if of_http2 == Some(Http2Fault::Protocol) {
+            WireFault::Malformed("it is not HTTP/2")
+        } else if error.is_user() || of_http2 == Some(Http2Fault::RequestBody) {
+            WireFault::RequestBody
+        } else {
+            WireFault::Lost
+        };
+        let is_unsent = body.is_some() || of_http2 == Some(Http2Fault::Unprocessed);
+        Unanswered { fault, told: self.note(error), is_unsent, body }
+    }
+
+    /// The next piece of the answer's body; none at its end.
+    pub(crate) fn poll_data(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, (WireFault, Told)>>> {
+        while let StreamState::Answered(body) = &mut self.state {
+            let data = match ready!(Pin::new(&mut *body).poll_frame(cx)) {
+                Some(Ok(frame)) => frame.into_data().ok(),
+                Some(Err(error)) => {
+                    self.state = StreamState::Idle;
+                    return Poll::Ready(Some(Err((broken(&error), self.note(&error)))));
+                }
+                None => None,
+            };
+            if body.is_end_stream() {
+                self.state = StreamState::Idle;
+            }
+            if let Some(data) = data {
+                return Poll::Ready(Some(Ok(data)));
+            }
+        }
+        Poll::Ready(None)
+    }
+
+    /// Whether the body has ended.
+    pub(crate) fn is_at_end(&self) -> bool {
+        matches!(self.state, StreamState::Idle)
+    }
+
+    /// How much of the body is still to come.
+    pub(crate) fn size_hint(&self) -> SizeHint {
+        match &self.state {
+            StreamState::Answered(body) => body.size_hint(),
+            _ => SizeHint::with_exact(0),
         }
     }
 
@@ -143,7 +242,7 @@ impl Stream {
 
     /// Draws the conclusion for the connection from an error of the stream: unless that was the stream's alone, nobody
     /// takes another one of it.
-    pub(crate) fn note(&self, error: &hyper::Error) -> Told {
+    fn note(&self, error: &hyper::Error) -> Told {
         if of_http2(error).is_some_and(h2::Error::is_reset) {
             return Told::First;
         }
@@ -152,6 +251,14 @@ impl Stream {
         }
         if self.line.is_lost.swap(true, Relaxed) { Told::Before } else { Told::First }
     }
+}
+
+/// A body error: the framing was wrong, or (all else) the stream ended before the body did.
+fn broken(error: &hyper::Error) -> WireFault {
+    if Http2Fault::of(error) == Some(Http2Fault::Protocol) {
+        return WireFault::Malformed("the framing of the body is wrong");
+    }
+    WireFault::Lost
 }
 
 impl Drop for Stream {
@@ -170,7 +277,7 @@ impl fmt::Debug for Stream {
 
 /// What HTTP/2 has to say of an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Http2Fault {
+enum Http2Fault {
     /// The server did not process the request, and says so (RFC 9113, section 8.7).
     Unprocessed,
     /// The server breaks the protocol.
@@ -183,7 +290,7 @@ pub(crate) enum Http2Fault {
 
 impl Http2Fault {
     /// None if HTTP/2 has no part in it.
-    pub(crate) fn of(error: &hyper::Error) -> Option<Self> {
+    fn of(error: &hyper::Error) -> Option<Self> {
         let error = of_http2(error)?;
         let refused = error.is_go_away() || error.reason() == Some(Reason::REFUSED_STREAM);
         Some(match () {

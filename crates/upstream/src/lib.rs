@@ -7,7 +7,6 @@
 mod admission;
 mod asking;
 mod balance;
-mod bell;
 mod body;
 mod budget;
 mod busy;

@@ -1,5 +1,6 @@
 //! What goes upstream, and how it is made anew from parts, so that no oddity of a client's framing passes through.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,8 +8,8 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, EXPECT, HOST};
-use http::uri::{PathAndQuery, Scheme};
-use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
+use http::uri::{self, PathAndQuery, Scheme};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -85,51 +86,103 @@ pub(crate) fn normalise(headers: &mut HeaderMap) {
     }
 }
 
-/// Builds the request for one endpoint out of normalised headers.
-pub(crate) fn build(
-    endpoint: &EndpointState,
-    method: Method,
-    path_and_query: &PathAndQuery,
-    mut headers: HeaderMap,
-    body: SentBody,
-) -> Result<Request<SentBody>, UpstreamError> {
-    headers.insert(HOST, endpoint.host.clone());
-    for (name, value) in &endpoint.headers {
-        headers.insert(name, value.clone());
-    }
-    if body.is_end_stream() && (method == Method::POST || method == Method::PUT || method == Method::PATCH) {
-        headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
-    }
-    let mut request = Request::new(body);
-    *request.method_mut() = method;
-    *request.uri_mut() = target(endpoint, path_and_query)?;
-    *request.headers_mut() = headers;
-    Ok(request)
+/// One try of a request, for one endpoint.
+pub(crate) struct Outgoing<'a> {
+    pub(crate) method: &'a Method,
+    /// Behind the endpoint's base path.
+    pub(crate) target: Cow<'a, PathAndQuery>,
+    endpoint: &'a EndpointState,
+    /// Normalised.
+    headers: &'a HeaderMap,
+    pub(crate) body: SentBody,
 }
 
-/// Makes of a request for HTTP/1.1 one for HTTP/2, where the target says what `Host` did.
-pub(crate) fn absolute(
-    endpoint: &EndpointState,
-    request: Request<SentBody>,
-) -> Result<Request<SentBody>, UpstreamError> {
-    let (mut head, body) = request.into_parts();
-    head.headers.remove(HOST);
-    head.version = Version::HTTP_2;
-    let mut parts = head.uri.into_parts();
-    parts.scheme = Some(if endpoint.config.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP });
-    parts.authority = Some(endpoint.authority.clone());
-    head.uri = Uri::from_parts(parts).map_err(|_| UpstreamError::Path { endpoint: endpoint.id().clone() })?;
-    Ok(Request::from_parts(head, body))
+/// What a request says of its body's length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BodyLength {
+    /// There is no body, and none that could be expected.
+    None,
+    /// In bytes.
+    Known(u64),
+    /// It ends where it ends.
+    Unknown,
+}
+
+impl<'a> Outgoing<'a> {
+    /// `headers`: normalised.
+    ///
+    /// # Errors
+    /// [`UpstreamError::Path`] if the base path is none.
+    pub(crate) fn new(
+        endpoint: &'a EndpointState,
+        method: &'a Method,
+        path_and_query: &'a PathAndQuery,
+        headers: &'a HeaderMap,
+        body: SentBody,
+    ) -> Result<Self, UpstreamError> {
+        let target = target(endpoint, path_and_query)?;
+        Ok(Self { method, target, endpoint, headers, body })
+    }
+
+    /// What goes into `Host`.
+    pub(crate) fn host(&self) -> &HeaderValue {
+        &self.endpoint.host
+    }
+
+    /// The endpoint's own fields, and those of the request that they don't replace.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+        let own = &self.endpoint.headers;
+        own.iter().chain(self.headers.iter().filter(|(name, _)| !own.contains_key(*name)))
+    }
+
+    /// A body that is not there is said to be empty where one is expected (RFC 9110, section 8.6).
+    pub(crate) fn body_length(&self) -> BodyLength {
+        let expects_body = [Method::POST, Method::PUT, Method::PATCH].contains(self.method);
+        match self.body.size_hint().exact() {
+            Some(0) if !expects_body => BodyLength::None,
+            Some(bytes) => BodyLength::Known(bytes),
+            None => BodyLength::Unknown,
+        }
+    }
+
+    /// The same for HTTP/2, where the target says what `Host` did.
+    ///
+    /// # Errors
+    /// [`UpstreamError::Path`] if that makes no target.
+    pub(crate) fn into_http2(self) -> Result<Request<SentBody>, UpstreamError> {
+        let Self { method, target, endpoint, headers, .. } = &self;
+        let mut headers = HeaderMap::clone(headers);
+        for (name, value) in &endpoint.headers {
+            headers.insert(name, value.clone());
+        }
+        if self.body_length() == BodyLength::Known(0) {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
+        }
+        let mut parts = uri::Parts::default();
+        parts.scheme = Some(if endpoint.config.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP });
+        parts.authority = Some(endpoint.authority.clone());
+        parts.path_and_query = Some(PathAndQuery::clone(target));
+        let uri =
+            Uri::from_parts(parts).map_err(|_| UpstreamError::Path { endpoint: endpoint.id().clone() })?;
+        let method = Method::clone(method);
+        let mut request = Request::new(self.body);
+        (*request.method_mut(), *request.uri_mut(), *request.headers_mut()) = (method, uri, headers);
+        *request.version_mut() = Version::HTTP_2;
+        Ok(request)
+    }
 }
 
 /// Origin form, behind the endpoint's base path.
-fn target(endpoint: &EndpointState, path_and_query: &PathAndQuery) -> Result<Uri, UpstreamError> {
+fn target<'a>(
+    endpoint: &EndpointState,
+    path_and_query: &'a PathAndQuery,
+) -> Result<Cow<'a, PathAndQuery>, UpstreamError> {
     let base = &endpoint.config.base_path;
     if base.is_empty() {
-        return Ok(Uri::from(path_and_query.clone()));
+        return Ok(Cow::Borrowed(path_and_query));
     }
     PathAndQuery::try_from(format!("{base}{path_and_query}"))
-        .map(Uri::from)
+        .map(Cow::Owned)
         .map_err(|_| UpstreamError::Path { endpoint: endpoint.id().clone() })
 }
 
@@ -156,7 +209,7 @@ impl Progress {
     }
 }
 
-/// The body as hyper sends it.
+/// The body as it is sent.
 pub(crate) enum SentBody {
     Full(Bytes),
     Stream(UnsyncBoxBody<Bytes, BoxError>, Arc<Mutex<Progress>>),
@@ -191,6 +244,7 @@ impl Body for SentBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Stream(body, _) if body.is_end_stream() => SizeHint::with_exact(0),
             Self::Stream(body, _) => body.size_hint(),
         }
     }

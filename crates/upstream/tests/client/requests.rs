@@ -31,7 +31,7 @@ async fn framing_and_host_are_made_anew() {
     response.unwrap();
     let port = server.port();
     let expected = format!(
-        "POST /v1/chat/completions HTTP/1.1\r\nx-kept: As It Is\r\nhost: 127.0.0.1:{port}\r\ncontent-length: 2\r\n\r\n{{}}"
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nx-kept: As It Is\r\ncontent-length: 2\r\n\r\n{{}}"
     );
     assert_eq!(seen.0, expected);
 }
@@ -57,7 +57,7 @@ async fn the_endpoint_adds_its_base_path_and_its_own_authorization() {
     response.unwrap();
     let port = server.port();
     let expected = format!(
-        "GET /v2/x/v1/models?a=1 HTTP/1.1\r\nauthorization: Bearer pool\r\nhost: 127.0.0.1:{port}\r\n\r\n"
+        "GET /v2/x/v1/models?a=1 HTTP/1.1\r\nhost: 127.0.0.1:{port}\r\nauthorization: Bearer pool\r\n\r\n"
     );
     assert_eq!(seen.0, expected);
 }
