@@ -283,6 +283,10 @@ proptest! {
         prop_assert_eq!(line.is_ready(), framing != 2);
         prop_assert_eq!(hypers(script, Method::GET), whole);
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
     fn requests_are_written_whole_however_little_is_taken_at_once(
