@@ -217,6 +217,15 @@ impl<'d> Value<'d> {
         self.entry().is_canonical
     }
 
+    /// The text of the member whose name has this place in the document, if its canonical form is that: nothing but a colon
+    /// lies between name and value.
+    #[inline]
+    pub(super) fn canonical_member(&self, name: u32) -> Option<&'d str> {
+        let [name, value, ..] = self.nodes.get(name as usize..)? else { return None };
+        let is_canonical = name.end + 1 == value.start && name.is_canonical && value.is_canonical;
+        is_canonical.then(|| &self.text[name.start as usize..value.end as usize])
+    }
+
     /// The members of an object in their order; nothing for other kinds.
     pub fn members(self) -> Members<'d> {
         Members { inside: self.inside(Kind::Object) }

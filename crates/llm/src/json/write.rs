@@ -125,9 +125,8 @@ impl Member {
 
 impl Canonical<'_, '_, '_> {
     fn value(&mut self, place: u32) {
-        if self.cut.values.binary_search_by_key(&place, |cut| cut.place()).is_ok() {
-            self.out.push_str(self.cut.mark);
-            return;
+        if self.is_cut(place) {
+            return self.out.push_str(self.cut.mark);
         }
         let value = self.document.at(place);
         match value.kind() {
@@ -135,6 +134,22 @@ impl Canonical<'_, '_, '_> {
             Kind::Array => self.array(value),
             _ => self.leaf(value),
         }
+    }
+
+    fn is_cut(&self, place: u32) -> bool {
+        self.cut.values.binary_search_by_key(&place, |cut| cut.place()).is_ok()
+    }
+
+    fn member(&mut self, name: u32, value: u32) {
+        // Most bodies have no white space: then a short value is written with its name.
+        if let Some(written) = self.document.canonical_member(name)
+            && !self.is_cut(value)
+        {
+            return self.out.push_str(written);
+        }
+        self.leaf(self.document.at(name));
+        self.out.push(':');
+        self.value(value);
     }
 
     fn leaf(&mut self, leaf: Value<'_>) {
@@ -172,9 +187,7 @@ impl Canonical<'_, '_, '_> {
             if at > outer {
                 self.out.push(',');
             }
-            self.leaf(document.at(name));
-            self.out.push(':');
-            self.value(value);
+            self.member(name, value);
         }
         self.out.push('}');
         self.members.truncate(outer);

@@ -52,12 +52,15 @@ impl<'d> Fields<'d> {
         Self { object, names: Names(object.name_bits()), place }
     }
 
+    /// A field that is there, be it null.
+    #[inline]
+    pub(super) fn member(self, name: &str) -> Option<Value<'d>> {
+        if self.names.may_have(name) { self.object.member(name) } else { None }
+    }
+
     /// A field that is there and isn't null.
     pub(super) fn any(self, name: &str) -> Option<Value<'d>> {
-        if !self.names.may_have(name) {
-            return None;
-        }
-        self.object.member(name).filter(|value| !value.is_null())
+        self.member(name).filter(|value| !value.is_null())
     }
 
     /// An object within the body.

@@ -92,8 +92,8 @@ pub fn parse(api: Api, body: &Bytes, limits: &ParseLimits) -> Result<ParsedReque
     }
     let question = read(api, fields)?;
     let usage = if question.include_usage { None } else { Places::usage_edit(api, fields) };
-    let salt = document.root().member("cache_salt").map(Value::span);
-    let stream = document.root().member("stream").map(Value::span);
+    let salt = fields.member("cache_salt").map(Value::span);
+    let stream = fields.member("stream").map(Value::span);
     let end = document.root().span().end - 1;
     let places = Places { model: model.span(), usage, streams: question.stream, stream, end, salt };
     let has_tool_messages = question.has_tool_messages;

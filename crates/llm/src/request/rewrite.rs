@@ -45,7 +45,7 @@ impl Places {
             return None;
         }
         let before_end = |object: json::Value<'_>| object.span().end - 1..object.span().end - 1;
-        let Some(options) = fields.object.member("stream_options") else {
+        let Some(options) = fields.member("stream_options") else {
             return Some((before_end(fields.object), ",\"stream_options\":{\"include_usage\":true}"));
         };
         match options.member("include_usage") {
