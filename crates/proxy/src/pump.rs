@@ -74,7 +74,7 @@ async fn run(
             // What comes after the dialect's terminator is of no meaning.
             Err(_) if passing.tee.is_settled() => break,
             Err(error) => {
-                keeper.state().metrics.skip(Skip::Incomplete);
+                keeper.broke_off();
                 return Err(error);
             }
         }

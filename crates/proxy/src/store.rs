@@ -118,7 +118,7 @@ impl Keeper {
             self.note_usage(answer.usage());
         }
         let alike = self.compared(answer.as_ref());
-        if self.charge.purpose == Purpose::Audit {
+        if self.is_audit() {
             // Who asked was served: a hit by meaning stores nothing.
             return self.state().metrics.audited(Audited::of(alike));
         }
@@ -167,9 +167,14 @@ impl Keeper {
         }
     }
 
-    /// It broke off: there is nothing to compare with.
+    /// The answer broke off: there is nothing to store.
+    pub(crate) fn broke_off(&self) {
+        self.lost(Skip::Incomplete);
+    }
+
+    /// There is no whole answer: nothing to compare with.
     pub(crate) fn failed(&self) {
-        if self.charge.purpose == Purpose::Audit {
+        if self.is_audit() {
             self.state().metrics.audited(Audited::Failed);
         }
     }
@@ -177,8 +182,20 @@ impl Keeper {
     /// Everybody left. SDKs close a stream at its terminator: by then it is settled, and nothing is lost.
     pub(crate) fn abandoned(&self) {
         if !self.is_settled.load(Ordering::Relaxed) {
-            self.state().metrics.skip(Skip::Cancelled);
+            self.failed();
+            self.lost(Skip::Cancelled);
         }
+    }
+
+    /// Counts why there is nothing to store. An audit would have stored nothing.
+    fn lost(&self, skip: Skip) {
+        if !self.is_audit() {
+            self.state().metrics.skip(skip);
+        }
+    }
+
+    fn is_audit(&self) -> bool {
+        self.charge.purpose == Purpose::Audit
     }
 
     /// The policies, if they have a word about answers.

@@ -164,6 +164,16 @@ async fn an_audit_asks_behind_the_clients_back_and_says_how_alike_the_answers_ar
 }
 
 #[tokio::test]
+async fn an_audit_that_breaks_off_is_one_that_failed_and_no_answer_that_was_not_stored() {
+    let (fake, refrain) = start_with(|config| config.semantic("threshold = 0.85\naudit = 1.0")).await;
+    let stored = refrain.send(&Ask::chat(QUESTION)).await.answer();
+    fake.next(Answer::lying("{", 100));
+    check_semantic_hit(&refrain, &Ask::chat(PARAPHRASE), &stored).await;
+    refrain.counted("refrain_semantic_audits_total", &[("result", "failed")], 1.0).await;
+    assert_eq!(refrain.metrics().await.sum("refrain_cache_skips_total", &[]), 0.0);
+}
+
+#[tokio::test]
 async fn a_semantic_hit_streams_the_stored_deltas() {
     let (_fake, refrain) = start_with(|config| config.semantic("threshold = 0.85")).await;
     let miss = refrain.send(&Ask::chat(QUESTION).streamed()).await;
