@@ -209,7 +209,8 @@ pub(crate) struct Limits {
     pub(crate) headers: Option<u32>,
     /// Request body. Default "16 MiB".
     pub(crate) body: Option<Bytes>,
-    /// All request bodies of more than 16 KiB under way, together. Default "1 GiB".
+    /// All request bodies of more than 16 KiB under way, together; of it, those of one caller have at most as much as they leave
+    /// free. Default "1 GiB".
     pub(crate) bodies: Option<Bytes>,
     /// Nesting of a JSON body. Default 64.
     #[schemars(range(min = 1, max = 128))]

@@ -28,13 +28,21 @@ pub struct Identity {
 }
 
 impl Identity {
+    const ANONYMOUS: &str = "anonymous";
+
     /// The one anonymous user of a listener that needs no credentials.
     pub fn anonymous(role: Role) -> Self {
         Self {
-            tenant: TenantId::new("anonymous"),
-            user: Some(UserId::new("anonymous")),
+            tenant: TenantId::new(Self::ANONYMOUS),
+            user: Some(UserId::new(Self::ANONYMOUS)),
             claims: BTreeMap::new(),
             role,
         }
+    }
+
+    /// Whether it is that one, who may be anybody.
+    pub fn is_anonymous(&self) -> bool {
+        let is_nobody = |user: &UserId| user.as_str() == Self::ANONYMOUS;
+        self.tenant.as_str() == Self::ANONYMOUS && self.user.as_ref().is_some_and(is_nobody)
     }
 }

@@ -4,10 +4,9 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap};
 use hyper::body::Incoming;
 use refrain_core::Code;
-use refrain_core::settings::Limits;
 
 use crate::failure::Failure;
-use crate::room::{BodyMemory, Room};
+use crate::room::{Room, Share};
 use crate::upload::Upload;
 
 /// A whole body, and the memory that it holds.
@@ -30,38 +29,32 @@ impl Whole {
 ///
 /// # Errors
 /// Over the limit, cut short, too slow, compressed, or one too many.
-pub(crate) async fn read(
-    headers: &HeaderMap,
-    body: Incoming,
-    (memory, limits): (&BodyMemory, &Limits),
-) -> Result<Whole, Failure> {
+pub(crate) async fn read(headers: &HeaderMap, body: Incoming, share: Share<'_>) -> Result<Whole, Failure> {
     refuse_encoding(headers)?;
-    refuse_length(headers, limits.body_bytes_max)?;
-    whole(body, (memory, limits)).await
+    refuse_length(headers, share.limits.body_bytes_max)?;
+    whole(body, share).await
 }
 
 /// Reads the body whatever it holds. A body in one piece is not copied.
 ///
 /// # Errors
 /// Over the limit, cut short, too slow, or one too many.
-pub(crate) async fn whole(
-    body: Incoming,
-    (memory, limits): (&BodyMemory, &Limits),
-) -> Result<Whole, Failure> {
-    let mut upload = Upload::new(body, limits);
+pub(crate) async fn whole(body: Incoming, share: Share<'_>) -> Result<Whole, Failure> {
+    let bytes_max = share.limits.body_bytes_max;
+    let mut upload = Upload::new(body, share.limits);
     let Some(first) = upload.next().await.transpose()? else { return Ok(Whole::default()) };
-    let mut room = memory.room(limits.bodies_bytes_max);
-    room.hold(first.len())?;
-    if upload.is_ended() && first.len() <= limits.body_bytes_max {
+    let mut room = Room::default();
+    share.hold(&mut room, first.len())?;
+    if upload.is_ended() && first.len() <= bytes_max {
         return Ok(Whole { bytes: first, room });
     }
     let mut whole = BytesMut::with_capacity(first.len() * 2);
     let mut chunk = Some(first);
     while let Some(bytes) = chunk {
-        if whole.len() + bytes.len() > limits.body_bytes_max {
-            return Err(too_large(limits.body_bytes_max));
+        if whole.len() + bytes.len() > bytes_max {
+            return Err(too_large(bytes_max));
         }
-        room.hold(whole.len() + bytes.len())?;
+        share.hold(&mut room, whole.len() + bytes.len())?;
         whole.extend_from_slice(&bytes);
         chunk = upload.next().await.transpose()?;
     }

@@ -10,7 +10,6 @@ use http::{HeaderMap, Response, StatusCode};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
-use refrain_core::settings::Limits;
 use refrain_core::{Api, Bypass, Code, Prompt};
 use refrain_llm::answer::Form;
 use refrain_llm::usage::UsageObserver;
@@ -31,6 +30,7 @@ use crate::paths::PathClass;
 use crate::plan::Planned;
 use crate::request::Admitted;
 use crate::respond::{self, Assembly, Wanted};
+use crate::room::Share;
 use crate::upload::Upload;
 use crate::upstream_headers::{self, Encoding};
 use crate::worker::Worker;
@@ -97,8 +97,9 @@ pub(crate) async fn streamed(
     worker: &Worker,
     admitted: &Admitted,
     body: Incoming,
-    limits: &Limits,
+    share: Share<'_>,
 ) -> Result<Response<Body>, Failure> {
+    let limits = share.limits;
     let bytes_max = match admitted.routed.head.class {
         PathClass::Admin => None,
         _ => Some(limits.body_bytes_max),
@@ -111,11 +112,11 @@ pub(crate) async fn streamed(
         return send(worker, admitted, to, UpstreamBody::empty()).await;
     }
     if is_short_prompt(admitted, &body) {
-        let Whole { bytes, room: _room } = ingest::whole(body, (&worker.bodies, limits)).await?;
+        let Whole { bytes, room: _room } = ingest::whole(body, share).await?;
         return send(worker, admitted, to, UpstreamBody::Full(bytes)).await;
     }
     if names_its_model(admitted, &body) {
-        let Whole { bytes, room: _room } = ingest::whole(body, (&worker.bodies, limits)).await?;
+        let Whole { bytes, room: _room } = ingest::whole(body, share).await?;
         let to = (to.0, affinity::naming(admitted, &bytes));
         return send(worker, admitted, to, UpstreamBody::Full(bytes)).await;
     }

@@ -1,5 +1,6 @@
 //! The path of one request, a line a stage. Each stage hands on proof of what it checked.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -22,6 +23,7 @@ use crate::note::Note;
 use crate::paths::PathClass;
 use crate::plan::{Meeting, Planned};
 use crate::respond::Wanted;
+use crate::room::Share;
 use crate::route::{ROOT, RouteState, Routed};
 use crate::snapshot::{AnswerCache, Snapshot};
 use crate::tally::{Answered, Tally};
@@ -38,6 +40,8 @@ const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 pub(crate) struct Entrance {
     /// Where.
     pub(crate) listener: ListenerId,
+    /// From where: a client, or a balancer.
+    pub(crate) peer: IpAddr,
     /// What its client has proved to be.
     pub(crate) certificate: Option<PeerCertificate>,
 }
@@ -122,13 +126,14 @@ async fn path(
     if admitted.routed.head.class == PathClass::Models {
         return models::list(worker, &admitted).await;
     }
+    let share =
+        Share { memory: &worker.bodies, caller: &admitted.caller, peer: entrance.peer, limits: bounds };
     let Some(api) = admitted.reads() else {
         note.bypass(Bypass::CacheOff);
         note.passed(StageKind::Dispatch);
-        return pass::streamed(worker, &admitted, body, bounds).await;
+        return pass::streamed(worker, &admitted, body, share).await;
     };
-    let headers = &admitted.routed.head.parts.headers;
-    let body = ingest::read(headers, body, (&worker.bodies, bounds)).await?;
+    let body = ingest::read(&admitted.routed.head.parts.headers, body, share).await?;
     let asked = ask::understand(api, body, &admitted, bounds)?;
     limits::check_length(note.granted.as_mut(), &asked.0.request)?;
     let wanted = Wanted::by(&asked.0.request.prompt);

@@ -83,7 +83,7 @@ impl Default for Runtime {
 }
 
 /// Addresses that begin with the same bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Network {
     /// The bits, the rest zero. IPv4 as such, never mapped into IPv6.
     address: IpAddr,
@@ -111,6 +111,13 @@ impl Network {
                 Some(Self { address: Ipv6Addr::from_bits(v6.to_bits() & mask).into(), prefix })
             }
         }
+    }
+
+    /// The client that an address belongs to: the address, or an IPv6 /64, which is what a home or a machine is usually given.
+    pub fn of_client(address: IpAddr) -> Self {
+        let address = address.to_canonical();
+        let (own, prefix) = if address.is_ipv4() { (32, 32) } else { (128, 64) };
+        Self::of(address, prefix).unwrap_or(Self { address, prefix: own })
     }
 
     /// Its first address.
@@ -153,6 +160,17 @@ mod tests {
         check("2001:db8:1:2::/64", "2001:db8:1:2:ffff::1", true);
         check("2001:db8:1:2::/64", "2001:db8:1:3::1", false);
         check("::/0", "2001:db8::", true);
+    }
+
+    #[test]
+    fn a_client_is_an_ipv4_address_or_an_ipv6_64() {
+        for (address, client) in [
+            ("10.1.2.3", "10.1.2.3/32"),
+            ("::ffff:10.1.2.3", "10.1.2.3/32"),
+            ("2001:db8:0:1:ffff::3", "2001:db8:0:1::/64"),
+        ] {
+            assert_eq!(Network::of_client(address.parse().unwrap()).to_string(), client);
+        }
     }
 
     #[test]

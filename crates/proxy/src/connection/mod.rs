@@ -35,7 +35,7 @@ pub(crate) use ended::{Ended, count, register};
 use frames::FrameBudget;
 use head_timer::{Arrivals, HeadTimer};
 use linger::{Linger, Unread};
-pub(crate) use peers::Peers;
+pub(crate) use peers::{Peers, client};
 use streams::Streams;
 
 /// hyper refuses a smaller buffer.
@@ -74,7 +74,7 @@ pub(crate) async fn serve(
     match tls {
         None => {
             let Some(Some(protocol)) = begun(&limits, &drain, preface::detect(&stream)).await else { return };
-            let entrance = Entrance { listener: listener.clone(), certificate: None };
+            let entrance = Entrance { listener: listener.clone(), peer: peer.ip(), certificate: None };
             drive(worker, entrance, stream, protocol, &limits, drain).await;
         }
         Some(config) => {
@@ -89,7 +89,7 @@ pub(crate) async fn serve(
                 _ => Protocol::Http1,
             };
             let certificate = stream.get_ref().1.peer_certificates().and_then(PeerCertificate::of);
-            let entrance = Entrance { listener: listener.clone(), certificate };
+            let entrance = Entrance { listener: listener.clone(), peer: peer.ip(), certificate };
             drive(worker, entrance, stream, protocol, &limits, drain).await;
         }
     }

@@ -7,28 +7,17 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use refrain_core::settings::{Limits, Network};
 
-/// Bits of an IPv6 address that stand for one client: what a home or a machine is usually given.
-const CLIENT_PREFIX_V6: u8 = 64;
-const CLIENT_PREFIX_V4: u8 = 32;
-
 /// Open connections by client. As many clients at most as there are connections, which are bounded.
 #[derive(Default)]
-pub(crate) struct Peers(Mutex<HashMap<Client, usize>>);
-
-/// What counts as one client.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Client(IpAddr);
+pub(crate) struct Peers(Mutex<HashMap<Network, usize>>);
 
 /// A connection's place among those of its client; given back when dropped.
-pub(crate) struct Place(Option<(Arc<Peers>, Client)>);
+pub(crate) struct Place(Option<(Arc<Peers>, Network)>);
 
 impl Peers {
     /// A place for a new connection; none if its client has too many.
     pub(crate) fn admit(self: &Arc<Self>, peer: IpAddr, limits: &Limits) -> Option<Place> {
-        if limits.trusted_proxies.iter().any(|network| network.contains(peer)) {
-            return Some(Place(None));
-        }
-        let client = Client::of(peer);
+        let Some(client) = client(peer, limits) else { return Some(Place(None)) };
         let mut open = self.0.lock();
         let count = open.entry(client).or_default();
         if *count >= limits.connections_per_address_max {
@@ -38,7 +27,7 @@ impl Peers {
         Some(Place(Some((self.clone(), client))))
     }
 
-    fn leave(&self, client: Client) {
+    fn leave(&self, client: Network) {
         let mut open = self.0.lock();
         if let Some(count) = open.get_mut(&client) {
             *count -= 1;
@@ -49,12 +38,10 @@ impl Peers {
     }
 }
 
-impl Client {
-    fn of(peer: IpAddr) -> Self {
-        let peer = peer.to_canonical();
-        let prefix = if peer.is_ipv4() { CLIENT_PREFIX_V4 } else { CLIENT_PREFIX_V6 };
-        Self(Network::of(peer, prefix).map_or(peer, |network| network.address()))
-    }
+/// Who is at the other end; none: a balancer, which brings many.
+pub(crate) fn client(peer: IpAddr, limits: &Limits) -> Option<Network> {
+    let is_balancer = limits.trusted_proxies.iter().any(|network| network.contains(peer));
+    (!is_balancer).then(|| Network::of_client(peer))
 }
 
 impl Drop for Place {

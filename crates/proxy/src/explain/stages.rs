@@ -1,5 +1,6 @@
 //! The stages, one after the other, as [`crate::request`] has them.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -159,7 +160,9 @@ async fn rehearsed(routed: Routed) -> Result<Routed, Failure> {
 async fn caller(snapshot: &Snapshot, routed: &Routed, by: &AskedBy) -> Result<Caller, Failure> {
     match by {
         AskedBy::Headers => {
-            let entrance = Entrance { listener: routed.head.listener.clone(), certificate: None };
+            // Nobody connects.
+            let peer = Ipv4Addr::UNSPECIFIED.into();
+            let entrance = Entrance { listener: routed.head.listener.clone(), peer, certificate: None };
             request::identify(snapshot, routed, &entrance).await
         }
         AskedBy::Key(id) => snapshot
