@@ -1,13 +1,14 @@
 //! The operators' listener: HTTP/1.1 on the control runtime, apart from the data threads.
 //!
 //! Where config has no tokens for it, everybody who can connect may do everything: then it belongs on loopback or a private
-//! network. [`guard`] keeps web pages out, [`login`] everybody without a token.
+//! network. [`guard`] keeps web pages out, [`login`] everybody without a token; [`places`] keeps such from holding the door shut.
 
 mod body;
 mod feedback;
 mod guard;
 mod login;
 mod pages;
+mod places;
 mod purge;
 mod readiness;
 mod upstreams;
@@ -25,12 +26,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use refrain_core::settings::Admin;
 use refrain_core::{Drain, Tasks};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
 use crate::control::Control;
+use places::{Place, Places};
 
-/// Open connections; more wait in the kernel.
+/// Open connections; whoever comes then has another's place.
 const CONNECTIONS_MAX: usize = 64;
 /// From accept, or the end of the last answer, to a whole request head.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -56,9 +57,16 @@ struct Door {
     /// It came over loopback.
     is_local: bool,
     settings: Arc<Admin>,
+    /// Its place.
+    place: Place,
 }
 
 impl Door {
+    fn new(stream: &TcpStream, settings: Arc<Admin>, place: Place) -> Self {
+        let is_local = stream.local_addr().is_ok_and(|address| address.ip().is_loopback());
+        Self { is_local, settings, place }
+    }
+
     /// Who may come in now: a reload can change it.
     fn admin(&self, control: &Control) -> Arc<Admin> {
         let live = control.running().and_then(|running| running.live.load().settings.admin.clone());
@@ -109,23 +117,26 @@ impl AdminListener {
 
     /// Serves until `end` is raised. Connections are tasks of `tasks`.
     pub(crate) async fn run(self, control: Arc<Control>, tasks: Tasks, end: Drain) {
-        let room = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let places = Places::new(CONNECTIONS_MAX);
         loop {
-            let Ok(permit) = room.clone().acquire_owned().await else { return };
             let accepted = tokio::select! {
                 accepted = self.socket.accept() => accepted,
                 () = end.begun() => return,
             };
             match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, peer)) => {
+                    let place = tokio::select! {
+                        place = places.take(peer.ip()) => place,
+                        () = end.begun() => return,
+                    };
+                    let door = Arc::new(Door::new(&stream, self.settings.clone(), place));
                     let (control, end) = (control.clone(), end.clone());
-                    let settings = self.settings.clone();
                     tasks.spawn(async move {
                         tokio::select! {
-                            () = serve(stream, control, settings) => {}
+                            () = serve(stream, control, door.clone()) => {}
+                            () = door.place.lost() => tracing::debug!(%peer, "its place on the admin listener is another's"),
                             () = end.begun() => {}
                         }
-                        drop(permit);
                     });
                 }
                 Err(error) => {
@@ -137,9 +148,7 @@ impl AdminListener {
     }
 }
 
-async fn serve(stream: TcpStream, control: Arc<Control>, settings: Arc<Admin>) {
-    let is_local = stream.local_addr().is_ok_and(|address| address.ip().is_loopback());
-    let door = Arc::new(Door { is_local, settings });
+async fn serve(stream: TcpStream, control: Arc<Control>, door: Arc<Door>) {
     let service = service_fn(move |request| {
         let (control, door) = (control.clone(), door.clone());
         async move { Ok::<_, Infallible>(pages::answer(&control, request, &door).await) }

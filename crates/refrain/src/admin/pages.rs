@@ -127,6 +127,7 @@ pub(crate) async fn answer(
     if let Err(refusal) = login::check(need, role) {
         return refused(refusal);
     }
+    let _answering = role.is_ok().then(|| door.place.answering());
     let Some(page) = Page::of_path(request.uri().path()) else {
         return text(StatusCode::NOT_FOUND, format!("no such page; these are here:\n{INDEX}"));
     };

@@ -141,6 +141,20 @@ async fn a_starting_process_is_alive_and_not_ready() {
 }
 
 #[tokio::test]
+async fn who_holds_all_connections_and_asks_nothing_keeps_nobody_out() {
+    let bench = Bench::starting().await;
+    let mut held = Vec::new();
+    for _ in 0..CONNECTIONS_MAX {
+        held.push(TcpStream::connect(bench.address).await.unwrap());
+    }
+    // Sooner than silence is the end of them.
+    let asked = timeout(HEAD_TIMEOUT / 2, bench.ask("GET /livez")).await;
+    assert_eq!(asked.unwrap().0, 200);
+    let thrown_out = timeout(HEAD_TIMEOUT / 2, held[0].read(&mut [0])).await.unwrap();
+    assert!(matches!(thrown_out, Ok(0) | Err(_)), "{thrown_out:?}");
+}
+
+#[tokio::test]
 async fn a_ready_process_reports_its_parts_and_turns_unready_when_it_drains() {
     let bench = Bench::ready().await;
     let (status, report) = bench.json("GET /readyz").await;
