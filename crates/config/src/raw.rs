@@ -35,8 +35,8 @@ pub(crate) use plugin::{
     Grant, Isolation, OnError, Plugin, PluginConfig, PluginHost, PluginLimits, RoutePlugin,
 };
 pub(crate) use pool::{
-    Balance, Endpoint, Gpu, HashBy, Health, HttpVersion, Pool, PoolKind, PoolLimits, Tenancy, Timeouts,
-    UpstreamTls,
+    Balance, Endpoint, Gpu, GpuUnit, HashBy, Health, HttpVersion, Pool, PoolKind, PoolLimits, Tenancy,
+    Timeouts, UpstreamTls,
 };
 pub(crate) use quota::{HitCost, Limit, LimitBy, LimitNumbers, OnLimitError, Priority};
 pub(crate) use route::{Cache, Directive, Regenerate, Route, Sampled, Scope, Semantic, Veto};

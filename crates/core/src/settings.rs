@@ -31,7 +31,7 @@ pub use discover::{
 pub use edge::{Limits, Network, Runtime};
 pub use endpoint::{EndpointTls, HttpVersion};
 pub use fleet::{Admission, Balance, Fleet, HashBy, Health, Sessions, Tenancy};
-pub use gpu::GpuExporter;
+pub use gpu::{GpuExporter, GpuUnit};
 pub use identity::{
     AdminToken, ApiKey, AuthMethod, CertificateName, CertificateRule, CertificateUser, ClaimValue, KeyHash,
     KeyKind, KeySetUrl, OperatorRole, SigningKeys, Tenant, TokenAlgorithm, TokenIssuer, TokenPlace,

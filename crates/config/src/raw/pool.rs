@@ -159,10 +159,22 @@ pub(crate) struct Gpu {
     pub(crate) port: Option<u16>,
     /// The page with its metrics. Default "/metrics".
     pub(crate) path: Option<ExactPath>,
-    /// The metric that says in percent how busy a GPU is; of several samples, the mean. Default "DCGM_FI_DEV_GPU_UTIL".
+    /// The metric that says how busy a GPU is; of several samples, the mean. Default "DCGM_FI_DEV_GPU_UTIL".
     pub(crate) metric: Option<MetricName>,
+    /// What the metric is in. Default "percent"; but "ratio" where its name begins with `DCGM_FI_PROF_` or ends in `_ratio`.
+    pub(crate) unit: Option<GpuUnit>,
     /// How often it is read, from 1 s to 1 h. What it said last holds for three times as long. Default "15s".
     pub(crate) interval: Option<TimeSpan>,
+}
+
+/// What a GPU's use is told in.
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum GpuUnit {
+    /// From 0 to 100.
+    Percent,
+    /// From 0 to 1.
+    Ratio,
 }
 
 /// What software a pool's servers run.

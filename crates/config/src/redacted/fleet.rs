@@ -1,6 +1,6 @@
 //! How pools are balanced and bounded.
 
-use refrain_core::settings::{Admission, Balance, Fleet, GpuExporter, HashBy, Health, Tenancy};
+use refrain_core::settings::{Admission, Balance, Fleet, GpuExporter, GpuUnit, HashBy, Health, Tenancy};
 use serde_json::{Value, json};
 
 use crate::text::format_span;
@@ -52,8 +52,12 @@ pub(super) fn health(health: &Health) -> Value {
 }
 
 pub(super) fn gpu(exporter: &GpuExporter) -> Value {
-    let GpuExporter { port, path, metric, interval } = exporter;
-    json!({ "port": port, "path": path, "metric": metric, "interval": format_span(*interval) })
+    let GpuExporter { port, path, metric, unit, interval } = exporter;
+    let unit = match unit {
+        GpuUnit::Percent => "percent",
+        GpuUnit::Ratio => "ratio",
+    };
+    json!({ "port": port, "path": path, "metric": metric, "unit": unit, "interval": format_span(*interval) })
 }
 
 pub(super) fn tenancy(tenancy: &Tenancy, pool: &mut Value) {

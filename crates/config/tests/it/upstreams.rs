@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use refrain_config::{Source, load, redacted};
 use refrain_core::Settings;
-use refrain_core::settings::{Certificate, Endpoint, EndpointTls, GpuExporter, HttpVersion, Pool, Secret};
+use refrain_core::settings::{
+    Certificate, Endpoint, EndpointTls, GpuExporter, GpuUnit, HttpVersion, Pool, Secret,
+};
 
 use serde_json::json;
 
@@ -162,6 +164,7 @@ fn a_gpu_table_needs_a_port_alone_and_is_shown_whole() {
         port: 9400,
         path: "/metrics".into(),
         metric: "DCGM_FI_DEV_GPU_UTIL".into(),
+        unit: GpuUnit::Percent,
         interval: Duration::from_secs(15),
     };
     assert_eq!(gpu("port = 9400").0, default);
@@ -170,10 +173,21 @@ fn a_gpu_table_needs_a_port_alone_and_is_shown_whole() {
         port: 1,
         path: "/gpu/".into(),
         metric: "ns:use".into(),
+        unit: GpuUnit::Percent,
         interval: Duration::from_secs(1),
     };
     assert_eq!(own, expected);
-    assert_eq!(shown, json!({ "port": 1, "path": "/gpu/", "metric": "ns:use", "interval": "1s" }));
+    assert_eq!(
+        shown,
+        json!({ "port": 1, "path": "/gpu/", "metric": "ns:use", "unit": "percent", "interval": "1s" })
+    );
+    for (lines, unit) in [
+        ("metric = \"DCGM_FI_PROF_GR_ENGINE_ACTIVE\"", GpuUnit::Ratio),
+        ("metric = \"engine_ratio\"\nunit = \"percent\"", GpuUnit::Percent),
+        ("metric = \"use\"\nunit = \"ratio\"", GpuUnit::Ratio),
+    ] {
+        assert_eq!(gpu(&format!("port = 1\n{lines}")).0.unit, unit, "{lines}");
+    }
     let plain = settings_of(&format!("[pool.p]\nendpoints = [\"http://a\"]\n{ROUTE}"));
     assert!(plain.pools.values().all(|pool| pool.gpu.is_none()));
 }

@@ -2,18 +2,17 @@
 //!
 //! Source: <https://prometheus.io/docs/instrumenting/exposition_formats/>.
 
-/// What a sample may say: an exporter that doesn't know a GPU's use says NaN or a number of no meaning, so that what is
-/// outside is left out and not cut off.
-const PERCENT: std::ops::RangeInclusive<f64> = 0.0..=100.0;
+use refrain_core::settings::GpuUnit;
 
-/// The mean of all samples of a metric in percent, as a ratio from 0 to 1; none if no sample can be used. Lines that can't be
-/// read are left out.
-pub(super) fn mean_ratio(page: &[u8], metric: &str) -> Option<f64> {
+/// The mean of all samples of a metric, as a ratio from 0 to 1; none if no sample can be used. Lines that can't be read are left
+/// out, and so is what is outside of the unit, instead of being cut off: an exporter that doesn't know a GPU's use says NaN or a
+/// number of no meaning.
+pub(super) fn mean_ratio(page: &[u8], (metric, unit): (&str, GpuUnit)) -> Option<f64> {
     let samples = page.split(|byte| *byte == b'\n').filter_map(|line| sample(line, metric));
     let (count, sum) = samples
-        .filter(|percent| PERCENT.contains(percent))
-        .fold((0_u32, 0.0), |(count, sum), percent| (count + 1, sum + percent));
-    (count > 0).then(|| (sum / f64::from(count) / 100.0).min(1.0))
+        .filter(|sample| (0.0..=unit.full()).contains(sample))
+        .fold((0_u32, 0.0), |(count, sum), sample| (count + 1, sum + sample));
+    (count > 0).then(|| (sum / f64::from(count) / unit.full()).min(1.0))
 }
 
 /// The value of a line, if it is a sample of this metric.
@@ -60,7 +59,7 @@ mod tests {
     const METRIC: &str = "DCGM_FI_DEV_GPU_UTIL";
 
     fn mean(page: &str) -> Option<f64> {
-        mean_ratio(page.as_bytes(), METRIC)
+        mean_ratio(page.as_bytes(), (METRIC, GpuUnit::Percent))
     }
 
     #[test]
@@ -72,6 +71,15 @@ mod tests {
                     # TYPE DCGM_FI_DEV_MEM_COPY_UTIL gauge\n\
                     DCGM_FI_DEV_MEM_COPY_UTIL{gpu=\"0\"} 7\n";
         assert_eq!(mean(page), Some(0.65));
+    }
+
+    #[test]
+    fn gpu_use_in_ratios_is_taken_as_it_is() {
+        let metric = "DCGM_FI_PROF_GR_ENGINE_ACTIVE";
+        let page = "DCGM_FI_PROF_GR_ENGINE_ACTIVE{gpu=\"0\",GPU_I_PROFILE=\"1g.10gb\",GPU_I_ID=\"7\"} 1.000000\n\
+                    DCGM_FI_PROF_GR_ENGINE_ACTIVE{gpu=\"0\",GPU_I_PROFILE=\"1g.10gb\",GPU_I_ID=\"8\"} 0.500000\n\
+                    DCGM_FI_PROF_GR_ENGINE_ACTIVE{gpu=\"0\",GPU_I_PROFILE=\"1g.10gb\",GPU_I_ID=\"9\"} 50\n";
+        assert_eq!(mean_ratio(page.as_bytes(), (metric, GpuUnit::Ratio)), Some(0.75));
     }
 
     #[test]
@@ -120,7 +128,7 @@ mod tests {
     #[test]
     fn bytes_that_are_no_text_spoil_their_line_alone() {
         let page = b"DCGM_FI_DEV_GPU_UTIL \xff\nDCGM_FI_DEV_GPU_UTIL{a=\"\xff\"} 30\nDCGM_FI_DEV_GPU_UTIL 50";
-        assert_eq!(mean_ratio(page, METRIC), Some(0.4));
+        assert_eq!(mean_ratio(page, (METRIC, GpuUnit::Percent)), Some(0.4));
     }
 
     fn escaped(text: &str) -> String {
@@ -130,7 +138,10 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_a_page_holds_its_use_is_a_ratio(page in any::<Vec<u8>>()) {
-            prop_assert!(mean_ratio(&page, METRIC).is_none_or(|ratio| (0.0..=1.0).contains(&ratio)));
+            for unit in [GpuUnit::Percent, GpuUnit::Ratio] {
+                let mean = mean_ratio(&page, (METRIC, unit));
+                prop_assert!(mean.is_none_or(|ratio| (0.0..=1.0).contains(&ratio)));
+            }
         }
 
         #[test]

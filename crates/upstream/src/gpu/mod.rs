@@ -15,7 +15,7 @@ use std::time::Duration;
 use http::header::{ACCEPT, USER_AGENT};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderValue, StatusCode};
-use refrain_core::settings::{Endpoint, GpuExporter};
+use refrain_core::settings::{Endpoint, GpuExporter, GpuUnit};
 use refrain_core::{Drain, EndpointId};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
@@ -124,8 +124,8 @@ enum GpuError {
     Slow(Duration),
     #[error("it answered {0}")]
     Status(StatusCode),
-    #[error("its page has no number from 0 to 100 for {0}")]
-    NoSample(String),
+    #[error("its page has no number from 0 to {} for {metric}", unit.full())]
+    NoSample { metric: String, unit: GpuUnit },
 }
 
 impl Exporters {
@@ -196,7 +196,7 @@ impl Exporter {
 }
 
 async fn read(place: Place, api: Result<Arc<Api>, UpstreamError>) -> (Place, Result<f64, GpuError>) {
-    let GpuExporter { path, metric, interval, .. } = &place.exporter;
+    let GpuExporter { path, metric, unit, interval, .. } = &place.exporter;
     let time_max = READING_TIME_MAX.min(*interval);
     let reading = async {
         let response = api?.send(request(path)?).await?;
@@ -204,7 +204,8 @@ async fn read(place: Place, api: Result<Arc<Api>, UpstreamError>) -> (Place, Res
             return Err(GpuError::Status(response.status));
         }
         let page = response.body.collect(PAGE_BYTES_MAX).await?;
-        exposition::mean_ratio(&page, metric).ok_or_else(|| GpuError::NoSample(metric.clone()))
+        let ratio = exposition::mean_ratio(&page, (metric, *unit));
+        ratio.ok_or_else(|| GpuError::NoSample { metric: metric.clone(), unit: *unit })
     };
     let read = timeout(time_max, reading).await.unwrap_or(Err(GpuError::Slow(time_max)));
     (place, read)

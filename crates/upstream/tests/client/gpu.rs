@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use refrain_core::settings::{Endpoint, EndpointTls, GpuExporter, Health, Pool, Secret};
+use refrain_core::settings::{Endpoint, EndpointTls, GpuExporter, GpuUnit, Health, Pool, Secret};
 use refrain_core::{PoolId, Tasks};
 use refrain_upstream::{Client, ClientTls, EndpointStats, Upstreams, keep_gpu_use};
 use rustls::RootCertStore;
@@ -20,6 +20,7 @@ fn exporter(server: &Server) -> GpuExporter {
         port: server.port(),
         path: "/metrics".into(),
         metric: GpuExporter::METRIC.into(),
+        unit: GpuUnit::Percent,
         interval: INTERVAL,
     }
 }
@@ -95,6 +96,15 @@ async fn gpu_use_is_read_without_anything_that_the_endpoint_is_sent() {
     followed.until("gpu", &[Some(0.75)]).await;
     let stats = &followed.stats("gpu")[0];
     assert_eq!((stats.requests, stats.failures, stats.connections_opened), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn gpu_use_in_ratios_is_no_hundredth_of_what_it_is() {
+    let server = Server::bind().await;
+    let exporter = GpuExporter { unit: GpuUnit::Ratio, ..exporter(&server) };
+    let followed = Followed::start(vec![pool("gpu", &["a"], Some(exporter))]);
+    let _peer = server.answers(page(&["0.500000", "1.000000"])).await;
+    followed.until("gpu", &[Some(0.75)]).await;
 }
 
 #[tokio::test]
