@@ -265,6 +265,7 @@ mod tests {
         let bench = Bench::of(1_000_000);
         let held = bench.flood(&somebody(Some("ann"), "10.0.0.1"), 100_000);
         assert!(bench.body(&somebody(Some("ann"), "10.0.0.2"), 100_000).is_none());
+        assert!(bench.body(&somebody(Some("bob"), "10.0.0.2"), 100_000).is_some());
         drop(held);
         assert_eq!(bench.flood(&somebody(None, "127.0.0.1"), 100_000).len(), 10);
     }
