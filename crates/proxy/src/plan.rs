@@ -77,7 +77,9 @@ pub(crate) async fn decide(
     let plan = of_route(route, &snapshot.settings.store, &admitted.routed.head.parts.headers);
     let bypass = bypass(route, &snapshot.settings.store, &asked.request.prompt);
     if let Some(chain) = &admitted.state().chain {
-        return policy::decide(snapshot, admitted, chain, (asked, target, plan, bypass), note).await;
+        let decided = policy::decide(snapshot, admitted, chain, (asked, target, plan, bypass), note);
+        // Boxed: requests without policies hold no room for it.
+        return Box::pin(decided).await;
     }
     Ok((Planned::as_asked(asked, target), bypass.map_or(Ok(plan), Err)))
 }

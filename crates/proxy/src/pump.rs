@@ -1,7 +1,7 @@
 //! What reads one upstream answer: to the flight at once, along to a reader, and to the store at its end.
 
 use std::future::poll_fn;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -59,8 +59,10 @@ async fn run(
     lead: &Lead<Arc<FlightHead>>,
 ) -> Result<(), UpstreamError> {
     let begun = Instant::now();
-    let sending = client.send(&keeper.miss.keyed.planned.target.pool, request);
-    let response = meanwhile(sending, || keeper.look_ahead()).await?;
+    let response = {
+        let sending = pin!(client.send(&keeper.miss.keyed.planned.target.pool, request));
+        meanwhile(sending, || keeper.look_ahead()).await?
+    };
     keeper.state().metrics.first_byte(response.timings);
     // What it takes of a server begins when there is room at one.
     let begun = begun + response.timings.waited;
@@ -85,8 +87,7 @@ async fn run(
 }
 
 /// A future, and work that is done once while it is waited for; not at all, if it is ready at once.
-async fn meanwhile<F: Future>(future: F, work: impl FnOnce()) -> F::Output {
-    let mut future = pin!(future);
+async fn meanwhile<F: Future>(mut future: Pin<&mut F>, work: impl FnOnce()) -> F::Output {
     let mut work = Some(work);
     poll_fn(|cx| {
         let polled = future.as_mut().poll(cx);

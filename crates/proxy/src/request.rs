@@ -199,9 +199,9 @@ async fn answer(
             note.status = Some(CacheStatus::NotCached);
             Err(Failure::new(Code::NotCached, "nothing fresh is stored for this request"))
         }
-        Lookup::Miss(miss) => {
-            let miss = Miss { refusal: note.refusal, ..*miss };
-            generate(worker, cache, (Arc::new(miss), wanted), note).await
+        Lookup::Miss(mut miss) => {
+            miss.refusal = note.refusal;
+            generate(worker, cache, (Arc::from(miss), wanted), note).await
         }
     }
 }

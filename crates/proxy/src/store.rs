@@ -160,7 +160,8 @@ impl Keeper {
         let view: Arc<dyn ResponseView> = answered.clone();
         let plan = &self.miss.keyed.plan;
         let Answered { answer: _, encoded, from, took } = &*answered;
-        match policed.chain.on_response(&policed.call, &policed.contexts, plan, &view).await {
+        // Boxed: most generations have no policy to ask, and are moved all the same.
+        match Box::pin(policed.chain.on_response(&policed.call, &policed.contexts, plan, &view)).await {
             Outcome::Keep(keep) => self.keep(encoded.clone(), from, *took, Some(keep)),
             Outcome::Skip { .. } => self.skipped(Skip::Policy, from),
             Outcome::Failed { .. } => self.skipped(Skip::PolicyFailed, from),

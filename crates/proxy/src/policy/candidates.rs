@@ -35,7 +35,8 @@ pub(crate) async fn choose(
         return Choice::Serve(0);
     };
     let seen: Arc<dyn CandidatesView> = Arc::new(Candidates { all: candidates(), now_ms: unix_ms() });
-    match policed.chain.on_candidates(&policed.call, &policed.contexts, &seen).await {
+    // Boxed: most requests have no policy to ask, and hold room for what they may wait for.
+    match Box::pin(policed.chain.on_candidates(&policed.call, &policed.contexts, &seen)).await {
         Verdict::Accept(index) => Choice::Serve(index),
         Verdict::Miss { policy, reason } => {
             note.policy_reason(policy, reason);
