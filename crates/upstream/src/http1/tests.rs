@@ -106,8 +106,12 @@ impl AsyncWrite for Script {
 }
 
 fn asked(script: Script, method: Method, body: SentBody) -> Http1 {
+    asked_for(PathAndQuery::from_static("/v1"), script, method, body)
+}
+
+fn asked_for(target: PathAndQuery, script: Script, method: Method, body: SentBody) -> Http1 {
     let endpoint = EndpointState::new(&Endpoint::plain("s", "server", 80)).unwrap();
-    let (target, headers) = (PathAndQuery::from_static("/v1"), HeaderMap::new());
+    let headers = HeaderMap::new();
     let mut line = Http1::begin(script);
     line.send(Outgoing::new(&endpoint, &method, &target, &headers, body).unwrap());
     line
@@ -372,6 +376,20 @@ fn a_body_that_fails_or_has_another_length_than_it_said_fails_the_request() {
     let unanswered = head_of(&mut line).unwrap_err();
     assert_eq!((unanswered.fault, unanswered.is_unsent), (WireFault::RequestBody, false));
     assert!(!line.is_ready());
+}
+
+#[test]
+fn a_target_is_in_origin_form_even_if_it_has_no_path() {
+    for (target, written) in [("?a=1", "/?a=1"), ("/v1?a=1", "/v1?a=1"), ("*", "*")] {
+        let script = Script::saying([OK]);
+        let heard = script.heard.clone();
+        let target = target.parse().unwrap();
+        head_of(&mut asked_for(target, script, Method::OPTIONS, SentBody::Full(Bytes::new())))
+            .map_err(|_| ())
+            .unwrap();
+        let expected = format!("OPTIONS {written} HTTP/1.1\r\nhost: server\r\n\r\n");
+        assert_eq!(*heard.lock(), expected.as_bytes());
+    }
 }
 
 #[test]
