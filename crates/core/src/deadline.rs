@@ -36,6 +36,9 @@ impl DeadlineTimer {
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    use std::task::Wake;
     use std::time::Duration;
 
     use super::*;
@@ -44,6 +47,30 @@ mod tests {
         let start = Instant::now();
         poll_fn(|cx| timer.poll(cx, start + wait)).await;
         start.elapsed()
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn once_detached_it_wakes_nobody() {
+        let second = Duration::from_secs(1);
+        for (detached, wakes) in [(false, 1), (true, 0)] {
+            let (mut timer, woken) = (DeadlineTimer::default(), Arc::<Woken>::default());
+            let waker = woken.clone().into();
+            assert!(timer.poll(&mut Context::from_waker(&waker), Instant::now() + second).is_pending());
+            if detached {
+                timer.detach();
+            }
+            tokio::time::sleep(2 * second).await;
+            assert_eq!(woken.0.load(Relaxed), wakes);
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -59,7 +59,7 @@ impl Unanswered {
 }
 
 impl Connection {
-    /// Takes a request. It is sent as its answer is polled for.
+    /// Takes a request. It goes on its way when its answer is polled for, if not before.
     ///
     /// # Errors
     /// [`UpstreamError::Path`] if HTTP/2 has no way to say it.

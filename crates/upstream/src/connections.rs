@@ -127,10 +127,13 @@ impl Connections {
         count_max: usize,
     ) {
         let wait = announced.map_or(IDLE_MAX, |timeout| timeout.saturating_sub(TIMEOUT_MARGIN).min(IDLE_MAX));
-        if wait.is_zero() || count_max == 0 || !line.is_ready() {
+        if wait.is_zero() || count_max == 0 {
             return;
         }
         line.look();
+        if !line.is_ready() {
+            return;
+        }
         let swept = self.with_shelf(endpoint_key, |shelf, dropped| {
             shelf.put(line, Instant::now() + wait, count_max, dropped);
             shelf.serve(self, endpoint_key, dropped);

@@ -172,13 +172,13 @@ impl<'a> Outgoing<'a> {
     }
 }
 
-/// Origin form, behind the endpoint's base path.
+/// Origin form, behind the endpoint's base path. Of an absolute URL without a path a query may be all there is.
 fn target<'a>(
     endpoint: &EndpointState,
     path_and_query: &'a PathAndQuery,
 ) -> Result<Cow<'a, PathAndQuery>, UpstreamError> {
     let base = &endpoint.config.base_path;
-    if base.is_empty() {
+    if base.is_empty() && path_and_query.as_str().starts_with(['/', '*']) {
         return Ok(Cow::Borrowed(path_and_query));
     }
     PathAndQuery::try_from(format!("{base}{path_and_query}"))

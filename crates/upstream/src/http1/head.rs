@@ -1,5 +1,6 @@
 //! The heads of requests and answers as HTTP/1.1 writes them (RFC 9112, sections 2 to 5).
 
+use std::io::Write;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
@@ -25,19 +26,15 @@ const NOT_HTTP1: WireFault = WireFault::Malformed("it is not HTTP/1");
 /// Writes a request's head. Nothing in it needs escaping: each part was checked when it was made.
 pub(super) fn write(request: &Outgoing<'_>, out: &mut Vec<u8>) {
     let mut put = |parts: &[&[u8]]| parts.iter().for_each(|part| out.extend_from_slice(part));
-    let target = request.target.as_str();
-    // Of an absolute URL without a path a query may be all there is.
-    let root: &[u8] = if target.starts_with(['/', '*']) { b"" } else { b"/" };
-    put(&[request.method.as_str().as_bytes(), b" ", root, target.as_bytes()]);
+    put(&[request.method.as_str().as_bytes(), b" ", request.target.as_str().as_bytes()]);
     put(&[b" HTTP/1.1\r\nhost: ", request.host().as_bytes(), b"\r\n"]);
     for (name, value) in request.fields() {
         put(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
     }
     match request.body_length() {
         BodyLength::None => put(&[b"\r\n"]),
-        BodyLength::Known(bytes) => {
-            put(&[b"content-length: ", bytes.to_string().as_bytes(), b"\r\n\r\n"]);
-        }
+        // A vector takes whatever is written to it.
+        BodyLength::Known(bytes) => _ = write!(out, "content-length: {bytes}\r\n\r\n"),
         BodyLength::Unknown => put(&[b"transfer-encoding: chunked\r\n\r\n"]),
     }
 }

@@ -371,11 +371,43 @@ fn an_answer_is_read_though_the_server_takes_no_more_of_the_request() {
 
 #[test]
 fn a_body_that_fails_or_has_another_length_than_it_said_fails_the_request() {
+    let abc = || vec![Ok(b"abc".to_vec())];
     let failing = streamed(vec![Ok(b"abc".to_vec()), Err("the client left".into())]);
-    let mut line = asked(Script::saying([OK]), Method::POST, failing);
-    let unanswered = head_of(&mut line).unwrap_err();
-    assert_eq!((unanswered.fault, unanswered.is_unsent), (WireFault::RequestBody, false));
-    assert!(!line.is_ready());
+    for body in [failing, claiming(2, streamed(abc())), claiming(4, streamed(abc()))] {
+        let mut line = asked(Script::saying([OK]), Method::POST, body);
+        let unanswered = head_of(&mut line).unwrap_err();
+        assert_eq!((unanswered.fault, unanswered.is_unsent), (WireFault::RequestBody, false));
+        assert!(!line.is_ready());
+    }
+    let script = Script::saying([OK]);
+    let heard = script.heard.clone();
+    let mut line = asked(script, Method::POST, claiming(3, streamed(abc())));
+    assert_eq!(head_of(&mut line).map_err(|failed| failed.fault), Ok(StatusCode::OK));
+    assert_eq!(*heard.lock(), b"POST /v1 HTTP/1.1\r\nhost: server\r\ncontent-length: 3\r\n\r\nabc");
+}
+
+/// A body that says that it has so many bytes.
+struct Claiming(u64, SentBody);
+
+impl http_body::Body for Claiming {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, BoxError>>> {
+        Pin::new(&mut self.1).poll_frame(cx)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0)
+    }
+}
+
+fn claiming(bytes: u64, body: SentBody) -> SentBody {
+    let UpstreamBody::Stream(body) = UpstreamBody::stream(Claiming(bytes, body)) else { unreachable!() };
+    SentBody::Stream(body, Progress::new(Instant::now()))
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! A request's body that comes bit by bit (RFC 9112, section 6): counted if its length is known, else in chunks.
 
+use std::io::Write;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -71,7 +72,8 @@ impl Upload {
                 Ok(goes_on)
             }
             UploadFraming::Chunked => {
-                outbox.front().extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+                // A vector takes whatever is written to it.
+                let _ = write!(outbox.front(), "{:x}\r\n", piece.len());
                 outbox.push_framed(piece, b"\r\n");
                 Ok(true)
             }
